@@ -1,0 +1,110 @@
+#include "kernels/device.h"
+
+#include "kernels/ops_table.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+enum { MAX_THREADS = 1024 };
+static const size_t default_scratch_bytes = (size_t)64 << 30;
+
+size_t qd_cpu_packing_bytes(int threads); /* gemm_cpu.c: what the packing buffers of so many threads take */
+
+const char *qd_isa_name(qd_isa isa) {
+  static const char *const names[] = {"portable", "avx2", "avx512", "avx512_bf16"};
+  return names[isa];
+}
+
+qd_isa qd_isa_best(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return QD_ISA_PORTABLE;
+  bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512vl");
+  if (!wide) return QD_ISA_AVX2;
+  return __builtin_cpu_supports("avx512bf16") ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512;
+#else
+  return QD_ISA_PORTABLE;
+#endif
+}
+
+const char *qd_cpu_model(void) {
+  static char model[64];
+#if defined(__x86_64__)
+  unsigned registers[12];
+  for (unsigned i = 0; i < 3; i++)
+    if (!__get_cpuid(0x80000002u + i, &registers[4 * i], &registers[4 * i + 1], &registers[4 * i + 2], &registers[4 * i + 3]))
+      return "x86-64 CPU";
+  memcpy(model, registers, 48);
+  for (size_t n = strlen(model); n > 0 && model[n - 1] == ' '; n--) model[n - 1] = '\0';
+#else
+  snprintf(model, sizeof model, "CPU of another architecture");
+#endif
+  return model;
+}
+
+void qd_flush_denormals(void) {
+#if defined(__x86_64__)
+  _mm_setcsr(_mm_getcsr() | 0x8040u);
+#elif defined(__aarch64__)
+  uint64_t control;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+  __asm__ volatile("msr fpcr, %0" : : "r"(control | (1ull << 24)));
+#endif
+}
+
+static qd_status choose_isa(const char *wanted, qd_isa *out) {
+  qd_isa best = qd_isa_best();
+#if defined(__x86_64__)
+  QD_CHECK(best != QD_ISA_PORTABLE, QD_EUNSUPPORTED, "this CPU (%s) has no AVX2 with FMA, which qdist needs", qd_cpu_model());
+#endif
+  *out = best;
+  if (wanted == NULL || wanted[0] == '\0') wanted = getenv("QDIST_ISA");
+  if (wanted == NULL || wanted[0] == '\0') return QD_OK;
+  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AVX512_BF16; isa++)
+    if (strcmp(wanted, qd_isa_name(isa)) == 0 && (isa != QD_ISA_PORTABLE || best == QD_ISA_PORTABLE)) {
+      QD_CHECK(isa <= best, QD_EUSAGE, "--isa %s: this CPU (%s) has no more than %s", wanted, qd_cpu_model(), qd_isa_name(best));
+      *out = isa;
+      return QD_OK;
+    }
+  QD_FAIL(QD_EUSAGE, "--isa takes avx2, avx512 or avx512_bf16, got \"%s\"", wanted);
+}
+
+static int choose_threads(int wanted) {
+  if (wanted == 0) {
+    const char *text = getenv("OMP_NUM_THREADS");
+    wanted = text ? (int)strtol(text, NULL, 10) : 1;
+  }
+  return wanted < 1 ? 1 : wanted > MAX_THREADS ? MAX_THREADS : wanted;
+}
+
+static const qd_ops *find_ops(const char *name) {
+  if (strcmp(name, "cpu") == 0) return &qd_ops_cpu;
+  if (strcmp(name, "ref") == 0) return &qd_ops_ref;
+#ifdef QDIST_REF64
+  if (strcmp(name, "ref64") == 0) return &qd_ops_ref64;
+#endif
+  return NULL;
+}
+
+qd_status qd_device_open(qd_device *device, qd_device_options options) {
+  *device = (qd_device){.name = options.name, .threads = choose_threads(options.threads), .ops = find_ops(options.name)};
+  QD_CHECK(device->ops != NULL, QD_EUSAGE, "there is no device \"%s\"", options.name);
+  QD_TRY(choose_isa(options.isa, &device->isa));
+  qd_flush_denormals();
+  QD_TRY(qd_arena_open(&device->scratch, "scratch", options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes));
+  qd_status status = qd_arena_new(&device->scratch, qd_cpu_packing_bytes(device->threads), 1, &device->packing);
+  if (status != QD_OK) qd_device_close(device);
+  return status;
+}
+
+void qd_device_close(qd_device *device) {
+  qd_arena_close(&device->scratch);
+  *device = (qd_device){.name = device->name};
+}

@@ -1,0 +1,13 @@
+/* Turn one rank's failure into everyone's, with its message. */
+#ifndef QDIST_WORKERS_AGREE_H
+#define QDIST_WORKERS_AGREE_H
+
+#include "workers/comm.h"
+
+/* Collective.  QD_OK if every rank passes QD_OK; else the status of the lowest failing rank, on every rank, with that rank's error text
+ * set in this thread ("rank 3: ..." when there is more than one rank). */
+qd_status qd_agree(qd_comm *comm, qd_status mine) QD_MUST_USE;
+
+#define QD_TRY_ALL(comm, call) QD_TRY(qd_agree((comm), (call)))
+
+#endif

@@ -1,0 +1,26 @@
+/* Coordinator -> workers: items (a block's weights) read by rank 0 ahead of time, in a thread of its own, and broadcast in chunks. */
+#ifndef QDIST_WORKERS_STREAM_H
+#define QDIST_WORKERS_STREAM_H
+
+#include "workers/comm.h"
+
+typedef struct qd_stream_source {
+  void     *context;
+  int64_t   n_items;
+  size_t  (*bytes)(void *context, int64_t item);                                /* the same on every rank */
+  qd_status (*fetch)(void *context, int64_t item, void *to) QD_MUST_USE;         /* rank 0 only, in the reader thread */
+} qd_stream_source;
+
+typedef struct qd_stream qd_stream;
+
+/* Begins fetching `first` at once.  Two buffers of the largest item.  Collective. */
+qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, int64_t first, qd_stream **out) QD_MUST_USE;
+
+/* The next item, in order; *data lives until the following qd_stream_next.  While the caller
+ * works on it, rank 0 fetches the one after it.  A failed fetch is everyone's failure.  Collective. */
+qd_status qd_stream_next(qd_stream *stream, const void **data) QD_MUST_USE;
+
+double qd_stream_wait_seconds(const qd_stream *stream); /* how long callers waited for the reader, in all */
+void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine */
+
+#endif
