@@ -137,8 +137,8 @@ static qd_status read_extent(const header *h, const qd_json *value, const qd_sou
   QD_TRY(read_offset(h, offsets, 0, t->name, &out->begin));
   QD_TRY(read_offset(h, offsets, 1, t->name, &out->end));
   QD_CHECK(out->begin <= out->end, QD_EBADINPUT,
-           "%s: the tensor %.200s begins at byte %" PRIu64 " of the data and ends before, at %" PRIu64, h->path, t->name, out->begin,
-           out->end);
+           "%s: the tensor %.200s begins at byte %" PRIu64 " of the data and ends before, at %" PRIu64, h->path, t->name,
+           out->begin, out->end);
   QD_CHECK(out->end <= h->data_bytes, QD_EBADINPUT,
            "%s: the tensor %.200s ends at byte %" PRIu64 " of the data, there are %" PRIu64 ": the file is cut off or damaged",
            h->path, t->name, out->end, h->data_bytes);
