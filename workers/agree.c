@@ -54,7 +54,11 @@ static qd_status set_failure(failure *first, const char *prefix) {
   return status;
 }
 
-qd_status qd_agree(qd_comm *comm, qd_status mine) {
+static bool failed;
+
+bool qd_agree_failed(void) { return failed; }
+
+static qd_status agree(qd_comm *comm, qd_status mine) {
   if (comm->size == 1) return mine;
   int64_t n_failed = mine != QD_OK;
   failure here = failure_here(mine), first;
@@ -64,7 +68,13 @@ qd_status qd_agree(qd_comm *comm, qd_status mine) {
   QD_TRY(lowest_failure(comm, &here, &first, &rank));
   int64_t n_same = here.status == first.status && strcmp(here.text, first.text) == 0;
   QD_TRY(sum(comm, &n_same));
-  char prefix[32] = "";
-  if (n_same < comm->size) snprintf(prefix, sizeof prefix, "rank %d: ", rank);
+  char prefix[32] = ""; /* what only the coordinator does is the job's own failure: no rank needs naming */
+  if (n_same < comm->size && rank > 0) snprintf(prefix, sizeof prefix, "rank %d: ", rank);
   return set_failure(&first, prefix);
+}
+
+qd_status qd_agree(qd_comm *comm, qd_status mine) {
+  qd_status status = agree(comm, mine);
+  failed = failed || status != QD_OK;
+  return status;
 }
