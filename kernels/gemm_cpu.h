@@ -11,6 +11,9 @@ typedef enum qd_gemm_mode {
   QD_GEMM_SUBTRACT, /* c = c - a b:  c = c - chain for every chunk                        */
 } qd_gemm_mode;
 
+/* What the packing buffers of so many threads take (qd_device_open reserves it as device->packing). */
+size_t qd_cpu_packing_bytes(int threads);
+
 /* One product by the calling thread alone, with packing buffers of thread `thread` (0 .. device->threads - 1).  Operands as in
  * qd_matmul: a (M, K), b (K, N) any strides, one dtype of F32, BF16, F64; c (M, N) F32 (F64), unit column stride.
  * Chunks of 256 are counted from k = 0 of the operands given.  Any size, zero too. */
