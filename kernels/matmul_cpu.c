@@ -1,0 +1,7 @@
+#include "kernels/gemm_cpu.h"
+#include "kernels/ops_table.h"
+
+qd_status qd_cpu_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool accumulate, qd_tensor c) {
+  qd_gemm(device, accumulate ? QD_GEMM_ADD : QD_GEMM_SET, a, b, c);
+  return QD_OK;
+}
