@@ -135,29 +135,40 @@ typedef struct qd_factor_args {
 } qd_factor_args;
 qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivot) QD_MUST_USE;
 
-/* The grid of each row and group (rtn card, sections 1 and 2).   w F32 (R, C), scale F32 (R, G), zero U8 (R, G).
+/* The grid of each row and group (arXiv:2210.17323, the quantizer of its code).   w F32 (R, C), scale F32 (R, G), zero U8 (R, G);
+ * unit last strides, G as qd_scheme_groups says.
  * In fp32: lo = min(0, min w), hi = max(0, max w); symmetric: hi = max(-lo, hi), lo = -hi (compat: lo stays 0 when nothing is negative);
- * lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded to scale_dtype (a positive s never to 0);  z = 2^(b-1) or
- * clamp(rint(-lo / s), 0, max_code), from the rounded s.  mse: candidate i = 0..79 has p = 1 - i / 100 (in double, rounded once),
- * lo_i = p lo, hi_i = p hi, s and z from them; error = lanes over |s (q - z) - w|^2.4 (vecmath's exp2 and log2, 0 for 0); the first
- * least wins.  QD_ENUMERIC: a scale beyond fp16; the text names row and group. */
+ * lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded to scale_dtype; a positive s never to 0: it takes the smallest
+ * positive fp16, 2^-24 (F32: the smallest normal, 2^-126).  z = 2^(b-1) or clamp(rint(-lo / s), 0, max_code), from the rounded s.
+ * mse: candidate i = 0..79 has p = 1 - i / 100 (in double, rounded once), lo_i = p lo, hi_i = p hi, s and z from them as above;
+ * error = lanes over |s (q - z) - w|^2.4 (no fma; vecmath's pow24, 0 for 0) with q the code below; the first least wins.
+ * A NaN in w is passed over by min and max.  ref64: QD_F32 keeps s in double, QD_F16 rounds it to fp16.
+ * QD_ENUMERIC: s of the whole range (p = 1) is infinite in scale_dtype; the text names row and group, the first in row order. */
 qd_status qd_rtn_fit(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero) QD_MUST_USE;
 
-/* code = clamp(rint(w / s) + z, 0, max_code), true division.   w F32 (R, C), scale F32 (R, G), zero U8 (R, G), code U8 (R, C). */
+/* code = clamp(rint(w / s) + z, 0, max_code), true division, half to even; a NaN gives 0.
+ * w F32 (R, C), scale F32 (R, G), zero U8 (R, G), code U8 (R, C); unit last strides. */
 qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code) QD_MUST_USE;
 
-/* GPTQ's loop (arXiv:2210.17323; gptq card, section 3) over the columns in processing order.
+/* GPTQ's loop (arXiv:2210.17323, algorithm 1) over the columns in processing order.
  * w F32 (R, C): columns in processing order, dead ones zeroed; overwritten.
  * u F32 triangle of qd_factor in the same order.
- * stored I32 (C): stored position of each processing position; the group of a column is stored / group size.
- * fit: groups are fitted when the loop reaches them (dynamic); false: scale and zero hold the grid already (static, per channel).
- *      A group's columns must be consecutive in processing order when it is fitted.
- * code U8 (R, C) by stored position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).
- * Blocks of `block` columns (128), each starting where the last one ended; while groups are fitted fresh (not compat) a block also ends
- * before a group that begins inside it and does not end inside it.  Inside a block, one column c at a time:
- *   q = s (code - z);  e = (w - q) / U_cc;  w_j = fma(-e, U_cj, w_j) for the later columns j of the block;  loss += (double)e * e / 2
- * then beyond the block w_j = w_j - chain over the block's columns c of e_c U_cj.
- * fp32 but for the loss.  compat fits a group on the values its columns had when the block began. */
+ * stored I32 (C): stored position of each processing position, a permutation; the group of a column is stored / group size.
+ * fit: groups are fitted when the loop reaches their first column (dynamic); false: scale and zero hold the grid already (static, per
+ *      channel).  A group's columns must be consecutive in processing order when it is fitted.
+ * code U8 (R, C) by stored position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).   All unit last strides.
+ * Blocks of `block` columns (at least 1; 128 by default), each starting where the last one ended, the last one shorter.  With fit and
+ * without compat a block also ends before a group that begins inside it (after its first column) and does not end inside it.
+ * One column c at a time, in fp32:
+ *   fit, and c is the first of its group: the grid by qd_rtn_fit's sentence, elements in processing order, from the values that the
+ *     group's columns have now (compat: had when c's block began)
+ *   code = clamp(rint(w_c / s) + z, 0, max_code);  e_c = (w_c - s (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0
+ *   w_j = fma(-e_c, U_cj, w_j) for the later columns j of the block
+ * and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its first,
+ * w_j = w_j - chain over them of e_c U_cj.
+ * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss.
+ * QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names the first row and its
+ * first such group in processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;
   qd_tri    u;
