@@ -8,8 +8,6 @@
 #include "storage/h5.h"
 #include "storage/h5_zstd.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,7 +56,7 @@ static void unshuffle(const unsigned char *from, unsigned char *to, size_t bytes
   for (size_t i = 0; i < bytes / 2; i++) to[2 * i] = from[i], to[2 * i + 1] = from[half + i];
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status compress_slot(slot *s, const qd_h5_layout *layout, size_t capacity) {
   const unsigned char *from = s->elements;
@@ -92,14 +90,16 @@ static qd_status write_chunks(qd_h5_dataset *dataset, workspace *space, unsigned
       s->elements = elements + s->offset;
     }
     QD_TRY(compress_slots(space, n, layout));
-    for (int i = 0; i < n; i++) QD_TRY(qd_h5_chunk_write(dataset, first + i, space->slot[i].frame, space->slot[i].frame_bytes));
+    for (int i = 0; i < n; i++)
+      QD_TRY(qd_h5_chunk_write(dataset, first + i, space->slot[i].frame, space->slot[i].frame_bytes));
   }
   return QD_OK;
 }
 
 static qd_status write_tensor(qd_h5_file *file, const qd_out_tensor *out) {
   const qd_tensor *tensor = &out->tensor;
-  QD_CHECK(qd_dataset_name_fits(out->dataset), QD_EINVAL, "%s: \"%.64s\" cannot be the name of a dataset", file->path, out->dataset);
+  QD_CHECK(qd_dataset_name_fits(out->dataset), QD_EINVAL, "%s: \"%.64s\" cannot be the name of a dataset", file->path,
+           out->dataset);
   QD_CHECK(qd_tensor_is_contiguous(*tensor), QD_ESHAPE, "the tensor for %s has gaps between its elements", out->dataset);
   qd_h5_layout layout;
   qd_h5_dataset dataset;
@@ -127,8 +127,8 @@ static qd_status write_tensors(const char *path, const qd_out_tensor *tensors, i
 }
 
 /* The file's digest is taken from what was written, before it gets its name. */
-static qd_status write_and_publish(const char *folder, const char *path, const qd_out_tensor *tensors, int n, qd_digest *digests,
-                                   qd_entry_file *file) {
+static qd_status write_and_publish(const char *folder, const char *path, const qd_out_tensor *tensors, int n,
+                                   qd_entry_file *file, qd_digest *digests) {
   qd_file_identity identity;
   QD_TRY(write_tensors(path, tensors, n, digests));
   QD_TRY(qd_file_identify(path, &identity));
@@ -140,19 +140,19 @@ static qd_status write_and_publish(const char *folder, const char *path, const q
 
 qd_status qd_store_write_file(const char *folder, const char *name, const qd_out_tensor *tensors, int n, qd_entry_file *file,
                               qd_digest *digests) {
-  *file = (qd_entry_file){""};
+  *file = (qd_entry_file){.bytes = 0};
   QD_CHECK(qd_block_file_name_fits(name), QD_EINVAL, "\"%.64s\" cannot be the name of a file of the store", name);
   memcpy(file->name, name, strlen(name) + 1);
   char temporary[sizeof file->name + 32], *path = NULL;
   snprintf(temporary, sizeof temporary, QD_STORE_PARTIAL "/%s.tmp", name);
   QD_TRY(qd_path_join(folder, temporary, &path));
-  qd_status status = write_and_publish(folder, path, tensors, n, digests, file);
+  qd_status status = write_and_publish(folder, path, tensors, n, file, digests);
   if (status != QD_OK) unlink(path);
   qd_heap_free(path);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status decompress_slot(slot *s, const qd_h5_layout *layout) {
   bool direct = qd_dtype_bytes(layout->dtype) != 2 && s->bytes == layout->chunk_bytes;
@@ -215,11 +215,11 @@ static qd_status read_dataset(qd_h5_dataset *dataset, const qd_digest *expected,
 
 /* What the system refuses is told apart from what is damaged before HDF5 sees the file. */
 static qd_status check_readable(const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  int error = errno;
-  if (fd >= 0) close(fd);
-  QD_CHECK(fd >= 0, error == ENOENT ? QD_ECORRUPT : QD_EIO, "cannot open %s: %s", path, strerror(error));
-  return QD_OK;
+  qd_bytes bytes;
+  qd_status status = qd_bytes_open_file(path, &bytes);
+  qd_bytes_close(&bytes);
+  QD_CHECK(status != QD_ENOTFOUND, QD_ECORRUPT, "%s is missing", path);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
 qd_status qd_block_file_read(const char *path, const qd_stored_part *part, void *to) {

@@ -13,15 +13,17 @@ enum { CAUSE_BYTES = 512, BF16_NAME_BYTES = 4, MAX_FILTERS = 2 };
 static const char bf16_attribute[] = "dtype", bf16_name[] = "BF16";
 static const size_t most_bytes = (size_t)1 << 62;
 
-/* ---- one caller at a time, and what HDF5 said to it --------------------------------------------------------------------------- */
+/* ---- one caller at a time, and what HDF5 said to it ---------------------------------------------------------------------- */
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static bool ready;              /* the filter is registered        */
 static char cause[CAUSE_BYTES]; /* of the first failure since enter */
 static bool from_system;        /* it came with an errno            */
 
-/* Chunks never pass through HDF5's pipeline: the filter is registered only because datasets that declare it cannot be made otherwise. */
-static size_t refuse_to_filter(unsigned flags, size_t n_values, const unsigned *values, size_t n, size_t *capacity, void **buffer) {
+/* Chunks never pass through HDF5's pipeline: the filter is registered only because datasets that declare it cannot be made
+ * otherwise. */
+static size_t refuse_to_filter(unsigned flags, size_t n_values, const unsigned *values, size_t n, size_t *capacity,
+                               void **buffer) {
   (void)flags, (void)n_values, (void)values, (void)n, (void)capacity, (void)buffer;
   return 0;
 }
@@ -29,7 +31,8 @@ static size_t refuse_to_filter(unsigned flags, size_t n_values, const unsigned *
 static const H5Z_class2_t filter_class = {.version = H5Z_CLASS_T_VERS, .id = QD_ZSTD_FILTER, .encoder_present = 1,
                                           .decoder_present = 1, .name = "Zstandard", .filter = refuse_to_filter};
 
-/* Printing is switched off at each entry, since HDF5 keeps that switch for each thread.  A damaged file must not make HDF5 load libraries. */
+/* Printing is switched off at each entry, since HDF5 keeps that switch for each thread.  A damaged file must not make HDF5 load
+ * libraries. */
 static void enter(void) {
   pthread_mutex_lock(&gate);
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
@@ -43,8 +46,8 @@ static qd_status leave(qd_status status) {
   return status;
 }
 
-/* The innermost entry of the stack says what happened; of its system errors ("..., errno = 28, error message = 'No space left on device',
- * ...") only the message between the quotes is for people. */
+/* The innermost entry of the stack says what happened; of its system errors (..., errno = 28, error message = 'No space left on
+ * device', ...) only the message between the quotes is for people. */
 static herr_t fold(unsigned depth, const H5E_error2_t *error, void *context) {
   static const char mark[] = "error message = '";
   (void)context;
@@ -69,7 +72,7 @@ static int64_t seen(int64_t result) {
 #define H5_CHECK(condition, status, format, ...) \
   QD_CHECK(condition, from_system ? QD_EIO : (status), format ": %s", __VA_ARGS__, cause)
 
-/* ---- layouts ---------------------------------------------------------------------------------------------------------------- */
+/* ---- layouts ------------------------------------------------------------------------------------------------------------- */
 
 /* Fill in the rest from the chunk's dimensions, which must make it a run of the row-major elements. */
 static bool layout_from_chunk(qd_h5_layout *layout, const hsize_t *chunk) {
@@ -90,7 +93,8 @@ static bool layout_from_chunk(qd_h5_layout *layout, const hsize_t *chunk) {
 }
 
 static void chunk_dimensions(const qd_h5_layout *layout, hsize_t *chunk) {
-  for (int i = 0; i < layout->rank; i++) chunk[i] = i < layout->axis ? 1 : i > layout->axis ? (hsize_t)layout->dim[i] : (hsize_t)layout->extent;
+  for (int i = 0; i < layout->rank; i++)
+    chunk[i] = i < layout->axis ? 1 : (hsize_t)(i > layout->axis ? layout->dim[i] : layout->extent);
 }
 
 static void cut(const qd_h5_layout *layout, hsize_t *chunk) {
@@ -150,7 +154,7 @@ static void chunk_corner(const qd_h5_layout *layout, int64_t index, hsize_t *cor
   }
 }
 
-/* ---- property lists and types --------------------------------------------------------------------------------------------------- */
+/* ---- property lists and types -------------------------------------------------------------------------------------------- */
 
 static hid_t without_times(hid_t class) {
   hid_t list = H5Pcreate(class);
@@ -158,8 +162,8 @@ static hid_t without_times(hid_t class) {
   return list;
 }
 
-/* The bounds fix the format to one whose metadata carry checksums.  File locks are left alone: the job's lock guards the folder, and many
- * parallel file systems refuse HDF5's. */
+/* The bounds fix the format to one whose metadata carry checksums.  HDF5's file locks stay off: the job's lock guards the folder,
+ * and many parallel file systems refuse them. */
 static hid_t file_access(void) {
   hid_t list = H5Pcreate(H5P_FILE_ACCESS);
   seen(H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110));
@@ -168,8 +172,8 @@ static hid_t file_access(void) {
   return list;
 }
 
-static herr_t refuse_to_follow(const char *file, const char *group, const char *other, const char *object, unsigned *flags, hid_t list,
-                               void *context) {
+static herr_t refuse_to_follow(const char *file, const char *group, const char *other, const char *object, unsigned *flags,
+                               hid_t list, void *context) {
   (void)file, (void)group, (void)other, (void)object, (void)flags, (void)list, (void)context;
   return -1;
 }
@@ -211,7 +215,7 @@ static int filters_of(qd_dtype dtype, H5Z_filter_t filter[MAX_FILTERS]) {
   return n;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------------------- */
 
 static qd_status create_file(const char *path, qd_h5_file *out) {
   hid_t creation = without_times(H5P_FILE_CREATE), access = file_access();
@@ -262,7 +266,7 @@ void qd_h5_close(qd_h5_file *file) {
   (void)leave(QD_OK);
 }
 
-/* ---- writing datasets ----------------------------------------------------------------------------------------------------------- */
+/* ---- writing datasets ---------------------------------------------------------------------------------------------------- */
 
 /* HDF5 would make missing groups by itself, but with times in them. */
 static qd_status make_groups(const qd_h5_file *file, const char *name) {
@@ -336,7 +340,7 @@ qd_status qd_h5_chunk_write(qd_h5_dataset *dataset, int64_t index, const void *f
   return leave(write_chunk(dataset, index, frame, n));
 }
 
-/* ---- reading datasets ----------------------------------------------------------------------------------------------------------- */
+/* ---- reading datasets ---------------------------------------------------------------------------------------------------- */
 
 static bool is_marked_bf16(hid_t dataset) {
   char name[BF16_NAME_BYTES] = "";
@@ -429,8 +433,9 @@ static qd_status read_chunk(qd_h5_dataset *dataset, int64_t index, void *frame, 
   chunk_corner(&dataset->layout, index, corner);
   int64_t found = seen(H5Dget_chunk_storage_size(dataset->id, corner, &bytes));
   H5_CHECK(found >= 0, QD_ECORRUPT, "%s: chunk %" PRId64 " of %s cannot be found", dataset->path, index, dataset->name);
-  QD_CHECK(bytes >= 1 && bytes <= capacity, QD_ECORRUPT, "%s: chunk %" PRId64 " of %s takes %" PRIu64 " bytes, at most %zu are possible",
-           dataset->path, index, dataset->name, (uint64_t)bytes, capacity);
+  QD_CHECK(bytes >= 1 && bytes <= capacity, QD_ECORRUPT,
+           "%s: chunk %" PRId64 " of %s takes %" PRIu64 " bytes, at most %zu are possible", dataset->path, index, dataset->name,
+           (uint64_t)bytes, capacity);
   int64_t got = seen(H5Dread_chunk(dataset->id, H5P_DEFAULT, corner, &skipped_filters, frame));
   H5_CHECK(got >= 0, QD_ECORRUPT, "%s: chunk %" PRId64 " of %s cannot be read", dataset->path, index, dataset->name);
   QD_CHECK(skipped_filters == 0, QD_ECORRUPT, "%s: chunk %" PRId64 " of %s skips filters", dataset->path, index, dataset->name);

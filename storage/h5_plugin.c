@@ -1,6 +1,6 @@
-/* HDF5 filter 32015 as a library that h5dump, h5py and every other reader of HDF5 load from HDF5_PLUGIN_PATH.  It stands alone: it knows
- * nothing of qdist.  Buffers come from malloc, since HDF5 grows and frees them itself, and calls no function of HDF5, since the
- * reader may have brought an HDF5 of its own. */
+/* HDF5 filter 32015 as a library that h5dump, h5py and every other reader of HDF5 load from HDF5_PLUGIN_PATH.  It stands alone:
+ * buffers come from malloc, since HDF5 frees them itself, and no function of HDF5 is called, since the reader may have brought
+ * an HDF5 of its own. */
 #include <H5PLextern.h>
 #include <hdf5.h>
 #include <stdlib.h>
@@ -56,7 +56,8 @@ static size_t filter(unsigned flags, size_t n_values, const unsigned *values, si
 }
 
 static const H5Z_class2_t filter_class = {
-    .version = H5Z_CLASS_T_VERS, .id = FILTER, .encoder_present = 1, .decoder_present = 1, .name = "Zstandard", .filter = filter};
+    .version = H5Z_CLASS_T_VERS, .id = FILTER, .encoder_present = 1, .decoder_present = 1, .name = "Zstandard",
+    .filter = filter};
 
 H5PL_type_t H5PLget_plugin_type(void) { return H5PL_TYPE_FILTER; }
 const void *H5PLget_plugin_info(void) { return &filter_class; }
