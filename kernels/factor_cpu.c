@@ -5,6 +5,7 @@
  *   inverse    right to left: column B of X needs column B of L (multiplied into scratch) and the columns of X after it. */
 #include "kernels/factor.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/ops_table.h"
 
 #include <omp.h>
 #include <string.h>
@@ -33,11 +34,12 @@ static int64_t pieces_per_tile(const solver *s, int64_t tiles) {
   return pieces;
 }
 
-/* Piece `index` of the tiles first, first + 1 ... of a tile column. */
+/* Piece `index` of the tiles first, first + 1 ... of a tile column; without rows where the last tile has ended before. */
 static piece piece_at(const solver *s, int64_t first, int64_t pieces, int64_t index) {
   piece p = {.tile = first + index / pieces, .row = index % pieces * (TILE / pieces), .rows = TILE / pieces};
   int64_t rows = s->n - p.tile * TILE - p.row;
-  if (rows < p.rows) p.rows = rows < 0 ? 0 : rows;
+  if (rows <= 0) return (piece){.tile = p.tile};
+  if (rows < p.rows) p.rows = rows;
   return p;
 }
 

@@ -54,8 +54,8 @@ static int64_t cholesky(qd_tri work) {
   return -1;
 }
 
-/* A diagonal tile, column by column: column b of L is read for the last time when column b of X is written, but for its diagonal
- * element, whose row comes first.   x: one column. */
+/* A diagonal tile, column by column: nobody but column b of X needs column b of L, except for its diagonal element, which therefore
+ * stays until the end.   x: one column. */
 static void invert_diagonal(qd_tri work, int64_t start, int64_t end, double *x) {
   for (int64_t b = start; b < end; b++) {
     for (int64_t a = b; a < end; a++) {

@@ -4,6 +4,7 @@
  * that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and added: 1 % of the
  * product.  Bound by the rate of the matrix kernel. */
 #include "kernels/gemm_cpu.h"
+#include "kernels/ops_table.h"
 #include "kernels/statistics_isa.h"
 
 #include <math.h>

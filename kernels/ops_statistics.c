@@ -2,6 +2,7 @@
 #include "kernels/ops_table.h"
 
 #include <float.h>
+#include <string.h>
 
 enum { MAX_EXPONENT = 400 }; /* 2^(42 + 2 * 400) is a double; fp32 data needs much less */
 
@@ -15,8 +16,7 @@ static qd_status check_dtype(const char *op, const char *name, qd_dtype dtype, q
 
 static qd_status check_act(const qd_device *device, const char *op, qd_dtype dtype) {
   qd_dtype real = real_dtype(device);
-  QD_CHECK(dtype == real || (real == QD_F32 && dtype == QD_BF16), QD_EDTYPE, "%s: x must be %s, is %s", op,
-           real == QD_F32 ? "F32 or BF16" : "F64", qd_dtype_name(dtype));
+  QD_CHECK(dtype == real || dtype == QD_BF16, QD_EDTYPE, "%s: x must be %s or BF16, is %s", op, qd_dtype_name(real), qd_dtype_name(dtype));
   return QD_OK;
 }
 

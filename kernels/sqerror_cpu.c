@@ -1,6 +1,7 @@
 /* x H x^T for each row x: a block of rows times one tile row of the strict lower triangle at a time, then double.
  * Blocks of rows over threads. */
 #include "kernels/gemm_cpu.h"
+#include "kernels/ops_table.h"
 #include "kernels/statistics_isa.h"
 
 #include <omp.h>

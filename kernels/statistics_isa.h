@@ -2,6 +2,7 @@
 #ifndef QDIST_KERNELS_STATISTICS_ISA_H
 #define QDIST_KERNELS_STATISTICS_ISA_H
 
+#include "kernels/base/tensor.h"
 #include "kernels/isa.h"
 
 /* Columns [first, first + n) of x (T, C), unit column stride, F32 or BF16: their statistics into row 0, 1, 2 of stats at the same columns. */
