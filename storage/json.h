@@ -19,6 +19,7 @@ bool           qd_json_is_object(const qd_json *value);
 bool           qd_json_is_array(const qd_json *value);
 bool           qd_json_is_text(const qd_json *value);
 bool           qd_json_is_number(const qd_json *value);
+bool           qd_json_is_integer(const qd_json *value); /* written without fraction and exponent, and within int64 */
 size_t         qd_json_length(const qd_json *array_or_object);
 const qd_json *qd_json_at(const qd_json *array, size_t index);
 bool           qd_json_member(const qd_json *object, size_t index, const char **key, const qd_json **value); /* in file order */
@@ -51,5 +52,7 @@ bool      qd_json_equal(const qd_json *a, const qd_json *b);
 
 /* The text, members in order, numbers by %.17g, indented by `indent` (0: one line).  The caller frees with qd_heap_free. */
 qd_status qd_json_print(const qd_json *value, int indent, char **text) QD_MUST_USE;
+
+const char *qd_json_library_version(void);
 
 #endif
