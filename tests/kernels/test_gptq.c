@@ -2,7 +2,7 @@
 
 /* ---- a layer in double: Hessian, order, damping, factor --------------------------------------------------------------------------- */
 
-enum { MAX_COLUMNS = 200, MAX_ROWS = 16 };
+enum { MAX_COLUMNS = 200, MAX_ROWS = 16, GOLDEN_TOKENS = 24 };
 #define DAMPING 0.01
 
 typedef struct layer {
@@ -11,6 +11,7 @@ typedef struct layer {
   double  h[MAX_COLUMNS][MAX_COLUMNS]; /* undamped                                     */
   int32_t order[MAX_COLUMNS];          /* column of each processing position           */
   double  lambda;
+  double *x;                           /* of golden layers: (GOLDEN_TOKENS, columns)   */
 } layer;
 
 /* What one run gave, by column. */
@@ -84,6 +85,7 @@ typedef struct options {
   bool      stored_by_column; /* stored positions are columns: static groups; else they are processing positions */
   bool      fit;
   int64_t   block;
+  bool      through_ops; /* Hessian and factor by the operations, unscaled: X^T X = GOLDEN_TOKENS / 2 * H */
 } options;
 
 static qd_tensor new_real(qd_device *device, int64_t rows, int64_t columns) {
@@ -109,8 +111,36 @@ static qd_tri device_factor(qd_device *device, const layer *l) {
   if (strcmp(device->name, "ref64") == 0) return (qd_tri){u, QD_F64, l->columns};
   float *narrow = must_alloc(n, sizeof *narrow);
   for (size_t i = 0; i < n; i++) narrow[i] = (float)u[i];
-  free(u);
+  qd_heap_free(u);
   return (qd_tri){narrow, QD_F32, l->columns};
+}
+
+/* X^T X by the operations. */
+static qd_tri ops_hessian(qd_device *device, const layer *l) {
+  double diagonal[MAX_COLUMNS];
+  int32_t e[MAX_COLUMNS];
+  qd_tensor exponent = qd_tensor_1d(e, QD_I32, l->columns);
+  qd_tri total = {must_alloc(qd_tri_elements(l->columns), 8), QD_I64, l->columns}, h = total;
+  for (int64_t c = 0; c < l->columns; c++) diagonal[c] = is_dead(l, c) ? 0 : l->h[c][c] * GOLDEN_TOKENS / 2;
+  cr_assert_eq(qd_hessian_grid(device, qd_tensor_2d(diagonal, QD_F64, 1, l->columns), 0x1p62, exponent), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_hessian(device, qd_tensor_3d(l->x, QD_F64, 1, GOLDEN_TOKENS, l->columns), exponent, total), QD_OK, "%s", qd_error_text());
+  h.dtype = QD_F64;
+  cr_assert_eq(qd_hessian_values(device, total, exponent, h), QD_OK, "%s", qd_error_text());
+  return h;
+}
+
+static qd_tri ops_factor(qd_device *device, const layer *l) {
+  double add[MAX_COLUMNS];
+  int64_t pivot, n = l->columns;
+  for (int64_t c = 0; c < n; c++) add[c] = (l->lambda + (is_dead(l, c) ? 1 : 0)) * GOLDEN_TOKENS / 2;
+  int32_t order[MAX_COLUMNS];
+  memcpy(order, l->order, sizeof order);
+  qd_factor_args args = {.h = ops_hessian(device, l), .order = qd_tensor_1d(order, QD_I32, n), .add = qd_tensor_1d(add, QD_F64, n),
+                         .work = {must_alloc(qd_tri_elements(n), 8), QD_F64, n}, .u = {must_alloc(qd_tri_elements(n), 8), QD_F64, n}};
+  cr_assert_eq(qd_factor(device, &args, &pivot), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(pivot, -1);
+  qd_heap_free(args.h.data), qd_heap_free(args.work.data);
+  return args.u;
 }
 
 /* Weights in processing order, dead columns zeroed. */
@@ -125,7 +155,7 @@ static void fit_original(qd_device *device, const layer *l, const qd_gptq_args *
   for (int64_t r = 0; r < l->rows; r++)
     for (int64_t c = 0; c < l->columns; c++) set(w, r, c, l->w[r][c]);
   cr_assert_eq(qd_rtn_fit(device, w, args->scheme, args->scale, args->zero), QD_OK, "%s", qd_error_text());
-  free(w.data);
+  qd_heap_free(w.data);
 }
 
 static void collect(const layer *l, const qd_gptq_args *args, const double *loss, result *out) {
@@ -150,7 +180,7 @@ static void run(const char *name, const layer *l, options o, result *out) {
   int32_t stored[MAX_COLUMNS];
   double loss[MAX_ROWS];
   for (int64_t p = 0; p < l->columns; p++) stored[p] = o.stored_by_column ? l->order[p] : (int32_t)p;
-  qd_gptq_args args = {.w = new_real(&device, l->rows, l->columns), .u = device_factor(&device, l), .scheme = o.scheme, .fit = o.fit,
+  qd_gptq_args args = {.w = new_real(&device, l->rows, l->columns), .u = o.through_ops ? ops_factor(&device, l) : device_factor(&device, l), .scheme = o.scheme, .fit = o.fit,
                        .block = o.block, .stored = qd_tensor_1d(stored, QD_I32, l->columns),
                        .code = qd_tensor_2d(must_alloc((size_t)(l->rows * l->columns), 1), QD_U8, l->rows, l->columns),
                        .scale = new_real(&device, l->rows, groups),
@@ -160,7 +190,8 @@ static void run(const char *name, const layer *l, options o, result *out) {
   if (!o.fit) fit_original(&device, l, &args);
   cr_assert_eq(qd_gptq(&device, &args), QD_OK, "%s", qd_error_text());
   collect(l, &args, loss, out);
-  free(args.w.data), free(args.u.data), free(args.code.data), free(args.scale.data), free(args.zero.data);
+  if (o.through_ops) out->loss /= GOLDEN_TOKENS / 2;
+  qd_heap_free(args.w.data), qd_heap_free(args.u.data), qd_heap_free(args.code.data), qd_heap_free(args.scale.data), qd_heap_free(args.zero.data);
   qd_device_close(&device);
 }
 
@@ -182,7 +213,7 @@ static double half_trace(const layer *l, const result *got, double damping) {
 static const double golden_w[3][8] = {{0.165, 0.04, -0.068, 0.554, -0.154, -0.933, -0.165, 0.617},
                                       {0.225, 0.43, -0.635, 0.032, 0.124, -0.503, 0.839, -0.778},
                                       {0.317, -0.343, -0.629, 0.342, 0.837, -0.737, -0.179, 0.698}};
-static const double golden_x[24][8] = {
+static const double golden_x[GOLDEN_TOKENS][8] = {
     {-.181, -.483, -.237, .101, -.221, .76, .098, .02},     {.409, .513, .531, .418, .03, .524, .417, .047},
     {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},     {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},
     {-.337, -.456, -.493, -.417, -.165, -.484, -.057, .299}, {-.804, -.827, -.271, -.149, .259, .512, -.308, -.207},
@@ -197,12 +228,12 @@ static const double golden_x[24][8] = {
     {-.127, .113, .086, .062, .148, 1.436, .09, .132},      {.921, .189, .447, -.058, -.245, -.956, -.443, -.6}};
 
 static layer golden_layer(int dead, order_kind kind) {
-  static double x[24][8];
-  layer l = {.rows = 3, .columns = 8};
+  static double x[GOLDEN_TOKENS][8];
+  layer l = {.rows = 3, .columns = 8, .x = x[0]};
   memcpy(x, golden_x, sizeof x);
-  for (int t = 0; t < 24 && dead >= 0; t++) x[t][dead] = 0;
+  for (int t = 0; t < GOLDEN_TOKENS && dead >= 0; t++) x[t][dead] = 0;
   for (int r = 0; r < 3; r++) memcpy(l.w[r], golden_w[r], sizeof golden_w[r]);
-  set_hessian(&l, &x[0][0], 24);
+  set_hessian(&l, x[0], GOLDEN_TOKENS);
   prepare(&l, kind);
   return l;
 }
@@ -219,42 +250,65 @@ typedef struct golden {
 #define G3(group, mse, compat) {3, group, false, mse, QD_F32, compat}
 
 static const golden goldens[] = {
-    {"per row", {G3(-1, false, false), true, false, 128}, NATURAL, -1, 0.008216456, 0.007732094},
-    {"per row, act-order", {G3(-1, false, false), true, false, 128}, ACT_ORDER, -1, 0.007235785, 0.006738755},
-    {"per row, fitted in the loop", {G3(-1, false, false), true, true, 128}, NATURAL, -1, 0.008216456, 0.007732094},
-    {"groups of 4, stale", {G3(4, false, true), true, true, 128}, NATURAL, -1, 0.010221371, 0.009519934},
-    {"groups of 4, fresh", {G3(4, false, false), true, true, 128}, NATURAL, -1, 0.006848599, 0.006496530},
-    {"groups of 4, blocks of 4", {G3(4, false, true), true, true, 4}, NATURAL, -1, 0.006848599, 0.006496530},
-    {"groups of 4, act-order, dynamic, stale", {G3(4, false, true), false, true, 128}, ACT_ORDER, -1, 0.004493920, 0.004245717},
-    {"groups of 4, act-order, dynamic, fresh", {G3(4, false, false), false, true, 128}, ACT_ORDER, -1, 0.005184328, 0.004741730},
-    {"groups of 4, act-order, static", {G3(4, false, false), true, false, 128}, ACT_ORDER, -1, 0.008266287, 0.007848531},
-    {"per row, clip search", {G3(-1, true, false), true, false, 128}, NATURAL, -1, 0.025458967, 0.024528573},
-    {"dead column", {G3(-1, false, false), true, false, 128}, NATURAL, 6, 0.013737200, 0.013278548},
-    {"dead column, act-order", {G3(-1, false, false), true, false, 128}, ACT_ORDER, 6, 0.008544809, 0.008071578},
+    {"per row", {G3(-1, false, false), true, false, 128, false}, NATURAL, -1, 0.008216456, 0.007732094},
+    {"per row, act-order", {G3(-1, false, false), true, false, 128, false}, ACT_ORDER, -1, 0.007235785, 0.006738755},
+    {"per row, fitted in the loop", {G3(-1, false, false), true, true, 128, false}, NATURAL, -1, 0.008216456, 0.007732094},
+    {"groups of 4, stale", {G3(4, false, true), true, true, 128, false}, NATURAL, -1, 0.010221371, 0.009519934},
+    {"groups of 4, fresh", {G3(4, false, false), true, true, 128, false}, NATURAL, -1, 0.006848599, 0.006496530},
+    {"groups of 4, blocks of 4", {G3(4, false, true), true, true, 4, false}, NATURAL, -1, 0.006848599, 0.006496530},
+    {"groups of 4, act-order, dynamic, stale", {G3(4, false, true), false, true, 128, false}, ACT_ORDER, -1, 0.004493920, 0.004245717},
+    {"groups of 4, act-order, dynamic, fresh", {G3(4, false, false), false, true, 128, false}, ACT_ORDER, -1, 0.005184328, 0.004741730},
+    {"groups of 4, act-order, static", {G3(4, false, false), true, false, 128, false}, ACT_ORDER, -1, 0.008266287, 0.007848531},
+    {"per row, clip search", {G3(-1, true, false), true, false, 128, false}, NATURAL, -1, 0.025458967, 0.024528573},
+    {"dead column", {G3(-1, false, false), true, false, 128, false}, NATURAL, 6, 0.013737200, 0.013278548},
+    {"dead column, act-order", {G3(-1, false, false), true, false, 128, false}, ACT_ORDER, 6, 0.008544809, 0.008071578},
 };
 
-Test(gptq, golden_losses) {
+static void check_golden(const golden *g, bool through_ops) {
   static result got;
-  for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) {
-    const golden *g = &goldens[i];
-    layer l = golden_layer(g->dead, g->order);
-    run("ref64", &l, g->run, &got);
-    double raw = half_trace(&l, &got, 0);
-    cr_expect_float_eq(got.loss, g->loss, 5.1e-10, "%s: loss %.12f, expected %.9f", g->name, got.loss, g->loss);
-    cr_expect_float_eq(raw, g->raw, 5.1e-10, "%s: undamped %.12f, expected %.9f", g->name, raw, g->raw);
-    cr_expect_float_eq(half_trace(&l, &got, l.lambda), got.loss, 1e-9 * got.loss, "%s: loss identity", g->name);
-    if (g->dead >= 0)
-      for (int r = 0; r < 3; r++) cr_expect_eq(got.q[r][g->dead], 0, "%s: row %d of the dead column is %g", g->name, r, got.q[r][g->dead]);
-  }
+  layer l = golden_layer(g->dead, g->order);
+  options o = g->run;
+  o.through_ops = through_ops;
+  run("ref64", &l, o, &got);
+  double raw = half_trace(&l, &got, 0);
+  cr_expect_float_eq(got.loss, g->loss, 5.1e-10, "%s: loss %.12f, expected %.9f", g->name, got.loss, g->loss);
+  cr_expect_float_eq(raw, g->raw, 5.1e-10, "%s: undamped %.12f, expected %.9f", g->name, raw, g->raw);
+  cr_expect_float_eq(half_trace(&l, &got, l.lambda), got.loss, 1e-9 * got.loss, "%s: loss identity", g->name);
+  for (int r = 0; r < 3 && g->dead >= 0; r++) cr_expect_eq(got.q[r][g->dead], 0, "%s: row %d of the dead column", g->name, r);
+}
+
+Test(gptq, golden_losses) {
+  for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) check_golden(&goldens[i], false);
+}
+
+Test(gptq, golden_losses_through_the_operations) {
+  for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) check_golden(&goldens[i], true);
+}
+
+/* The undamped error by sqerror. */
+Test(gptq, golden_error_through_the_operations) {
+  static result got;
+  qd_device device;
+  layer l = golden_layer(-1, ACT_ORDER);
+  double difference[3][8], value[3];
+  run("ref64", &l, goldens[1].run, &got);
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 8; c++) difference[r][c] = l.w[r][c] - got.q[r][c];
+  must_open(&device, "ref64", NULL, 1);
+  qd_tri h = ops_hessian(&device, &l);
+  cr_assert_eq(qd_sqerror(&device, qd_tensor_2d(difference, QD_F64, 3, 8), h, qd_tensor_1d(value, QD_F64, 3)), QD_OK, "%s", qd_error_text());
+  cr_expect_float_eq((value[0] + value[1] + value[2]) / GOLDEN_TOKENS, goldens[1].raw, 5.1e-10);
+  qd_heap_free(h.data);
+  qd_device_close(&device);
 }
 
 /* Groups of 6 with blocks of 4: a group that reaches beyond the block in which it begins. */
 Test(gptq, golden_groups_across_blocks) {
   static result got;
   layer l = golden_layer(-1, NATURAL);
-  run("ref64", &l, (options){G3(6, false, true), true, true, 4}, &got);
+  run("ref64", &l, (options){G3(6, false, true), true, true, 4, false}, &got);
   cr_expect_float_eq(got.loss, 0.021853, 5.1e-7, "stale: loss %.9f", got.loss);
-  run("ref64", &l, (options){G3(6, false, false), true, true, 4}, &got);
+  run("ref64", &l, (options){G3(6, false, false), true, true, 4, false}, &got);
   cr_expect_float_eq(got.loss, 0.015787, 5.1e-7, "fresh: loss %.9f", got.loss);
 }
 
@@ -282,7 +336,7 @@ static void round_to_nearest(const char *name, const layer *l, qd_scheme scheme,
   cr_assert_eq(qd_rtn_quantize(&device, w, scheme, scale, z, code), QD_OK, "%s", qd_error_text());
   for (int64_t r = 0; r < l->rows; r++)
     for (int64_t c = 0; c < l->columns; c++) out->q[r][c] = get(scale, r, 0) * (out->code[r][c] - zero[r]);
-  free(w.data), free(scale.data);
+  qd_heap_free(w.data), qd_heap_free(scale.data);
   qd_device_close(&device);
 }
 
@@ -311,7 +365,7 @@ static layer *random_layer(int64_t rows, int64_t columns, uint64_t seed, order_k
     for (int64_t c = 0; c < columns; c++) l->w[r][c] = (double)(float)(0.02 * normal(&seed));
   set_hessian(l, x, TOKENS);
   prepare(l, kind);
-  free(x), free(mix);
+  qd_heap_free(x), qd_heap_free(mix);
   return l;
 }
 
@@ -328,7 +382,7 @@ Test(gptq, loss_is_the_damped_trace) {
         cr_expect_float_eq(got.loss, trace, devices[d].bound * trace, "%s, groups of %" PRId64 ": loss %.12g, trace %.12g",
                            devices[d].device, group, got.loss, trace);
       }
-    free(l);
+    qd_heap_free(l);
   }
 }
 
@@ -339,7 +393,7 @@ Test(gptq, better_than_rounding) {
   run("cpu", l, o, &got);
   round_to_nearest("cpu", l, o.scheme, &rounded);
   cr_expect_lt(half_trace(l, &got, 0), 0.6 * half_trace(l, &rounded, 0));
-  free(l);
+  qd_heap_free(l);
 }
 
 /* A diagonal Hessian carries no error from column to column. */
@@ -354,7 +408,7 @@ Test(gptq, diagonal_hessian_gives_rounding) {
     round_to_nearest("cpu", l, o.scheme, &rounded);
     run("cpu", l, o, &got);
     for (int r = 0; r < 9; r++) cr_expect_arr_eq(got.code[r], rounded.code[r], 150);
-    free(l);
+    qd_heap_free(l);
   }
 }
 
@@ -369,7 +423,7 @@ Test(gptq, block_size_does_not_matter_in_double) {
       run("ref64", l, o, b == 0 ? &want : &got);
       if (b > 0) cr_expect_arr_eq(got.code, want.code, sizeof want.code, "groups of %" PRId64 ", blocks of %" PRId64, groups[g], blocks[b]);
     }
-  free(l);
+  qd_heap_free(l);
 }
 
 /* ---- cpu equals ref ---------------------------------------------------------------------------------------------------------------- */
@@ -426,7 +480,7 @@ static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, sto
   return p;
 }
 
-static void free_problem(problem p) { free(p.w.data), free(p.u.data), free(p.stored.data), free(p.scale.data), free(p.zero.data); }
+static void free_problem(problem p) { qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data), qd_heap_free(p.zero.data); }
 
 static qd_tensor copy_of(qd_tensor t) {
   size_t bytes = (size_t)((t.dim[0] ? t.dim[0] : 1) * t.stride[0]) * qd_dtype_bytes(t.dtype);
@@ -449,11 +503,11 @@ static outcome solve(qd_device *device, const problem *p, options o, int64_t fir
   out.loss = qd_tensor_1d(must_alloc((size_t)n, 8), QD_F64, n);
   qd_gptq_args args = {w, p->u, p->stored, o.scheme, o.fit, o.block, out.code, out.scale, out.zero, out.loss};
   cr_assert_eq(qd_gptq(device, &args), QD_OK, "%s", qd_error_text());
-  free(w.data);
+  qd_heap_free(w.data);
   return out;
 }
 
-static void release(outcome o) { free(o.code.data), free(o.scale.data), free(o.zero.data), free(o.loss.data); }
+static void release(outcome o) { qd_heap_free(o.code.data), qd_heap_free(o.scale.data), qd_heap_free(o.zero.data), qd_heap_free(o.loss.data); }
 
 static bool rows_equal(qd_tensor whole, int64_t first, qd_tensor part) {
   size_t stride = (size_t)whole.stride[0] * qd_dtype_bytes(whole.dtype);
@@ -536,7 +590,7 @@ Test(gptq, rows_do_not_know_each_other) {
 static qd_status solve_status(qd_device *device, qd_gptq_args args, qd_tensor w) {
   args.w = copy_of(w);
   qd_status status = qd_gptq(device, &args);
-  free(args.w.data);
+  qd_heap_free(args.w.data);
   return status;
 }
 
@@ -598,7 +652,7 @@ Test(gptq, bad_numbers_are_seen) {
     set(w, 66, 39, 1e9);
     cr_expect_eq(solve_status(&device, args, w), QD_ENUMERIC);
     cr_expect_not_null(strstr(qd_error_text(), "row 66, group 2"), "%s: %s", devices[d].name, qd_error_text());
-    free(w.data);
+    qd_heap_free(w.data);
     qd_device_close(&device);
   }
   free_problem(p);
