@@ -29,7 +29,7 @@ static void mean_diagonal(const qd_run *run, qd_tri h, const uint8_t *dead, doub
   }
 }
 
-static qd_status make_order(const qd_run *run, qd_tri h, double dead_value, int64_t group_size, qd_factor *factor) {
+static qd_status make_order(const qd_run *run, qd_tri h, double dead_value, int64_t group_size, qd_stage_factor *factor) {
   float *diagonal;
   qd_arena *scratch = &run->device->scratch;
   size_t mark = qd_arena_mark(scratch);
@@ -43,7 +43,7 @@ static qd_status make_order(const qd_run *run, qd_tri h, double dead_value, int6
 }
 
 /* One try; *pivot >= 0 names the column that failed. */
-static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, double dead_value, double damping, qd_factor *factor, qd_tri work,
+static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, double dead_value, double damping, qd_stage_factor *factor, qd_tri work,
                              qd_tensor add, int64_t *pivot) {
   double *diagonal = add.data;
   const uint8_t *dead = factor->dead.data;
@@ -53,7 +53,7 @@ static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, do
 }
 
 static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, double mean, double dead_value,
-                              qd_factor *factor) {
+                              qd_stage_factor *factor) {
   int64_t pivot = -1;
   double damping = run->job->damp, *add;
   qd_tri work = {.dtype = QD_F64, .n = stats->columns};
@@ -85,19 +85,19 @@ typedef struct verdict {
   int32_t failed;
 } verdict;
 
-static qd_status share_factor(qd_run *run, int owner, qd_factor *factor) {
+static qd_status share_factor(qd_run *run, int owner, qd_stage_factor *factor) {
   verdict v = {.damping = factor->damping, .failed = factor->failed};
   QD_TRY(qd_comm_bcast(run->comm, &v, sizeof v, owner));
   factor->damping = v.damping, factor->failed = v.failed != 0;
   return factor->failed ? QD_OK : qd_comm_bcast(run->comm, factor->u.data, qd_tri_bytes(factor->u.n, QD_F32), owner);
 }
 
-qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size, qd_factor *factor) {
+qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor) {
   int64_t columns = stats->columns;
   uint8_t *dead;
   int32_t *order;
   double mean, dead_value;
-  *factor = (qd_factor){.u = {.dtype = QD_F32, .n = columns}};
+  *factor = (qd_stage_factor){.u = {.dtype = QD_F32, .n = columns}};
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *dead, &dead));
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *order, &order));
   factor->dead = qd_tensor_1d(dead, QD_U8, columns);

@@ -111,17 +111,17 @@ static qd_tensor plain_view(const qd_slot *slot, qd_dtype dtype, void *data) {
   return slot->rank == 2 ? qd_tensor_2d(data, dtype, slot->dim[0], slot->dim[1]) : qd_tensor_1d(data, dtype, slot->dim[0]);
 }
 
-static qd_status bind_piece(const piece *piece, const void *image, qd_weight *weight) {
-  void *data = at(image, piece->offset);
-  if (piece->part < 0) {
-    weight->dtype = piece->tensor->dtype;
+static qd_status bind_piece(const piece *p, const void *image, qd_weight *weight) {
+  void *data = at(image, p->offset);
+  if (p->part < 0) {
+    weight->dtype = p->tensor->dtype;
     weight->original = plain_view(&weight->slot, weight->dtype, data);
     return QD_OK;
   }
-  weight->dtype = piece->record->dtype;
-  weight->source = piece->record->source;
-  weight->quantized = qd_record_is_quantized(piece->record);
-  if (weight->quantized) return qd_record_bind_part(piece->record, piece->part, data, &weight->q);
+  weight->dtype = p->record->dtype;
+  weight->source = p->record->source;
+  weight->quantized = qd_record_is_quantized(p->record);
+  if (weight->quantized) return qd_record_bind_part(p->record, p->part, data, &weight->q);
   weight->original = plain_view(&weight->slot, weight->dtype, data);
   return QD_OK;
 }

@@ -96,7 +96,7 @@ static qd_status same_job(const qd_run *run, const qd_json *job) {
 /* Rank 0's part: everything that may refuse the job before anything is changed but the lock and the log. */
 static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_state *state) {
   char path[QD_LOG_PATH_BYTES];
-  qd_json *job;
+  qd_json *job = NULL;
   QD_TRY(refuse_inside_model(run->job));
   QD_TRY(lock_folder(run, output));
   QD_TRY(describe(run, &job));

@@ -24,11 +24,11 @@ static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, tas
   return n;
 }
 
-static qd_act_order order_used(const qd_run *run, const qd_factor *factor) {
+static qd_act_order order_used(const qd_run *run, const qd_stage_factor *factor) {
   return factor->failed || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
 }
 
-static qd_status prepare_task(qd_run *run, const qd_factor *factor, task *t) {
+static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *t) {
   const qd_slot *slot = &t->weight->slot;
   qd_scheme scheme = t->weight->q.scheme;
   bool has_order = qd_method_stores_order(order_used(run, factor), scheme, slot->dim[1]);
@@ -79,7 +79,7 @@ static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double
   return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
 }
 
-static qd_status quantize_rows(qd_run *run, const qd_factor *factor, const qd_stats *stats, const task *t, qd_range rows) {
+static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, qd_range rows) {
   const qd_method *method = factor->failed ? &qd_method_rtn : run->job->method;
   qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
   qd_tensor w, original, d;
@@ -98,7 +98,7 @@ static qd_status name_tensor(const task *t, qd_status status) {
   return qd_fail(status, __FILE__, __LINE__, "%s: %s", t->weight->slot.name, qd_error_text());
 }
 
-static qd_status quantize_my_shares(qd_run *run, const qd_factor *factor, const qd_stats *stats, const task *tasks, const qd_share *shares,
+static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks, const qd_share *shares,
                                     int n_shares) {
   size_t mark = qd_arena_mark(&run->device->scratch);
   for (int i = 0; i < n_shares; i++) {
@@ -144,7 +144,7 @@ static double sum_of_rows(const double *value, int64_t rows) {
   return total;
 }
 
-static void finish_task(qd_run *run, const qd_factor *factor, const qd_stats *stats, const task *t, double seconds) {
+static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, double seconds) {
   int64_t rows = t->weight->slot.dim[0];
   double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
   qd_linear_result *result = &run->result[t->role];
@@ -160,7 +160,7 @@ static void finish_task(qd_run *run, const qd_factor *factor, const qd_stats *st
 
 /* ---- the stage ---------------------------------------------------------------------------------------------------------------------------- */
 
-static qd_status quantize_tasks(qd_run *run, const qd_factor *factor, const qd_stats *stats, task *tasks, int n) {
+static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, task *tasks, int n) {
   double start = qd_seconds(), cost[MAX_STAGE_LINEARS];
   int64_t rows[MAX_STAGE_LINEARS];
   qd_share *shares;
@@ -195,7 +195,7 @@ qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_sta
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
     int same = same_order(run, tasks + done, n - done);
-    qd_factor factor = {0};
+    qd_stage_factor factor = {0};
     size_t mark = qd_arena_mark(&run->stats_arena);
     if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
     QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));

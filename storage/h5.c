@@ -456,3 +456,9 @@ void qd_h5_dataset_close(qd_h5_dataset *dataset) {
   dataset->id = -1;
   (void)leave(QD_OK);
 }
+
+const char *qd_h5_library_version(void) {
+  static char text[32];
+  snprintf(text, sizeof text, "%d.%d.%d", H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE);
+  return text;
+}

@@ -53,4 +53,6 @@ qd_status qd_h5_chunk_read(qd_h5_dataset *dataset, int64_t index, void *frame, s
 void qd_h5_dataset_close(qd_h5_dataset *dataset);
 void qd_h5_close(qd_h5_file *file); /* of a file that is read, or given up */
 
+const char *qd_h5_library_version(void);
+
 #endif

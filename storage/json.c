@@ -422,3 +422,5 @@ qd_status qd_json_print(const qd_json *value, int indent, char **text) {
   *text = to.text;
   return QD_OK;
 }
+
+const char *qd_json_library_version(void) { return JANSSON_VERSION; }
