@@ -44,7 +44,7 @@ static void cut_files(plan *p, int64_t block, int64_t shard_bytes) {
     for (int k = 0; k < p->record[i].n_parts; k++) {
       qd_stored_part *part = &p->record[i].part[k];
       part->file = p->file_of[i];
-      snprintf(part->dataset, sizeof part->dataset, "/%.120s/%s", p->record[i].name, part->name);
+      snprintf(part->dataset, sizeof part->dataset, "%.120s/%s", p->record[i].name, part->name);
     }
   }
 }
