@@ -61,7 +61,7 @@ static const source_file breaches[] = {
     {"pipeline/bad.c", "\n#include \"../workers/a.h\"\n"},
     {"workers/bad.c", "/* one\n*/ void *a = malloc(1);\n"},
     {"storage/sources/bad.c", "\nfree(a);\n"},
-    {"jobs/bad.c", "\nexit (3);\n"},
+    {"storage/bad.c", "\nexit (3);\n"},
     {"kernels/bad.c", "\nabort();\n"},
     {"pipeline/bad.c", "\nfprintf(stderr, \"x\");\n"},
     {"workers/bad.c", "\nprintf(\"x\");\n"},
