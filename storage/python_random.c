@@ -1,0 +1,71 @@
+#include "storage/python_random.h"
+
+enum { WORDS = QD_MT19937_WORDS, MIDDLE = 397 };
+
+static void init_by_word(qd_python_random *r, uint32_t seed) {
+  r->word[0] = seed;
+  for (uint32_t i = 1; i < WORDS; i++) r->word[i] = 1812433253u * (r->word[i - 1] ^ r->word[i - 1] >> 30) + i;
+  r->next = WORDS;
+}
+
+static uint32_t wrap(qd_python_random *r, uint32_t i) {
+  if (i < WORDS) return i;
+  r->word[0] = r->word[WORDS - 1];
+  return 1;
+}
+
+static void init_by_array(qd_python_random *r, const uint32_t *key, uint32_t n) {
+  uint32_t i = 1, j = 0;
+  init_by_word(r, 19650218u);
+  for (uint32_t k = 0; k < WORDS; k++) { /* a key of one or two words is shorter than the state */
+    r->word[i] = (r->word[i] ^ (r->word[i - 1] ^ r->word[i - 1] >> 30) * 1664525u) + key[j] + j;
+    i = wrap(r, i + 1);
+    j = (j + 1) % n;
+  }
+  for (uint32_t k = 0; k < WORDS - 1; k++) {
+    r->word[i] = (r->word[i] ^ (r->word[i - 1] ^ r->word[i - 1] >> 30) * 1566083941u) - i;
+    i = wrap(r, i + 1);
+  }
+  r->word[0] = 0x80000000u;
+}
+
+void qd_python_random_seed(qd_python_random *random, int64_t seed) {
+  uint64_t size = seed < 0 ? 0 - (uint64_t)seed : (uint64_t)seed;
+  uint32_t key[2] = {(uint32_t)size, (uint32_t)(size >> 32)};
+  init_by_array(random, key, key[1] ? 2 : 1);
+}
+
+static void refill(qd_python_random *r) {
+  for (int i = 0; i < WORDS; i++) {
+    uint32_t y = (r->word[i] & 0x80000000u) | (r->word[(i + 1) % WORDS] & 0x7FFFFFFFu);
+    r->word[i] = r->word[(i + MIDDLE) % WORDS] ^ y >> 1 ^ (y & 1 ? 0x9908B0DFu : 0);
+  }
+  r->next = 0;
+}
+
+static uint32_t draw(qd_python_random *r) {
+  if (r->next == WORDS) refill(r);
+  uint32_t y = r->word[r->next++];
+  y ^= y >> 11;
+  y ^= y << 7 & 0x9D2C5680u;
+  y ^= y << 15 & 0xEFC60000u;
+  return y ^ y >> 18;
+}
+
+uint64_t qd_python_random_bits(qd_python_random *random, int bits) {
+  QD_ASSERT(bits >= 1 && bits <= 64);
+  if (bits <= 32) return draw(random) >> (32 - bits);
+  uint64_t low = draw(random); /* words come least significant first */
+  return low | (uint64_t)(draw(random) >> (64 - bits)) << 32;
+}
+
+int64_t qd_python_randint(qd_python_random *random, int64_t low, int64_t high) {
+  QD_ASSERT(low <= high);
+  uint64_t n = (uint64_t)high - (uint64_t)low + 1, value;
+  QD_ASSERT(n != 0);
+  int bits = 0;
+  while (bits < 64 && n >> bits) bits++;
+  do value = qd_python_random_bits(random, bits);
+  while (value >= n);
+  return (int64_t)((uint64_t)low + value);
+}
