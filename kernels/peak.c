@@ -8,7 +8,11 @@ enum { ACCUMULATORS = 12, LANES = 16, PER_LANE = 4 }; /* two products and two su
 __attribute__((target("avx512f,avx512bf16"))) static double peak_bf16(int64_t rounds) {
   __m512 sum[ACCUMULATORS];
   __m512i a = _mm512_setzero_si512(), b = a;
-  for (int i = 0; i < ACCUMULATORS; i++) sum[i] = _mm512_setzero_ps();
+#pragma GCC unroll 12
+  for (int i = 0; i < ACCUMULATORS; i++) {
+    sum[i] = _mm512_setzero_ps();
+    __asm__ volatile("" : "+v"(sum[i])); /* or equal accumulators would become one */
+  }
   for (int64_t r = 0; r < rounds; r++) {
 #pragma GCC unroll 12
     for (int i = 0; i < ACCUMULATORS; i++) sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)a, (__m512bh)b);

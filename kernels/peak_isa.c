@@ -26,19 +26,23 @@ static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) { ret
 static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { return a * b + c; }
 #endif
 
-/* Or the loop would be folded away. */
-#if defined(__x86_64__)
-#define KEEP(a, b) __asm__ volatile("" : "+x"(a), "+x"(b))
+/* Says that a value may have changed: or equal accumulators would become one, and the loop would be folded away. */
+#if defined(__AVX512F__)
+#define KEEP(a) __asm__ volatile("" : "+v"(a))
+#elif defined(__x86_64__)
+#define KEEP(a) __asm__ volatile("" : "+x"(a))
 #else
-#define KEEP(a, b) __asm__ volatile("" : "+w"(a), "+w"(b))
+#define KEEP(a) __asm__ volatile("" : "+w"(a))
 #endif
 
 #define PEAK(name, vector, fma)                                                                  \
   double QD_ISA(name)(int64_t rounds) {                                                          \
     vector sum[ACCUMULATORS] = {{0}}, a = {0}, b = {0};                                          \
+    for (int i = 0; i < ACCUMULATORS; i++) KEEP(sum[i]);                                         \
     for (int64_t r = 0; r < rounds; r++) {                                                       \
       for (int i = 0; i < ACCUMULATORS; i++) sum[i] = fma(a, b, sum[i]);                         \
-      KEEP(a, b);                                                                                \
+      KEEP(a);                                                                                   \
+      KEEP(b);                                                                                   \
     }                                                                                            \
     double left = 0;                                                                             \
     for (int i = 0; i < ACCUMULATORS; i++) left += (double)sum[i][0];                            \
