@@ -106,7 +106,8 @@ Test(ops_forward, refuses_activations_of_another_type, .fini = free_blocks) {
     call calls[16];
     int n = every_call(others[o], calls);
     for (int i = 0; i < n; i++)
-      if (calls[i].t[0].dtype == others[o] && calls[i].run != run_rope_table) expect(&device, calls[i], QD_EDTYPE, -1, "all of them");
+      if (calls[i].t[0].dtype == others[o] && calls[i].run != run_rope_table)
+        expect(&device, calls[i], QD_EDTYPE, -1, "all activations of it");
   }
   qd_device_close(&device);
 }
