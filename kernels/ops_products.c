@@ -37,6 +37,7 @@ static qd_status check_bias_and_output(qd_device *device, const char *op, const 
   if (bias == NULL) return QD_OK;
   QD_CHECK(bias->rank == 1 && bias->dim[0] == y.dim[1], QD_ESHAPE, "%s: the bias has %d dimensions and %" PRId64
            " elements, expected 1 and %" PRId64, op, bias->rank, bias->rank ? bias->dim[0] : 0, y.dim[1]);
+  QD_CHECK(bias->stride[0] == 1 || bias->dim[0] <= 1, QD_ESHAPE, "%s: the bias has stride %" PRId64 ", expected 1", op, bias->stride[0]);
   QD_CHECK(bias->dtype == real_dtype(device), QD_EDTYPE, "%s: the bias is %s, expected %s", op, qd_dtype_name(bias->dtype),
            qd_dtype_name(real_dtype(device)));
   return QD_OK;
