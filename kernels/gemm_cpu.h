@@ -11,6 +11,9 @@ typedef enum qd_gemm_mode {
   QD_GEMM_SUBTRACT, /* c = c - a b:  c = c - chain for every chunk                        */
 } qd_gemm_mode;
 
+/* What the packing buffers of so many threads take (qd_device_open reserves it as device->packing). */
+size_t qd_cpu_packing_bytes(int threads);
+
 /* One product by the calling thread alone, with packing buffers of thread `thread` (0 .. device->threads - 1).  Operands as in
  * qd_matmul: a (M, K), b (K, N) any strides, one dtype of F32, BF16, F64; c (M, N) F32 (F64), unit column stride.
  * Chunks of 256 are counted from k = 0 of the operands given.  Any size, zero too. */
@@ -18,5 +21,16 @@ void qd_gemm_serial(qd_device *device, int thread, qd_gemm_mode mode, qd_tensor 
 
 /* The same over all threads of the device, by tiles of c. */
 void qd_gemm(qd_device *device, qd_gemm_mode mode, qd_tensor a, qd_tensor b, qd_tensor c);
+
+/* c = round(a b^T + bias), b with rows along k as weights have; q instead of b: its effective weight, dequantized while it is packed. */
+typedef struct qd_gemm_product {
+  qd_gemm_mode      mode; /* QD_GEMM_SET where there is a bias or c is BF16 */
+  qd_tensor         a;    /* (M, K) */
+  qd_tensor         b;    /* (N, K) */
+  const qd_qtensor *q;    /* (N, K) */
+  const qd_tensor  *bias; /* F32 (N), or NULL */
+  qd_tensor         c;    /* (M, N) */
+} qd_gemm_product;
+void qd_gemm_run(qd_device *device, const qd_gemm_product *product);
 
 #endif

@@ -43,6 +43,8 @@ qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const 
 
 /* ---- the forward of a decoder block --------------------------------------------------------------------------------------- */
 
+/* Here and in "evaluation" the last dimension has unit stride, other strides are free.  QD_EBADINPUT: an index out of its range. */
+
 /* y[t] = table[ids[t]].   table act (V, C), ids I32 (T) within [0, V), y act (T, C). */
 qd_status qd_embed(qd_device *device, qd_tensor table, qd_tensor ids, qd_tensor y) QD_MUST_USE;
 
@@ -61,8 +63,9 @@ qd_status qd_rope(qd_device *device, qd_tensor x, qd_tensor cosine, qd_tensor si
 /* Causal attention of one sequence.   q act (Tq, H, D), k, v act (Tk, K, D), out act (Tq, H, D); query i has absolute position
  * Tk - Tq + i and sees keys j with 0 <= position - j < window (window <= 0: no limit); head h uses kv head h / (H / K).
  * score = (product over D) * scale, in fp32;  top = maximum;  e_j = exp(score - top);  s = sum of e_j over *absolute* j in lanes
- * (runs of 4096 counted from key 0; a key that is not seen adds nothing);  P = round(e_j * (1 / s));
- * out = round(product over absolute j of P_j v_j, unseen keys skipped, + 0).  Never stores more than a tile of queries x Tk a thread. */
+ * (runs of 4096 counted from key 0; a key that is not seen adds nothing), rounded to fp32;  P = round(e_j * (1 / s));
+ * out = round((product over absolute j of P_j v_j) + 0), a key that is not seen being a product of zeros: so the numbers of a query do
+ * not depend on Tq.  q, k and v are finite.  Never stores more than a tile of queries x Tk a thread. */
 typedef struct qd_attention_args {
   qd_tensor q, k, v, out;
   float     scale;
@@ -81,13 +84,13 @@ qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_
 
 /* ---- evaluation ----------------------------------------------------------------------------------------------------------- */
 
-/* nll[t] = log(sum exp(logit - top)) + top - logit[target], the sum in lanes (exp in fp32), its log and the rest in double.
+/* nll[t] = (log(sum exp(logit - top)) + top) - logit[target], the sum in lanes (exp in fp32), its log and the rest in double.
  * logits F32 (T, V), target I32 (T) within [0, V) or -1 (nll 0), nll F64 (T). */
 qd_status qd_nll(qd_device *device, qd_tensor logits, qd_tensor target, qd_tensor nll) QD_MUST_USE;
 
-/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), log P = (logit - top) - log(sum), P = exp(log P), in double,
- * terms with log P <= -16 left out, added in lanes in double.  same[t] = 1 where both have their maximum at one index (the first
- * of equals).   p, q F32 (T, V), kl F64 (T), same I32 (T). */
+/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), all in double: log P = (logit - top) - log(sum), sum = lanes in
+ * double over exp(logit - top), P = exp(log P), likewise Q; the terms in lanes in double, those with log P <= -16 left out (V = 0: 0).
+ * same[t] = 1 where both have their maximum at one index (the first of equals).   p, q F32 (T, V), kl F64 (T), same I32 (T). */
 qd_status qd_kl(qd_device *device, qd_tensor p, qd_tensor q, qd_tensor kl, qd_tensor same) QD_MUST_USE;
 
 /* ---- statistics ----------------------------------------------------------------------------------------------------------- */
@@ -99,20 +102,23 @@ qd_status qd_colstats(qd_device *device, qd_tensor x, qd_tensor stats) QD_MUST_U
 /* The fixed-point grid of a Hessian, from the diagonals of all units in global order.   diagonal F64 (U, C), exponent I32 (C).
  * e_j = max(frexp exponent of sqrt(H_jj), largest - 20), H_jj of the first unit that is not all zero, largest over that unit
  * (H_jj = 0 takes largest - 20; no such unit: 0).  Then, while the total (in order, in double) of any column j reaches `bound`
- * units of 2^(2 e_j - 42), all e grow by one.  By algorithm. */
+ * units of 2^(2 e_j - 42), all e grow by one.  By algorithm.
+ * QD_EINVAL: a bound that is not positive and finite.  QD_ENUMERIC: a diagonal, or a total, that is negative or not finite; the text
+ * names unit and column. */
 qd_status qd_hessian_grid(qd_device *device, qd_tensor diagonal, double bound, qd_tensor exponent) QD_MUST_USE;
 
 /* total += sum over units of X_u^T X_u on the grid.   x act (U, T, C), exponent I32 (C), total I64 triangle.
- * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62, rounded to nearest
- * even, added as int64: exact, so that no order of units can show. */
+ * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62 (a NaN counts as 2^62),
+ * rounded to nearest even, added as int64 modulo 2^64: exact, so that no order of units can show.
+ * Here and below QD_EINVAL: an exponent beyond +-400, which no grid of fp32 data reaches. */
 qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) QD_MUST_USE;
 
 /* h = total as numbers: (double)total * 2^(e_i + e_j - 42), rounded to h's dtype (F32 or F64).  h may lie over total (F64). */
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) QD_MUST_USE;
 
 /* value[r] = x_r H x_r^T.   x F32 (R, C), h F32 triangle of C, value F64 (R).
- * For each tile row I of h, in order, and each tile column J <= I, in order: p_i = the chain over the tile's j (j < i in the diagonal
- * tile) of H_ij x_j, the tiles' p added in order in fp32; then in double, i ascending over everything: v = v + x_i * (2 p_i + H_ii x_i). */
+ * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1), so that its chunks are the tiles of that row)
+ * of x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending over everything: v = v + x_i * (2 p_i + H_ii x_i). */
 qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) QD_MUST_USE;
 
 /* ---- solvers -------------------------------------------------------------------------------------------------------------- */
@@ -123,7 +129,8 @@ qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) 
  * `add` makes it positive);  work F64 triangle (overwritten);  u F32 triangle: holds U transposed, u(j, c) = U[c][j], j >= c.
  * fp64, width 256: an element is a; for each 256 consecutive k: a = a - chain; inside the diagonal block one k at a time
  * a = fma(-l_ik, l_jk, a).  Diagonal l = sqrt(a), below a / l.  Inverse X of L by blocks alike (its sentence stands in factor.h).
- * *pivot = -1, or the column of h whose pivot was not positive (or not finite): u is then unspecified and QD_OK is returned. */
+ * *pivot = -1, or the column of h whose pivot was not positive (or not finite): u is then unspecified and QD_OK is returned.
+ * QD_EINVAL: order is not a permutation. */
 typedef struct qd_factor_args {
   qd_tri    h;
   qd_tensor order, add;
@@ -131,29 +138,40 @@ typedef struct qd_factor_args {
 } qd_factor_args;
 qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivot) QD_MUST_USE;
 
-/* The grid of each row and group (rtn card, sections 1 and 2).   w F32 (R, C), scale F32 (R, G), zero U8 (R, G).
+/* The grid of each row and group (arXiv:2210.17323, the quantizer of its code).   w F32 (R, C), scale F32 (R, G), zero U8 (R, G);
+ * unit last strides, G as qd_scheme_groups says.
  * In fp32: lo = min(0, min w), hi = max(0, max w); symmetric: hi = max(-lo, hi), lo = -hi (compat: lo stays 0 when nothing is negative);
- * lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded to scale_dtype (a positive s never to 0);  z = 2^(b-1) or
- * clamp(rint(-lo / s), 0, max_code), from the rounded s.  mse: candidate i = 0..79 has p = 1 - i / 100 (in double, rounded once),
- * lo_i = p lo, hi_i = p hi, s and z from them; error = lanes over |s (q - z) - w|^2.4 (vecmath's exp2 and log2, 0 for 0); the first
- * least wins.  QD_ENUMERIC: a scale beyond fp16; the text names row and group. */
+ * lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded to scale_dtype; a positive s never to 0: it takes the smallest
+ * positive fp16, 2^-24 (F32: the smallest normal, 2^-126).  z = 2^(b-1) or clamp(rint(-lo / s), 0, max_code), from the rounded s.
+ * mse: candidate i = 0..79 has p = 1 - i / 100 (in double, rounded once), lo_i = p lo, hi_i = p hi, s and z from them as above;
+ * error = lanes over |s (q - z) - w|^2.4 (no fma; vecmath's pow24, 0 for 0) with q the code below; the first least wins.
+ * A NaN in w is passed over by min and max.  ref64: QD_F32 keeps s in double, QD_F16 rounds it to fp16.
+ * QD_ENUMERIC: s of the whole range (p = 1) is infinite in scale_dtype; the text names row and group, the first in row order. */
 qd_status qd_rtn_fit(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero) QD_MUST_USE;
 
-/* code = clamp(rint(w / s) + z, 0, max_code), true division.   w F32 (R, C), scale F32 (R, G), zero U8 (R, G), code U8 (R, C). */
+/* code = clamp(rint(w / s) + z, 0, max_code), true division, half to even; a NaN gives 0.
+ * w F32 (R, C), scale F32 (R, G), zero U8 (R, G), code U8 (R, C); unit last strides. */
 qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code) QD_MUST_USE;
 
-/* GPTQ's loop (arXiv:2210.17323; gptq card, section 3) over the columns in processing order.
+/* GPTQ's loop (arXiv:2210.17323, algorithm 1) over the columns in processing order.
  * w F32 (R, C): columns in processing order, dead ones zeroed; overwritten.
  * u F32 triangle of qd_factor in the same order.
- * stored I32 (C): stored position of each processing position; the group of a column is stored / group size.
- * fit: groups are fitted when the loop reaches them (dynamic); false: scale and zero hold the grid already (static, per channel).
- *      A group's columns must be consecutive in processing order when it is fitted.
- * code U8 (R, C) by stored position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).
- * Blocks of `block` columns (128), each starting where the last one ended; while groups are fitted fresh (not compat) a block also ends
- * before a group that begins inside it and does not end inside it.  Inside a block, one column c at a time:
- *   q = s (code - z);  e = (w - q) / U_cc;  w_j = fma(-e, U_cj, w_j) for the later columns j of the block;  loss += (double)e * e / 2
- * then beyond the block w_j = w_j - chain over the block's columns c of e_c U_cj.
- * fp32 but for the loss.  compat fits a group on the values its columns had when the block began. */
+ * stored I32 (C): stored position of each processing position, a permutation; the group of a column is stored / group size.
+ * fit: groups are fitted when the loop reaches their first column (dynamic); false: scale and zero hold the grid already (static, per
+ *      channel).  A group's columns must be consecutive in processing order when it is fitted.
+ * code U8 (R, C) by stored position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).   All unit last strides.
+ * Blocks of `block` columns (at least 1; 128 by default), each starting where the last one ended, the last one shorter.  With fit and
+ * without compat a block also ends before a group that begins inside it (after its first column) and does not end inside it.
+ * One column c at a time, in fp32:
+ *   fit, and c is the first of its group: the grid by qd_rtn_fit's sentence, elements in processing order, from the values that the
+ *     group's columns have now (compat: had when c's block began)
+ *   code = clamp(rint(w_c / s) + z, 0, max_code);  e_c = (w_c - s (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0
+ *   w_j = fma(-e_c, U_cj, w_j) for the later columns j of the block
+ * and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its first,
+ * w_j = w_j - chain over them of e_c U_cj.
+ * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss.
+ * QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names the first row and its
+ * first such group in processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;
   qd_tri    u;

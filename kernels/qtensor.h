@@ -36,8 +36,11 @@ typedef struct qd_part {
 enum { QD_MAX_PARTS = 16 };
 int qd_qtensor_parts(const qd_qtensor *q, qd_part parts[QD_MAX_PARTS]);
 
-/* QD_EBADINPUT names the part: shapes and dtypes fit, codes and zeros within range, scales finite, order a permutation. */
+/* QD_EBADINPUT names the part: all of qd_qtensor_check_shapes, codes and zeros within range, scales finite, order a permutation. */
 qd_status qd_qtensor_check(const qd_qtensor *q) QD_MUST_USE;
+
+/* QD_EBADINPUT names the part: scheme valid, parts present as the scheme says, contiguous, of their shapes and dtypes. */
+qd_status qd_qtensor_check_shapes(const qd_qtensor *q) QD_MUST_USE;
 
 static inline bool qd_qtensor_has_order(const qd_qtensor *q) { return q->order.rank != 0; }
 

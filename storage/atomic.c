@@ -98,7 +98,7 @@ static qd_status write_by_way_of(const char *folder, const char *temporary_folde
 
 typedef struct text {
   const void *data;
-  size_t      n;
+  size_t n;
 } text;
 
 static qd_status fill_from_text(int fd, const char *path, const void *context) {

@@ -10,13 +10,13 @@
 #include <unistd.h>
 
 typedef struct file_state {
-  int   fd;
+  int fd;
   char *name;
 } file_state;
 
 typedef struct memory_state {
   const unsigned char *data;
-  char                *name;
+  char *name;
 } memory_state;
 
 /* ENOTDIR: a part of the path is a file, so what is asked for is not there either. */
@@ -148,8 +148,10 @@ qd_status qd_file_read(const char *path, size_t max_bytes, char **text, size_t *
   qd_bytes bytes;
   QD_TRY(qd_bytes_open_file(path, &bytes));
   qd_status status = read_whole(&bytes, max_bytes, text);
-  if (status == QD_OK) *n = (size_t)bytes.size;
-  else qd_heap_free(*text), *text = NULL;
+  if (status == QD_OK)
+    *n = (size_t)bytes.size;
+  else
+    qd_heap_free(*text), *text = NULL;
   qd_bytes_close(&bytes);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }

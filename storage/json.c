@@ -16,7 +16,7 @@ enum { MAX_NESTING = 64, INT64_DIGITS = 19, TEXT_SHOWN = 60 };
 static json_t *foreign(const qd_json *value) {
   union {
     const qd_json *in;
-    json_t        *out;
+    json_t *out;
   } both = {.in = value};
   return both.out;
 }
@@ -27,9 +27,9 @@ static qd_json *ours(json_t *value) { return (qd_json *)value; }
 
 typedef struct scan {
   const char *text;
-  size_t      n;
-  int         deepest, deepest_line;
-  size_t      huge; /* whole numbers that int64 cannot hold */
+  size_t n;
+  int deepest, deepest_line;
+  size_t huge; /* whole numbers that int64 cannot hold */
 } scan;
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -143,8 +143,8 @@ qd_status qd_json_read(const char *path, size_t max_bytes, qd_json **out) {
  * up, which makes all remembered ones void. */
 typedef struct cursor {
   const json_t *object;
-  size_t        index;
-  void         *iterator;
+  size_t index;
+  void *iterator;
   unsigned long generation;
 } cursor;
 
@@ -251,9 +251,12 @@ static qd_status find(const qd_json *object, const char *what, const char *key, 
 /* "from 1 to 8", "of at least 1", or nothing where int64 is the limit. */
 static description integer_range(int64_t low, int64_t high) {
   description d = {""};
-  if (low > INT64_MIN && high < INT64_MAX) snprintf(d.text, sizeof d.text, " from %" PRId64 " to %" PRId64, low, high);
-  else if (low > INT64_MIN) snprintf(d.text, sizeof d.text, " of at least %" PRId64, low);
-  else if (high < INT64_MAX) snprintf(d.text, sizeof d.text, " of at most %" PRId64, high);
+  if (low > INT64_MIN && high < INT64_MAX)
+    snprintf(d.text, sizeof d.text, " from %" PRId64 " to %" PRId64, low, high);
+  else if (low > INT64_MIN)
+    snprintf(d.text, sizeof d.text, " of at least %" PRId64, low);
+  else if (high < INT64_MAX)
+    snprintf(d.text, sizeof d.text, " of at most %" PRId64, high);
   return d;
 }
 
@@ -390,7 +393,7 @@ bool qd_json_equal(const qd_json *a, const qd_json *b) { return a == b || json_e
 /* ---- printing ---- */
 
 typedef struct sink {
-  char  *text;
+  char *text;
   size_t used, capacity;
   qd_status status;
 } sink;
@@ -419,3 +422,5 @@ qd_status qd_json_print(const qd_json *value, int indent, char **text) {
   *text = to.text;
   return QD_OK;
 }
+
+const char *qd_json_library_version(void) { return JANSSON_VERSION; }

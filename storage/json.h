@@ -53,4 +53,6 @@ bool      qd_json_equal(const qd_json *a, const qd_json *b);
 /* The text, members in order, numbers by %.17g, indented by `indent` (0: one line).  The caller frees with qd_heap_free. */
 qd_status qd_json_print(const qd_json *value, int indent, char **text) QD_MUST_USE;
 
+const char *qd_json_library_version(void);
+
 #endif

@@ -13,22 +13,22 @@
 enum { CONFIG_MAX_BYTES = 16 << 20 };
 
 typedef struct weight_file {
-  char            *path;
-  qd_bytes         bytes;
+  char *path;
+  qd_bytes bytes;
   qd_file_identity identity;
 } weight_file;
 
 struct qd_source {
-  char             *path;
-  qd_json          *config;
-  weight_file      *file;
-  size_t            n_files, file_capacity;
+  char *path;
+  qd_json *config;
+  weight_file *file;
+  size_t n_files, file_capacity;
   qd_source_tensor *tensor;
-  size_t            n_tensors, tensor_capacity;
-  char            **name; /* owns the tensors' names */
-  size_t            n_names, name_capacity;
-  const char      **side_file;
-  size_t            n_side_files;
+  size_t n_tensors, tensor_capacity;
+  char **name; /* owns the tensors' names */
+  size_t n_names, name_capacity;
+  const char **side_file;
+  size_t n_side_files;
 };
 
 static const qd_source_format *const formats[] = {
@@ -38,9 +38,9 @@ static const qd_source_format *const formats[] = {
 };
 
 static const char *const side_files[] = {
-    "config.json",       "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
-    "tokenizer.model",   "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt",        "chat_template.jinja",     "chat_template.json"};
+    "config.json",     "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
+    "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt",      "chat_template.jinja",     "chat_template.json"};
 enum { N_SIDE_FILES = sizeof side_files / sizeof *side_files };
 
 /* ---- names in a folder ---- */
@@ -276,8 +276,10 @@ const qd_source_tensor *qd_source_find(const qd_source *source, const char *name
     size_t middle = low + (high - low) / 2;
     int order = strcmp(name, source->tensor[middle].name);
     if (order == 0) return &source->tensor[middle];
-    if (order < 0) high = middle;
-    else low = middle + 1;
+    if (order < 0)
+      high = middle;
+    else
+      low = middle + 1;
   }
   return NULL;
 }

@@ -13,14 +13,14 @@ typedef struct qd_stream_source {
 
 typedef struct qd_stream qd_stream;
 
-/* Begins fetching `first` at once.  Two buffers of the largest item.  Collective. */
+/* Begins fetching `first` at once.  Two buffers of the largest item on rank 0, one on the others.  Collective. */
 qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, int64_t first, qd_stream **out) QD_MUST_USE;
 
 /* The next item, in order; *data lives until the following qd_stream_next.  While the caller
  * works on it, rank 0 fetches the one after it.  A failed fetch is everyone's failure.  Collective. */
 qd_status qd_stream_next(qd_stream *stream, const void **data) QD_MUST_USE;
 
-double qd_stream_wait_seconds(const qd_stream *stream); /* how long callers waited for the reader, in all */
-void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine */
+double qd_stream_wait_seconds(const qd_stream *stream); /* how long rank 0 waited for its reader, in all; 0 on the others */
+void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine; not collective */
 
 #endif

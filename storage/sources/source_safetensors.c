@@ -20,16 +20,16 @@ enum { LENGTH_BYTES = 8, HEADER_MAX_BYTES = 100000000, INDEX_MAX_BYTES = 1000000
 /* ---- one header ---- */
 
 typedef struct extent {
-  uint64_t    begin, end; /* within the data */
+  uint64_t begin, end; /* within the data */
   const char *name;
 } extent;
 
 typedef struct header {
   const char *path;
-  int         file;
-  uint64_t    data_offset, data_bytes;
-  extent     *extent;
-  size_t      n, capacity;
+  int file;
+  uint64_t data_offset, data_bytes;
+  extent *extent;
+  size_t n, capacity;
 } header;
 
 static uint64_t little_endian(const unsigned char *bytes) {

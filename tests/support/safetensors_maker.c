@@ -10,7 +10,7 @@ enum { PATH_BYTES = 2048 };
 
 typedef struct buffer {
   unsigned char *bytes;
-  size_t         n, capacity;
+  size_t n, capacity;
 } buffer;
 
 static unsigned char *extend(buffer *b, size_t n) {
@@ -58,8 +58,10 @@ static void add_values(buffer *data, const qd_made_tensor *t) {
 
 static void add_tensor(buffer *header, buffer *data, const qd_made_tensor *t) {
   size_t begin = data->n, bytes = (size_t)elements(t) * qd_dtype_bytes(t->dtype);
-  if (t->data == NULL) add_values(data, t);
-  else memcpy(extend(data, bytes), t->data, bytes);
+  if (t->data == NULL)
+    add_values(data, t);
+  else
+    memcpy(extend(data, bytes), t->data, bytes);
   print(header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, qd_dtype_name(t->dtype));
   for (int i = 0; i < t->rank; i++) print(header, "%s%" PRId64, i > 0 ? "," : "", t->dim[i]);
   print(header, "],\"data_offsets\":[%zu,%zu]}", begin, data->n);

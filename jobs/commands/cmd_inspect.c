@@ -1,0 +1,126 @@
+#include "jobs/command.h"
+#include "jobs/options.h"
+#include "kernels/base/heap.h"
+#include "pipeline/record.h"
+#include "pipeline/summary.h"
+#include "workers/agree.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct {
+  const char *folder;
+  bool json;
+} wanted;
+
+static const struct argp_option options_list[] = {{"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0}, {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+  switch (key) {
+    case 'j': wanted.json = true; return 0;
+    case ARGP_KEY_ARG:
+      if (wanted.folder != NULL) argp_error(state, "one store only; \"%s\" is the second", text);
+      wanted.folder = text;
+      return 0;
+    case ARGP_KEY_NO_ARGS: argp_error(state, "the folder of a store is needed"); return EINVAL;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp argp = {
+    .options = options_list,
+    .parser = parse,
+    .args_doc = "OUT",
+    .doc = "What a store holds: the job, bits per weight, size, and of each linear its scheme and errors.\vExample:\n  qdist inspect OUT --json",
+};
+
+static void parse_command_line(int argc, char **argv) { qd_options_parse(&argp, argc, argv, NULL); }
+
+/* ---- for machines ---------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_json *tensor_json(const qd_record *record) {
+  qd_json *tensor = qd_json_object(), *shape = qd_json_array();
+  qd_json_set_text(tensor, "name", record->name);
+  qd_json_set_text(tensor, "role", record->role);
+  qd_json_set_text(tensor, "scheme", record->scheme);
+  for (int i = 0; i < record->rank; i++) qd_json_append_integer(shape, record->dim[i]);
+  qd_json_set(tensor, "shape", shape);
+  qd_json_set_text(tensor, "dtype", qd_dtype_name(record->dtype));
+  const char *key;
+  const qd_json *value;
+  for (size_t i = 0; qd_json_member(record->facts, i, &key, &value); i++) qd_json_set(tensor, key, qd_json_copy(value));
+  return tensor;
+}
+
+static void append_entry(qd_json *tensors, const qd_entry *entry) {
+  for (int i = 0; i < entry->n_records; i++)
+    if (strcmp(entry->record[i].scheme, "statistics") != 0) qd_json_append(tensors, tensor_json(&entry->record[i]));
+}
+
+static qd_status print_json(const qd_store *store, const qd_summary *summary) {
+  char *text;
+  qd_json *out = qd_json_object(), *tensors = qd_json_array();
+  qd_json_set_text(out, "store", wanted.folder);
+  qd_json_set_number(out, "bits_per_weight", summary->bits_per_weight);
+  qd_json_set_number(out, "bits_per_weight_whole_model", summary->bits_per_weight_whole_model);
+  qd_json_set_number(out, "mean_relative_error", summary->mean_relative_error);
+  qd_json_set_integer(out, "quantized_weights", summary->quantized_weights);
+  qd_json_set_integer(out, "all_weights", summary->all_weights);
+  qd_json_set_integer(out, "file_bytes", (int64_t)summary->file_bytes);
+  qd_json_set_integer(out, "blocks", store->n_blocks);
+  qd_json_set(out, "job", qd_json_copy(store->job));
+  for (int64_t b = 0; b < store->n_blocks; b++) append_entry(tensors, &store->block[b]);
+  append_entry(tensors, &store->rest);
+  qd_json_set(out, "tensors", tensors);
+  qd_status status = qd_json_print(out, 2, &text);
+  qd_json_free(out);
+  QD_TRY(status);
+  printf("%s\n", text);
+  qd_heap_free(text);
+  return QD_OK;
+}
+
+/* ---- for people ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void print_record(const qd_record *record) {
+  char shape[64] = "";
+  for (int i = 0; i < record->rank; i++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRId64, i ? " x " : "", record->dim[i]);
+  if (strcmp(record->scheme, "statistics") == 0) return;
+  if (!qd_record_is_quantized(record)) {
+    printf("%-52s %16s  %s\n", record->name, shape, qd_dtype_name(record->dtype));
+    return;
+  }
+  printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g\n", record->name, shape,
+         (int)qd_summary_fact(record, "bits"), (int)qd_summary_fact(record, "group_size"), qd_summary_fact(record, "relative_error"),
+         qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
+}
+
+static qd_status print_text(const qd_store *store, const qd_summary *summary) {
+  char *job;
+  QD_TRY(qd_json_print(store->job, 2, &job));
+  for (int64_t b = 0; b < store->n_blocks; b++)
+    for (int i = 0; i < store->block[b].n_records; i++) print_record(&store->block[b].record[i]);
+  for (int i = 0; i < store->rest.n_records; i++) print_record(&store->rest.record[i]);
+  printf("\njob %s\n", job);
+  printf("\n%" PRId64 " weights quantized of %" PRId64 "; %.4f bits a weight, %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",
+         summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_per_weight_whole_model,
+         (double)summary->file_bytes / 1048576, summary->mean_relative_error);
+  qd_heap_free(job);
+  return QD_OK;
+}
+
+static qd_status inspect(void) {
+  qd_store store;
+  qd_summary summary;
+  QD_TRY(qd_store_open(wanted.folder, false, &store));
+  qd_summary_of_store(&store, &summary);
+  qd_status status = wanted.json ? print_json(&store, &summary) : print_text(&store, &summary);
+  qd_store_close(&store);
+  return status;
+}
+
+static qd_status run(qd_comm *comm) { return qd_agree(comm, comm->rank == 0 ? inspect() : QD_OK); }
+
+const qd_command qd_command_inspect = {
+    .name = "inspect", .summary = "what a store holds", .parse = parse_command_line, .run = run};

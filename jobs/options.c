@@ -1,0 +1,194 @@
+#define _GNU_SOURCE
+#include "jobs/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { USAGE_EXIT = 2, MAX_NAMES = 256 };
+
+int qd_launcher_rank(void) {
+  static const char *const variables[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+  for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
+    const char *text = getenv(variables[i]);
+    if (text != NULL) return (int)strtol(text, NULL, 10);
+  }
+  return 0;
+}
+
+/* ---- misspelt options ------------------------------------------------------------------------------------------------------------------------ */
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* Letters to change, insert, leave out or swap. */
+static size_t distance(const char *a, const char *b) {
+  enum { MOST = 64 };
+  size_t table[MOST + 1][MOST + 1], n = least(strlen(a), MOST), m = least(strlen(b), MOST);
+  for (size_t i = 0; i <= n; i++) table[i][0] = i;
+  for (size_t j = 0; j <= m; j++) table[0][j] = j;
+  for (size_t i = 1; i <= n; i++)
+    for (size_t j = 1; j <= m; j++) {
+      size_t best = table[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
+      best = least(best, least(table[i - 1][j], table[i][j - 1]) + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) best = least(best, table[i - 2][j - 2] + 1);
+      table[i][j] = best;
+    }
+  return table[n][m];
+}
+
+const char *qd_nearest(const char *name, const char *const *names) {
+  const char *nearest = NULL;
+  size_t fewest = strlen(name) / 3 + 2;
+  for (; *names != NULL; names++) {
+    size_t changes = distance(name, *names);
+    if (changes < fewest) fewest = changes, nearest = *names;
+  }
+  return nearest;
+}
+
+static int collect_names(const struct argp *argp, const char **names, int n) {
+  for (const struct argp_option *o = argp->options; o != NULL && (o->name != NULL || o->key != 0 || o->doc != NULL); o++)
+    if (o->name != NULL && n < MAX_NAMES - 1) names[n++] = o->name;
+  for (const struct argp_child *c = argp->children; c != NULL && c->argp != NULL; c++) n = collect_names(c->argp, names, n);
+  return n;
+}
+
+/* getopt takes any unique beginning of a name; so do we. */
+static bool is_known(const char *name, size_t length, const char *const *names) {
+  for (; *names != NULL; names++)
+    if (strncmp(name, *names, length) == 0) return true;
+  return false;
+}
+
+static void refuse_misspelt(const struct argp *argp, int argc, char **argv) {
+  const char *names[MAX_NAMES] = {"help", "usage"};
+  names[collect_names(argp, names, 2)] = NULL;
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+    size_t length = strcspn(argv[i], "=");
+    if (strncmp(argv[i], "--", 2) != 0 || length <= 2 || is_known(argv[i] + 2, length - 2, names)) continue;
+    if (qd_launcher_rank() == 0) {
+      char name[64];
+      snprintf(name, sizeof name, "%.*s", (int)(length - 2), argv[i] + 2);
+      const char *nearest = qd_nearest(name, names);
+      if (nearest != NULL) fprintf(stderr, "%s: there is no option --%s; did you mean --%s?\n", argv[0], name, nearest);
+      else fprintf(stderr, "%s: there is no option --%s; --help lists them\n", argv[0], name);
+    }
+    exit(USAGE_EXIT);
+  }
+}
+
+static void dashes_for_underscores(int argc, char **argv) {
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+    if (strncmp(argv[i], "--", 2) == 0)
+      for (char *c = argv[i]; *c != '\0' && *c != '='; c++)
+        if (*c == '_') *c = '-';
+}
+
+void qd_options_parse(const struct argp *argp, int argc, char **argv, void *input) {
+  bool speaks = qd_launcher_rank() == 0;
+  argp_err_exit_status = USAGE_EXIT;
+  dashes_for_underscores(argc, argv);
+  refuse_misspelt(argp, argc, argv);
+  if (argp_parse(argp, argc, argv, speaks ? 0 : ARGP_NO_ERRS | ARGP_NO_EXIT, NULL, input) != 0) exit(USAGE_EXIT);
+}
+
+/* ---- values ----------------------------------------------------------------------------------------------------------------------------------- */
+
+int64_t qd_option_integer(struct argp_state *state, const char *option, const char *text, int64_t low, int64_t high) {
+  char *end;
+  errno = 0;
+  long long value = strtoll(text, &end, 10);
+  if (end == text || *end != '\0' || errno != 0 || value < low || value > high) {
+    argp_error(state, "%s takes a whole number from %lld to %lld, got \"%s\"", option, (long long)low, (long long)high, text);
+    exit(USAGE_EXIT);
+  }
+  return value;
+}
+
+double qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high) {
+  char *end;
+  double value = strtod(text, &end);
+  if (end == text || *end != '\0' || !(value >= low && value <= high)) {
+    argp_error(state, "%s takes a number from %g to %g, got \"%s\"", option, low, high, text);
+    exit(USAGE_EXIT);
+  }
+  return value;
+}
+
+int64_t qd_option_bytes(struct argp_state *state, const char *option, const char *text) {
+  static const char letters[] = "KMGT";
+  char *end;
+  double value = strtod(text, &end);
+  const char *letter = *end != '\0' ? strchr(letters, toupper((unsigned char)*end)) : NULL;
+  bool fine = end != text && value > 0;
+  if (letter != NULL) {
+    for (const char *l = letters; l <= letter; l++) value *= 1024;
+    end++;
+    if (*end == 'i') end++;
+  }
+  if (*end == 'B') end++;
+  if (!fine || *end != '\0' || value < 1 || value > 1e18) {
+    argp_error(state, "%s takes a size such as 512M or 4G, got \"%s\"", option, text);
+    exit(USAGE_EXIT);
+  }
+  return (int64_t)value;
+}
+
+double qd_option_seconds(struct argp_state *state, const char *option, const char *text) {
+  double total = 0, part;
+  char *end;
+  const char *at = text;
+  bool fine = *at != '\0', colons = strchr(text, ':') != NULL;
+  while (fine && *at != '\0') {
+    part = strtod(at, &end);
+    fine = end != at && part >= 0;
+    if (colons) total = total * 60 + part;
+    else total += part * (*end == 'h' ? 3600 : *end == 'm' ? 60 : *end == 'd' ? 86400 : 1);
+    fine = fine && (*end == '\0' || strchr(colons ? ":" : "dhms", *end) != NULL);
+    at = *end == '\0' ? end : end + 1;
+  }
+  if (!fine || !(total > 0 && total < 1e9)) {
+    argp_error(state, "%s takes a time such as 90s, 45m, 2h30m or 1:30:00, got \"%s\"", option, text);
+    exit(USAGE_EXIT);
+  }
+  return total;
+}
+
+int qd_option_choice(struct argp_state *state, const char *option, const char *text, const char *const *choices) {
+  char list[256] = "";
+  for (int i = 0; choices[i] != NULL; i++) {
+    if (strcmp(text, choices[i]) == 0) return i;
+    snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", choices[i]);
+  }
+  argp_error(state, "%s takes one of %s, got \"%s\"", option, list, text);
+  exit(USAGE_EXIT);
+}
+
+/* ---- common options ---------------------------------------------------------------------------------------------------------------------------- */
+
+const qd_common_options qd_common_defaults = {.device = "cpu"};
+
+static const struct argp_option common_options[] = {
+    {"threads", 't', "N", 0, "Threads of each rank (OMP_NUM_THREADS, else 1); never changes a bit", 90},
+    {"isa", 'I', "NAME", 0, "Use no more than avx2, avx512 or avx512_bf16 (QDIST_ISA); never changes a bit", 90},
+    {"device", 'D', "NAME", 0, "cpu, or ref: the plain loops of the specification, same bits, slow", 90},
+    {0}};
+
+static error_t parse_common(int key, char *text, struct argp_state *state) {
+  static const char *const devices[] = {"cpu", "ref", NULL};
+  qd_common_options *options = state->input;
+  switch (key) {
+    case 't': options->threads = (int)qd_option_integer(state, "--threads", text, 1, 1024); return 0;
+    case 'I': options->isa = text; return 0;
+    case 'D': options->device = devices[qd_option_choice(state, "--device", text, devices)]; return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+const struct argp qd_common_argp = {.options = common_options, .parser = parse_common};
+
+qd_device_options qd_common_device(const qd_common_options *options) {
+  return (qd_device_options){.name = options->device, .isa = options->isa, .threads = options->threads};
+}

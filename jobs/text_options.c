@@ -1,0 +1,46 @@
+#include "jobs/text_options.h"
+
+const qd_text_options qd_text_defaults = {.pack = true, .arithmetic = -1};
+
+enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARITHMETIC };
+
+static const struct argp_option options_list[] = {
+    {0, 0, 0, 0, "Text:", 20},
+    {"dataset", 'd', "[KIND:]FILE", 0,
+     "Text: plain FILE, FILE.jsonl with a \"text\" field, FILE.i32 of token ids; KIND is wikitext2, ptb, c4 or c4-new", 20},
+    {"seqlen", KEY_SEQLEN, "N", 0, "Tokens of a sequence (2048, or the model's positions if they are fewer)", 20},
+    {"max-seq-length", KEY_SEQLEN, 0, OPTION_ALIAS, 0, 20},
+    {"seed", KEY_SEED, "N", 0, "Seed of the choice of windows (0)", 20},
+    {"add-bos", KEY_BOS, "auto|yes|no", 0, "Special tokens in front of a text: as the tokenizer does by default, exactly one BOS, none", 20},
+    {"no-pack", KEY_NO_PACK, 0, 0, "jsonl: one document a row; shorter ones are dropped and counted", 20},
+    {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
+    {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
+    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs", 0, "The same by the name of the products' order", 30},
+    {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+  static const char *const bos[] = {"auto", "yes", "no", NULL}, *const compute[] = {"model", "fp32", "bf16", NULL};
+  static const char *const arithmetic[] = {"f32", "bf16-pairs", NULL};
+  qd_text_options *options = state->input;
+  switch (key) {
+    case 'd': options->dataset = text; return 0;
+    case KEY_SEQLEN: options->sequence_tokens = qd_option_integer(state, "--seqlen", text, 2, 1 << 24); return 0;
+    case KEY_SEED: options->seed = qd_option_integer(state, "--seed", text, 0, INT64_MAX); return 0;
+    case KEY_BOS: options->bos = (qd_add_bos)qd_option_choice(state, "--add-bos", text, bos); return 0;
+    case KEY_NO_PACK: options->pack = false; return 0;
+    case KEY_COMPUTE: options->compute = (qd_compute)qd_option_choice(state, "--compute-dtype", text, compute); return 0;
+    case KEY_ARITHMETIC: options->arithmetic = qd_option_choice(state, "--arithmetic", text, arithmetic); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+const struct argp qd_text_argp = {.options = options_list, .parser = parse};
+
+void qd_text_options_settle(struct argp_state *state, qd_text_options *options) {
+  if (options->arithmetic < 0) return;
+  qd_compute wanted = options->arithmetic == 0 ? QD_COMPUTE_FP32 : QD_COMPUTE_BF16;
+  if (options->compute != QD_COMPUTE_MODEL && options->compute != wanted)
+    argp_error(state, "--arithmetic %s contradicts --compute-dtype %s", options->arithmetic == 0 ? "f32" : "bf16-pairs",
+               options->compute == QD_COMPUTE_FP32 ? "fp32" : "bf16");
+  options->compute = wanted;
+}

@@ -1,0 +1,24 @@
+/* Options that quantize and evaluate share: the text and the arithmetic. */
+#ifndef QDIST_JOBS_TEXT_OPTIONS_H
+#define QDIST_JOBS_TEXT_OPTIONS_H
+
+#include "jobs/options.h"
+#include "pipeline/job.h"
+
+typedef struct qd_text_options {
+  const char *dataset;
+  int64_t     sequence_tokens; /* 0: 2048, or the model's positions if they are fewer */
+  int64_t     seed;
+  qd_add_bos  bos;
+  bool        pack;
+  qd_compute  compute;
+  int         arithmetic; /* -1: not given; 0 f32, 1 bf16-pairs */
+} qd_text_options;
+
+extern const struct argp qd_text_argp; /* a child parser; its input is a qd_text_options */
+extern const qd_text_options qd_text_defaults;
+
+/* --arithmetic and --compute-dtype against each other; usage error when they contradict. */
+void qd_text_options_settle(struct argp_state *state, qd_text_options *options);
+
+#endif

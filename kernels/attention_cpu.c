@@ -1,0 +1,97 @@
+/* Attention by tiles of queries of one head: scores = q k^T, rows to P, out = P v.
+ *
+ * A tile's keys are [start, end): those that any of its queries sees, start rounded down to a multiple of 256, so that the chunks of
+ * the second product are those of the absolute keys.  A chunk that is left out would have been a chain of zeros: c + 0 is c but for
+ * a -0, and the sentence's last + 0 makes -0 and 0 one.  In the same way P = 0 for the unseen keys of a tile changes nothing. */
+#include "kernels/forward_isa.h"
+#include "kernels/gemm_cpu.h"
+#include "kernels/ops_table.h"
+
+#include <omp.h>
+
+enum { QUERY_TILE = 84 }; /* a multiple of 14 and of 6, the rows of register tiles */
+
+/* Working memory of thread 0, `width` columns a row; that of the next thread lies `bytes` behind. */
+typedef struct scratch {
+  float    *score, *sum;
+  uint16_t *p; /* NULL in fp32 */
+  int64_t   width;
+  size_t    bytes;
+} scratch;
+
+static qd_tensor head_of(qd_tensor t, int64_t head, int64_t first, int64_t n) {
+  qd_tensor rows = qd_tensor_rows(t, first, n);
+  return (qd_tensor){.data = (unsigned char *)rows.data + head * t.stride[1] * (int64_t)qd_dtype_bytes(t.dtype), .dtype = t.dtype,
+                     .rank = 2, .dim = {n, t.dim[2]}, .stride = {t.stride[0], t.stride[2]}};
+}
+
+static qd_tensor matrix(void *data, qd_dtype dtype, int64_t rows, int64_t columns, int64_t stride) {
+  return (qd_tensor){.data = data, .dtype = dtype, .rank = 2, .dim = {rows, columns}, .stride = {stride, 1}};
+}
+
+static int64_t first_seen(const qd_attention_args *args, int64_t position) {
+  return args->window > 0 && args->window <= position ? position - args->window + 1 : 0;
+}
+
+/* Queries [first, first + n) of one head. */
+static void attend(qd_device *device, int thread, const qd_attention_args *args, int64_t head, int64_t first, scratch s) {
+  int64_t queries = args->q.dim[0], kv_head = head / (args->q.dim[1] / args->k.dim[1]);
+  int64_t n = queries - first < QUERY_TILE ? queries - first : QUERY_TILE;
+  int64_t position = args->k.dim[0] - queries + first;
+  int64_t start = first_seen(args, position) / QD_PRODUCT_CHUNK * QD_PRODUCT_CHUNK, end = position + n;
+  qd_tensor out = head_of(args->out, head, first, n), k = head_of(args->k, kv_head, start, end - start);
+
+  qd_gemm_serial(device, thread, QD_GEMM_SET, head_of(args->q, head, first, n), qd_tensor_transposed(k),
+                 matrix(s.score, QD_F32, n, end - start, s.width));
+  for (int64_t i = 0; i < n; i++) {
+    int64_t seen = first_seen(args, position + i);
+    qd_seen_keys keys = {.start = start, .end = end, .first_seen = seen, .n_seen = position + i + 1 - seen};
+    QD_ISA_CALL(device, qd_softmax_row, (s.score + i * s.width, s.p ? s.p + i * s.width : NULL, args->scale, keys));
+  }
+  qd_tensor p = s.p ? matrix(s.p, QD_BF16, n, end - start, s.width) : matrix(s.score, QD_F32, n, end - start, s.width);
+  qd_gemm_serial(device, thread, QD_GEMM_SET, p, head_of(args->v, kv_head, start, end - start),
+                 matrix(s.sum, QD_F32, n, out.dim[1], out.dim[1]));
+  for (int64_t i = 0; i < n; i++)
+    QD_ISA_CALL(device, qd_attention_out_row, (s.sum + i * out.dim[1], qd_tensor_at(out, i).data, out.dtype, out.dim[1]));
+}
+
+static scratch of_thread(scratch s, int thread) {
+  size_t offset = (size_t)thread * s.bytes;
+  s.score += offset / sizeof *s.score;
+  s.sum += offset / sizeof *s.sum;
+  if (s.p) s.p += offset / sizeof *s.p;
+  return s;
+}
+
+/* The longest tiles first: the last queries see the most keys. */
+static void attend_all(qd_device *device, const qd_attention_args *args, scratch s) {
+  int64_t heads = args->q.dim[1], tiles = (args->q.dim[0] + QUERY_TILE - 1) / QUERY_TILE, n = heads * tiles;
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+    int thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t i = 0; i < n; i++)
+      attend(device, thread, args, i % heads, (tiles - 1 - i / heads) * QUERY_TILE, of_thread(s, thread));
+  }
+}
+
+qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
+  int64_t keys = args->k.dim[0], rows = args->q.dim[0] < QUERY_TILE ? args->q.dim[0] : QUERY_TILE;
+  if (args->window > 0 && args->window < keys - QUERY_TILE - QD_PRODUCT_CHUNK) keys = args->window + QUERY_TILE + QD_PRODUCT_CHUNK;
+  scratch s = {.width = (keys + 15) / 16 * 16};
+  size_t score_bytes = qd_arena_cost((size_t)(rows * s.width), sizeof *s.score);
+  size_t sum_bytes = qd_arena_cost((size_t)(rows * args->q.dim[2]), sizeof *s.sum);
+  size_t p_bytes = args->q.dtype == QD_BF16 ? qd_arena_cost((size_t)(rows * s.width), sizeof *s.p) : 0;
+  s.bytes = score_bytes + sum_bytes + p_bytes;
+
+  size_t mark = qd_arena_mark(&device->scratch);
+  unsigned char *memory;
+  QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, s.bytes, &memory));
+  s.score = (float *)(void *)memory;
+  s.sum = (float *)(void *)(memory + score_bytes);
+  if (p_bytes > 0) s.p = (uint16_t *)(void *)(memory + score_bytes + sum_bytes);
+  attend_all(device, args, s);
+  qd_arena_rewind(&device->scratch, mark);
+  return QD_OK;
+}

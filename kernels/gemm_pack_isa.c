@@ -1,0 +1,227 @@
+/* Packing of an operand into panels (gemm_unit.h).  Where the operand runs along k, blocks of 8 x 8 words (4 x 4 doubles) are
+ * transposed in registers; where it runs along its rows, rows are copied; anything else goes element by element.
+ *
+ * Whole vectors are written even where a panel is narrower: the surplus falls on the next step's first elements, which are
+ * written later, and behind the last step on the panel's tail. */
+#include "kernels/gemm_unit.h"
+
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+enum { MAX_WIDTH = QD_MAX_TILE_COLUMNS, WORDS = 8, DOUBLES = 4 };
+
+/* Where a row does not exist. */
+static const union {
+  unsigned char bytes[QD_PRODUCT_CHUNK * sizeof(double)];
+  double align;
+} zeros;
+
+static int at_most(int64_t n, int most) { return n < most ? (int)n : most; }
+
+/* ---- blocks in registers ----------------------------------------------------------------------------------------------------- */
+#if defined(__AVX2__)
+
+/* Words at..at + 7 of eight rows, as eight steps. */
+static inline void transpose_words(const unsigned char *const row[WORDS], int64_t at, uint32_t *to, int64_t width) {
+  __m256 r[8], t[8];
+  for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps((const float *)(const void *)(row[i] + 4 * at));
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++) _mm256_storeu_ps((float *)(void *)(to + i * width), _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+  for (int i = 0; i < 4; i++)
+    _mm256_storeu_ps((float *)(void *)(to + (i + 4) * width), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+}
+
+static inline void transpose_doubles(const unsigned char *const row[DOUBLES], int64_t at, double *to, int64_t width) {
+  __m256d r[4], t[4];
+  for (int i = 0; i < 4; i++) r[i] = _mm256_loadu_pd((const double *)(const void *)(row[i] + 8 * at));
+  for (int i = 0; i < 4; i += 2) {
+    t[i] = _mm256_unpacklo_pd(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_pd(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 2; i++) _mm256_storeu_pd(to + i * width, _mm256_permute2f128_pd(t[i], t[i + 2], 0x20));
+  for (int i = 0; i < 2; i++) _mm256_storeu_pd(to + (i + 2) * width, _mm256_permute2f128_pd(t[i], t[i + 2], 0x31));
+}
+
+#else
+
+static inline void transpose_words(const unsigned char *const row[WORDS], int64_t at, uint32_t *to, int64_t width) {
+  for (int k = 0; k < WORDS; k++)
+    for (int i = 0; i < WORDS; i++) memcpy(to + k * width + i, row[i] + 4 * (at + k), 4);
+}
+
+static inline void transpose_doubles(const unsigned char *const row[DOUBLES], int64_t at, double *to, int64_t width) {
+  for (int k = 0; k < DOUBLES; k++)
+    for (int i = 0; i < DOUBLES; i++) memcpy(to + k * width + i, row[i] + 8 * (at + k), 8);
+}
+
+#endif
+
+/* n elements of a row, padded with zeros to at least `width`. */
+#if defined(__AVX512F__)
+
+static inline void copy_words(const uint32_t *from, int n, int width, uint32_t *to) {
+  for (int i = 0; i < width; i += 16) {
+    __mmask16 mask = (__mmask16)(n - i >= 16 ? 0xffffu : n <= i ? 0u : (1u << (n - i)) - 1u);
+    _mm512_storeu_si512(to + i, _mm512_maskz_loadu_epi32(mask, from + i));
+  }
+}
+
+static inline void copy_doubles(const double *from, int n, int width, double *to) {
+  for (int i = 0; i < width; i += 8) {
+    __mmask8 mask = (__mmask8)(n - i >= 8 ? 0xffu : n <= i ? 0u : (1u << (n - i)) - 1u);
+    _mm512_storeu_pd(to + i, _mm512_maskz_loadu_pd(mask, from + i));
+  }
+}
+
+#else
+
+static inline void copy_words(const uint32_t *from, int n, int width, uint32_t *to) {
+  int i = 0;
+  for (; i + WORDS <= n; i += WORDS) memcpy(to + i, from + i, WORDS * sizeof *to);
+  for (; i < n; i++) to[i] = from[i];
+  for (; i < width; i++) to[i] = 0;
+}
+
+static inline void copy_doubles(const double *from, int n, int width, double *to) {
+  int i = 0;
+  for (; i + DOUBLES <= n; i += DOUBLES) memcpy(to + i, from + i, DOUBLES * sizeof *to);
+  for (; i < n; i++) to[i] = from[i];
+  for (; i < width; i++) to[i] = 0;
+}
+
+#endif
+
+/* ---- one panel from rows along k --------------------------------------------------------------------------------------------- */
+
+static void find_rows(const unsigned char *first, int64_t row_bytes, int n, const unsigned char *row[MAX_WIDTH]) {
+  for (int i = 0; i < MAX_WIDTH; i++) row[i] = i < n ? first + i * row_bytes : zeros.bytes;
+}
+
+/* The block that a panel's width cuts goes first, so that its surplus is written over. */
+static void words_along_k(const unsigned char *const row[MAX_WIDTH], int64_t steps, int width, uint32_t *to) {
+  int64_t whole = steps / WORDS * WORDS;
+  for (int i = (width - 1) / WORDS * WORDS; i >= 0; i -= WORDS)
+    for (int64_t k = 0; k < whole; k += WORDS) transpose_words(row + i, k, to + k * width + i, width);
+  for (int64_t k = whole; k < steps; k++)
+    for (int i = 0; i < width; i++) memcpy(to + k * width + i, row[i] + 4 * k, 4);
+}
+
+static void doubles_along_k(const unsigned char *const row[MAX_WIDTH], int64_t steps, int width, double *to) {
+  int64_t whole = steps / DOUBLES * DOUBLES;
+  for (int i = (width - 1) / DOUBLES * DOUBLES; i >= 0; i -= DOUBLES)
+    for (int64_t k = 0; k < whole; k += DOUBLES) transpose_doubles(row + i, k, to + k * width + i, width);
+  for (int64_t k = whole; k < steps; k++)
+    for (int i = 0; i < width; i++) memcpy(to + k * width + i, row[i] + 8 * k, 8);
+}
+
+/* ---- fp32 and fp64 ----------------------------------------------------------------------------------------------------------- */
+
+void QD_ISA(qd_panel_pack_f32)(const qd_gemm_rows *from, int width, void *panels) {
+  const uint32_t *data = from->data;
+  uint32_t *to = panels;
+  int64_t stride = qd_panel_stride(from->k, width);
+  if (from->row_stride == 1) {
+    for (int64_t k = 0; k < from->k; k++)
+      for (int64_t i = 0; i < from->rows; i += width)
+        copy_words(data + k * from->k_stride + i, at_most(from->rows - i, width), width, to + i / width * stride + k * width);
+    return;
+  }
+  for (int64_t i0 = 0; i0 < from->rows; i0 += width, to += stride) {
+    const uint32_t *first = data + i0 * from->row_stride;
+    int n = at_most(from->rows - i0, width);
+    if (from->k_stride == 1) {
+      const unsigned char *row[MAX_WIDTH];
+      find_rows((const unsigned char *)first, from->row_stride * 4, n, row);
+      words_along_k(row, from->k, width, to);
+    } else {
+      for (int64_t k = 0; k < from->k; k++)
+        for (int i = 0; i < width; i++) to[k * width + i] = i < n ? first[i * from->row_stride + k * from->k_stride] : 0;
+    }
+  }
+}
+
+void QD_ISA(qd_panel_pack_f64)(const qd_gemm_rows *from, int width, void *panels) {
+  const double *data = from->data;
+  double *to = panels;
+  int64_t stride = qd_panel_stride(from->k, width);
+  if (from->row_stride == 1) {
+    for (int64_t k = 0; k < from->k; k++)
+      for (int64_t i = 0; i < from->rows; i += width)
+        copy_doubles(data + k * from->k_stride + i, at_most(from->rows - i, width), width, to + i / width * stride + k * width);
+    return;
+  }
+  for (int64_t i0 = 0; i0 < from->rows; i0 += width, to += stride) {
+    const double *first = data + i0 * from->row_stride;
+    int n = at_most(from->rows - i0, width);
+    if (from->k_stride == 1) {
+      const unsigned char *row[MAX_WIDTH];
+      find_rows((const unsigned char *)first, from->row_stride * 8, n, row);
+      doubles_along_k(row, from->k, width, to);
+    } else {
+      for (int64_t k = 0; k < from->k; k++)
+        for (int i = 0; i < width; i++) to[k * width + i] = i < n ? first[i * from->row_stride + k * from->k_stride] : 0;
+    }
+  }
+}
+
+/* ---- bf16 -------------------------------------------------------------------------------------------------------------------- */
+
+static void pair_row(const uint16_t *restrict even, const uint16_t *restrict odd, int n, int width, uint32_t *restrict to) {
+  for (int i = 0; i < n; i++) to[i] = even[i] | (uint32_t)odd[i] << 16;
+  for (int i = n; i < width; i++) to[i] = 0;
+}
+
+/* One panel; a last k without a partner is paired with zero. */
+static void pack_pairs_panel(const qd_gemm_rows *from, int64_t i0, int width, uint32_t *to) {
+  const uint16_t *first = (const uint16_t *)from->data + i0 * from->row_stride, *none = (const uint16_t *)(const void *)zeros.bytes;
+  int64_t k_stride = from->k_stride, pairs = from->k / 2, steps = (from->k + 1) / 2;
+  int n = at_most(from->rows - i0, width);
+  if (from->row_stride == 1) {
+    for (int64_t k = 0; k < steps; k++)
+      pair_row(first + 2 * k * k_stride, k < pairs ? first + (2 * k + 1) * k_stride : none, n, width, to + k * width);
+    return;
+  }
+  if (k_stride == 1) {
+    const unsigned char *row[MAX_WIDTH];
+    find_rows((const unsigned char *)first, from->row_stride * 2, n, row);
+    words_along_k(row, pairs, width, to);
+  } else {
+    for (int64_t k = 0; k < pairs; k++)
+      for (int i = 0; i < width; i++) {
+        const uint16_t *even = first + i * from->row_stride + 2 * k * k_stride;
+        to[k * width + i] = i < n ? even[0] | (uint32_t)even[k_stride] << 16 : 0;
+      }
+  }
+  if (steps > pairs)
+    for (int i = 0; i < width; i++) to[pairs * width + i] = i < n ? first[i * from->row_stride + 2 * pairs * k_stride] : 0;
+}
+
+void QD_ISA(qd_panel_pack_pairs)(const qd_gemm_rows *from, int width, void *panels) {
+  int64_t stride = qd_panel_stride(qd_panel_steps(QD_PANEL_PAIRS, from->k), width);
+  for (int64_t i = 0; i < from->rows; i += width) pack_pairs_panel(from, i, width, (uint32_t *)panels + i / width * stride);
+}
+
+void QD_ISA(qd_panel_pack_wide)(const qd_gemm_rows *from, int width, void *panels) {
+  uint32_t pairs[QD_PRODUCT_CHUNK / 2 * MAX_WIDTH + 2 * QD_PANEL_TAIL];
+  int64_t steps = qd_panel_steps(QD_PANEL_PAIRS, from->k), stride = qd_panel_stride(2 * steps, width);
+  for (int64_t i0 = 0; i0 < from->rows; i0 += width) {
+    uint32_t *restrict to = (uint32_t *)panels + i0 / width * stride;
+    pack_pairs_panel(from, i0, width, pairs);
+    for (int64_t k = 0; k < steps; k++) {
+      for (int i = 0; i < width; i++) to[2 * k * width + i] = pairs[k * width + i] & 0xffff0000u;
+      for (int i = 0; i < width; i++) to[(2 * k + 1) * width + i] = pairs[k * width + i] << 16;
+    }
+  }
+}

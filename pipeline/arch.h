@@ -1,0 +1,111 @@
+/* A model family: mostly data.  A table of the tensors of a block and of the rest (role, name, shape), and flags of the shared decoder
+ * (decoder.h).  Formulas: docs/methods.md; names and configuration keys are Hugging Face's. */
+#ifndef QDIST_PIPELINE_ARCH_H
+#define QDIST_PIPELINE_ARCH_H
+
+#include "kernels/base/status.h"
+
+/*    role            name in manifests   linear */
+#define QD_ROLE_LIST(X)                     \
+  X(QD_Q_PROJ,     "q_proj",     true)      \
+  X(QD_K_PROJ,     "k_proj",     true)      \
+  X(QD_V_PROJ,     "v_proj",     true)      \
+  X(QD_O_PROJ,     "o_proj",     true)      \
+  X(QD_GATE_PROJ,  "gate_proj",  true)      \
+  X(QD_UP_PROJ,    "up_proj",    true)      \
+  X(QD_DOWN_PROJ,  "down_proj",  true)      \
+  X(QD_Q_BIAS,     "q_bias",     false)     \
+  X(QD_K_BIAS,     "k_bias",     false)     \
+  X(QD_V_BIAS,     "v_bias",     false)     \
+  X(QD_O_BIAS,     "o_bias",     false)     \
+  X(QD_GATE_BIAS,  "gate_bias",  false)     \
+  X(QD_UP_BIAS,    "up_bias",    false)     \
+  X(QD_DOWN_BIAS,  "down_bias",  false)     \
+  X(QD_INPUT_NORM, "input_norm", false)     \
+  X(QD_POST_NORM,  "post_norm",  false)     \
+  X(QD_Q_NORM,     "q_norm",     false)     \
+  X(QD_K_NORM,     "k_norm",     false)     \
+  X(QD_EMBEDDING,  "embedding",  false)     \
+  X(QD_FINAL_NORM, "final_norm", false)     \
+  X(QD_HEAD,       "head",       false)
+
+typedef enum qd_role {
+#define QD_ROLE_CODE(code, name, linear) code,
+  QD_ROLE_LIST(QD_ROLE_CODE)
+#undef QD_ROLE_CODE
+  QD_N_ROLES,
+  QD_N_LINEARS = QD_DOWN_PROJ + 1 /* the linears come first; QD_Q_BIAS + i is the bias of linear i */
+} qd_role;
+
+const char *qd_role_name(qd_role role);
+bool        qd_role_find(const char *name, qd_role *out);
+static inline bool qd_role_is_linear(qd_role role) { return role < QD_N_LINEARS; }
+
+/* Widths that a tensor's shape is made of. */
+typedef enum qd_width { QD_W_NONE, QD_W_HIDDEN, QD_W_QUERY, QD_W_KV, QD_W_FFN, QD_W_HEAD, QD_W_VOCABULARY } qd_width;
+
+/* When a tensor belongs to the model. */
+typedef enum qd_condition { QD_ALWAYS, QD_IF_ATTENTION_BIAS, QD_IF_MLP_BIAS, QD_UNLESS_TIED } qd_condition;
+
+typedef struct qd_arch_tensor {
+  qd_role      role;
+  const char  *name; /* "%" stands for the block's number */
+  qd_width     rows, columns;
+  qd_condition condition;
+} qd_arch_tensor;
+
+typedef struct qd_arch {
+  const char *name;        /* "llama": config.json's model_type */
+  const char *summary;     /* for --help and docs */
+  const qd_arch_tensor *block;
+  int         n_block;
+  const qd_arch_tensor *rest;
+  int         n_rest;
+  bool        window_by_config; /* config.json's sliding_window limits what a query sees */
+  bool        window_by_layers; /* ... only where use_sliding_window and max_window_layers or layer_types say so */
+} qd_arch;
+
+#define QD_ARCH(name) extern const qd_arch qd_arch_##name;
+#include "pipeline/archs.def"
+#undef QD_ARCH
+
+const qd_arch *qd_arch_find(const char *model_type); /* NULL: unknown */
+const char    *qd_arch_names(void);                  /* "llama, mistral, ..." for messages */
+
+/* What all families with Llama's names share. */
+#define QD_LLAMA_LINEARS                                                                                 \
+  {QD_Q_PROJ, "model.layers.%.self_attn.q_proj.weight", QD_W_QUERY, QD_W_HIDDEN, QD_ALWAYS},             \
+  {QD_K_PROJ, "model.layers.%.self_attn.k_proj.weight", QD_W_KV, QD_W_HIDDEN, QD_ALWAYS},                \
+  {QD_V_PROJ, "model.layers.%.self_attn.v_proj.weight", QD_W_KV, QD_W_HIDDEN, QD_ALWAYS},                \
+  {QD_O_PROJ, "model.layers.%.self_attn.o_proj.weight", QD_W_HIDDEN, QD_W_QUERY, QD_ALWAYS},             \
+  {QD_GATE_PROJ, "model.layers.%.mlp.gate_proj.weight", QD_W_FFN, QD_W_HIDDEN, QD_ALWAYS},               \
+  {QD_UP_PROJ, "model.layers.%.mlp.up_proj.weight", QD_W_FFN, QD_W_HIDDEN, QD_ALWAYS},                   \
+  {QD_DOWN_PROJ, "model.layers.%.mlp.down_proj.weight", QD_W_HIDDEN, QD_W_FFN, QD_ALWAYS},               \
+  {QD_INPUT_NORM, "model.layers.%.input_layernorm.weight", QD_W_HIDDEN, QD_W_NONE, QD_ALWAYS},           \
+  {QD_POST_NORM, "model.layers.%.post_attention_layernorm.weight", QD_W_HIDDEN, QD_W_NONE, QD_ALWAYS}
+
+#define QD_LLAMA_ATTENTION_BIASES(condition)                                             \
+  {QD_Q_BIAS, "model.layers.%.self_attn.q_proj.bias", QD_W_QUERY, QD_W_NONE, condition}, \
+  {QD_K_BIAS, "model.layers.%.self_attn.k_proj.bias", QD_W_KV, QD_W_NONE, condition},    \
+  {QD_V_BIAS, "model.layers.%.self_attn.v_proj.bias", QD_W_KV, QD_W_NONE, condition}
+
+#define QD_LLAMA_OUTPUT_BIAS(condition) \
+  {QD_O_BIAS, "model.layers.%.self_attn.o_proj.bias", QD_W_HIDDEN, QD_W_NONE, condition}
+
+#define QD_LLAMA_MLP_BIASES(condition)                                                \
+  {QD_GATE_BIAS, "model.layers.%.mlp.gate_proj.bias", QD_W_FFN, QD_W_NONE, condition}, \
+  {QD_UP_BIAS, "model.layers.%.mlp.up_proj.bias", QD_W_FFN, QD_W_NONE, condition},     \
+  {QD_DOWN_BIAS, "model.layers.%.mlp.down_proj.bias", QD_W_HIDDEN, QD_W_NONE, condition}
+
+#define QD_LLAMA_HEAD_NORMS                                                              \
+  {QD_Q_NORM, "model.layers.%.self_attn.q_norm.weight", QD_W_HEAD, QD_W_NONE, QD_ALWAYS}, \
+  {QD_K_NORM, "model.layers.%.self_attn.k_norm.weight", QD_W_HEAD, QD_W_NONE, QD_ALWAYS}
+
+#define QD_LLAMA_REST                                                                          \
+  {QD_EMBEDDING, "model.embed_tokens.weight", QD_W_VOCABULARY, QD_W_HIDDEN, QD_ALWAYS},        \
+  {QD_FINAL_NORM, "model.norm.weight", QD_W_HIDDEN, QD_W_NONE, QD_ALWAYS},                     \
+  {QD_HEAD, "lm_head.weight", QD_W_VOCABULARY, QD_W_HIDDEN, QD_UNLESS_TIED}
+
+#define QD_COUNT_OF(table) ((int)(sizeof(table) / sizeof((table)[0])))
+
+#endif

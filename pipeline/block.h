@@ -1,0 +1,40 @@
+/* The weights of one block in memory: a byte image that the coordinator streams, views into it, and the form in which they are computed with.
+ *
+ * An image is the same bytes whether it comes from the original model (every tensor as it is there) or from a store (the parts of each
+ * record): a *feed* knows its layout. */
+#ifndef QDIST_PIPELINE_BLOCK_H
+#define QDIST_PIPELINE_BLOCK_H
+
+#include "kernels/ops.h"
+#include "pipeline/model.h"
+#include "storage/store.h"
+
+/* One tensor of the block. */
+typedef struct qd_weight {
+  qd_slot    slot;
+  qd_dtype   dtype;      /* of the original tensor */
+  bool       quantized;
+  qd_tensor  original;   /* as it came (plain); in the image */
+  qd_qtensor q;          /* quantized */
+  qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */
+  qd_digest  source;     /* of the original tensor's bytes (rank 0) */
+} qd_weight;
+
+typedef struct qd_block {
+  int64_t   index;  /* QD_REST: embedding, final norm, head */
+  int       n;
+  qd_weight weight[QD_MAX_SLOTS];
+} qd_block;
+
+qd_weight *qd_block_find(qd_block *block, qd_role role); /* NULL: the model has none */
+
+/* Widen or round everything plain to what is computed with: linears and embeddings to `act`, norms and biases to F32. */
+qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) QD_MUST_USE;
+
+/* The effective weight of a quantized linear in act dtype, from the arena: `compute` from now on. */
+qd_status qd_weight_expand(qd_device *device, qd_weight *weight, qd_dtype act, qd_arena *arena) QD_MUST_USE;
+
+/* Bytes that the arena needs for a block of this model: everything computed with, original and quantized. */
+size_t qd_block_arena_bytes(const qd_model *model);
+
+#endif

@@ -1,0 +1,99 @@
+/* Statistics of a linear's input.  The unit is one sequence by its global index: whoever runs it gets the same numbers.  Diagonals are kept a
+ * unit in double, the grid of the exact sum is decided from all of them, then every rank adds its units as integers (docs/numerics.md). */
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/stages.h"
+
+#include <string.h>
+
+/* mid of this rank's sequences as one (n, T, C) view. */
+static qd_tensor inputs_of(const qd_run *run, int64_t columns) {
+  return (qd_tensor){.data = run->acts.mid, .dtype = run->act, .rank = 3,
+                     .dim = {run->mine.n, run->tokens.sequence_tokens, columns},
+                     .stride = {(int64_t)(run->acts.mid_bytes / qd_dtype_bytes(run->act)), columns, 1}};
+}
+
+static qd_status local_diagonals(qd_run *run, qd_tensor x, double *diagonals) {
+  double *stats;
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  int64_t columns = x.dim[2];
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(3 * columns), sizeof *stats, &stats));
+  for (int64_t i = 0; i < x.dim[0]; i++) {
+    QD_TRY(qd_colstats(run->device, qd_tensor_at(x, i), qd_tensor_2d(stats, QD_F64, 3, columns)));
+    memcpy(diagonals + (run->mine.first + i) * columns, stats + columns, (size_t)columns * sizeof *stats);
+  }
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
+static qd_status check_finite(const double *diagonals, int64_t units, int64_t columns, const char *input, int64_t block) {
+  for (int64_t i = 0; i < units * columns; i++)
+    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC, "block %" PRId64 ": %s of sequence %" PRId64 " is not finite in column %" PRId64, block, input,
+             i / columns, i % columns);
+  return QD_OK;
+}
+
+static qd_status gather_units(qd_run *run, double *diagonals, int64_t columns) {
+  size_t *bytes;
+  QD_TRY(qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));
+  for (int r = 0; r < run->comm->size; r++)
+    bytes[r] = (size_t)(qd_partition_even(run->tokens.rows, r, run->comm->size).n * columns) * sizeof *diagonals;
+  qd_status status = qd_comm_allgatherv(run->comm, diagonals + run->mine.first * columns, bytes[run->comm->rank], diagonals, bytes);
+  qd_heap_free(bytes);
+  return status;
+}
+
+static void add_units(const double *diagonals, int64_t units, qd_tensor total) {
+  double *sum = total.data;
+  memset(sum, 0, qd_tensor_bytes(total));
+  for (int64_t u = 0; u < units; u++)
+    for (int64_t c = 0; c < total.dim[0]; c++) sum[c] += diagonals[u * total.dim[0] + c];
+}
+
+/* Everything that all ranks need before they can add: diagonals of all units, their total, the grid. */
+static qd_status decide_grid(qd_run *run, qd_tensor x, int64_t block, qd_stage stage, qd_stats *stats, qd_tensor *exponent) {
+  int64_t columns = x.dim[2], units = run->tokens.rows;
+  double *diagonals;
+  int32_t *exponents;
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *exponents, &exponents));
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(units * columns), sizeof *diagonals, &diagonals));
+  QD_TRY_ALL(run->comm, local_diagonals(run, x, diagonals));
+  QD_TRY(gather_units(run, diagonals, columns));
+  QD_TRY(check_finite(diagonals, units, columns, qd_stage_input_name(stage), block));
+  add_units(diagonals, units, stats->diagonal);
+  *exponent = qd_tensor_1d(exponents, QD_I32, columns);
+  return qd_hessian_grid(run->device, qd_tensor_2d(diagonals, QD_F64, units, columns), run->job->hessian_bound, *exponent);
+}
+
+static qd_status accumulate(qd_run *run, qd_tensor x, qd_tensor exponent, qd_tri total) {
+  memset(total.data, 0, qd_tri_bytes(total.n, QD_I64));
+  return x.dim[0] > 0 ? qd_hessian(run->device, x, exponent, total) : QD_OK;
+}
+
+static qd_status sum_hessian(qd_run *run, qd_tensor x, int owner, qd_tensor exponent, qd_stats *stats) {
+  int64_t columns = x.dim[2];
+  qd_tri total = {.dtype = QD_I64, .n = columns};
+  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(int64_t), &total.data));
+  QD_TRY_ALL(run->comm, accumulate(run, x, exponent, total));
+  QD_TRY(qd_comm_reduce_i64(run->comm, total.data, qd_tri_elements(columns), owner));
+  qd_status status = run->comm->rank == owner ? qd_hessian_values(run->device, total, exponent, stats->h) : QD_OK;
+  QD_TRY_ALL(run->comm, status);
+  return qd_comm_bcast(run->comm, stats->h.data, qd_tri_bytes(columns, QD_F32), owner);
+}
+
+qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) {
+  double start = qd_seconds(), *diagonal;
+  int64_t columns = qd_decoder_mid_columns(&run->model, stage);
+  *stats = (qd_stats){.columns = columns, .tokens = run->tokens.rows * run->tokens.sequence_tokens, .h = {.dtype = QD_F32, .n = columns}};
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *diagonal, &diagonal));
+  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
+  stats->diagonal = qd_tensor_1d(diagonal, QD_F64, columns);
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  qd_tensor x = inputs_of(run, columns), exponent;
+  int owner = (int)((block->index * QD_N_STAGES + (int64_t)stage) % run->comm->size);
+  QD_TRY(decide_grid(run, x, block->index, stage, stats, &exponent));
+  QD_TRY(sum_hessian(run, x, owner, exponent, stats));
+  qd_arena_rewind(&run->stats_arena, mark);
+  run->seconds.calibrate += qd_seconds() - start;
+  return QD_OK;
+}

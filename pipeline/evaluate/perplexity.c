@@ -1,0 +1,210 @@
+#include "pipeline/evaluate/perplexity.h"
+
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/evaluate/subject.h"
+#include "pipeline/text.h"
+#include "workers/agree.h"
+#include "workers/partition.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { LOGIT_ROWS = 128 };
+static const size_t hidden_bytes_a_rank = (size_t)2 << 30;
+
+/* What is measured of one window: sums over its predictions, positions ascending. */
+typedef struct window_sums {
+  double  nll, nll_squared, kl, reference_nll;
+  int64_t same, count;
+} window_sums;
+
+typedef struct evaluation {
+  const qd_evaluation_request *request;
+  qd_comm     *comm;
+  qd_device   *device;
+  qd_subject   subject, reference;
+  qd_tokens    tokens;
+  window_sums *sums; /* a window, in global order */
+} evaluation;
+
+const char *qd_ppl_style_name(qd_ppl_style style) { return style == QD_PPL_GPTQ ? "gptq" : "llama.cpp"; }
+
+/* ---- text ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static void put_bos(qd_tokens *tokens, int32_t bos) {
+  for (int64_t i = 0; bos >= 0 && i < tokens->rows; i++) tokens->ids[i * tokens->sequence_tokens] = bos;
+}
+
+static qd_status load_text(evaluation *e) {
+  const qd_evaluation_request *r = e->request;
+  qd_tokenizer *tokenizer;
+  qd_tokens_request request = {.dataset = r->dataset, .use = QD_TOKENS_EVALUATION, .rows = r->max_windows, .sequence_tokens = r->sequence_tokens,
+                               .seed = r->seed, .bos = r->bos, .pack = r->pack, .vocabulary = e->subject.model.vocabulary};
+  QD_TRY(qd_text_load(e->comm, r->model, &e->subject.model, &request, &e->tokens, &tokenizer));
+  int32_t bos = tokenizer != NULL && qd_tokenizer_adds_bos(tokenizer) ? qd_tokenizer_bos(tokenizer) : -1;
+  qd_tokenizer_close(tokenizer);
+  QD_TRY(qd_comm_bcast(e->comm, &bos, sizeof bos, 0));
+  if (r->style == QD_PPL_LLAMA_CPP) put_bos(&e->tokens, bos);
+  return QD_OK;
+}
+
+static qd_status open_models(evaluation *e) {
+  QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
+  if (e->request->reference == NULL) return QD_OK;
+  QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
+  QD_CHECK(e->reference.model.vocabulary == e->subject.model.vocabulary, QD_EBADINPUT,
+           "the reference %s has a vocabulary of %" PRId64 ", %s one of %" PRId64, e->request->reference, e->reference.model.vocabulary,
+           e->request->model, e->subject.model.vocabulary);
+  return QD_OK;
+}
+
+/* ---- scoring --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Rows [first, first + n) of a window predict the tokens behind them. */
+typedef struct slab {
+  qd_tensor logits, reference_logits, target, nll, kl, same;
+} slab;
+
+static qd_status new_slab(evaluation *e, slab *s) {
+  qd_arena *scratch = &e->device->scratch;
+  int64_t vocabulary = e->subject.model.vocabulary;
+  QD_TRY(qd_tensor_new_2d(scratch, QD_F32, LOGIT_ROWS, vocabulary, &s->logits));
+  if (e->request->reference != NULL) QD_TRY(qd_tensor_new_2d(scratch, QD_F32, LOGIT_ROWS, vocabulary, &s->reference_logits));
+  double *doubles;
+  int32_t *integers;
+  QD_TRY(qd_arena_new(scratch, 2 * LOGIT_ROWS, sizeof *doubles, &doubles));
+  QD_TRY(qd_arena_new(scratch, 2 * LOGIT_ROWS, sizeof *integers, &integers));
+  s->nll = qd_tensor_1d(doubles, QD_F64, LOGIT_ROWS);
+  s->kl = qd_tensor_1d(doubles + LOGIT_ROWS, QD_F64, LOGIT_ROWS);
+  s->target = qd_tensor_1d(integers, QD_I32, LOGIT_ROWS);
+  s->same = qd_tensor_1d(integers + LOGIT_ROWS, QD_I32, LOGIT_ROWS);
+  return QD_OK;
+}
+
+static qd_status compare_slab(evaluation *e, qd_block *reference_rest, qd_tensor rows, slab s, int64_t n, window_sums *sums) {
+  const double *nll = s.nll.data, *kl = s.kl.data;
+  const int32_t *same = s.same.data;
+  qd_tensor reference = qd_tensor_rows(s.reference_logits, 0, n);
+  QD_TRY(qd_decoder_logits(&e->reference.decoder, reference_rest, rows, reference));
+  QD_TRY(qd_nll(e->device, reference, qd_tensor_rows(s.target, 0, n), qd_tensor_rows(s.nll, 0, n)));
+  QD_TRY(qd_kl(e->device, reference, qd_tensor_rows(s.logits, 0, n), qd_tensor_rows(s.kl, 0, n), qd_tensor_rows(s.same, 0, n)));
+  for (int64_t i = 0; i < n; i++) sums->reference_nll += nll[i], sums->kl += kl[i], sums->same += same[i];
+  return QD_OK;
+}
+
+static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_rest, int64_t local, int64_t window, int64_t first, int64_t n, slab s) {
+  window_sums *sums = &e->sums[window];
+  const double *nll = s.nll.data;
+  qd_tensor logits = qd_tensor_rows(s.logits, 0, n), target = qd_tensor_rows(s.target, 0, n);
+  memcpy(target.data, e->tokens.ids + window * e->tokens.sequence_tokens + first + 1, (size_t)n * sizeof(int32_t));
+  QD_TRY(qd_decoder_logits(&e->subject.decoder, rest, qd_tensor_rows(qd_tensor_at(e->subject.h, local), first, n), logits));
+  QD_TRY(qd_nll(e->device, logits, target, qd_tensor_rows(s.nll, 0, n)));
+  for (int64_t i = 0; i < n; i++) sums->nll += nll[i], sums->nll_squared += nll[i] * nll[i];
+  sums->count += n;
+  if (e->request->reference == NULL) return QD_OK;
+  return compare_slab(e, reference_rest, qd_tensor_rows(qd_tensor_at(e->reference.h, local), first, n), s, n, sums);
+}
+
+static qd_status score_windows(evaluation *e, qd_block *rest, qd_block *reference_rest, qd_range mine) {
+  int64_t tokens = e->tokens.sequence_tokens, from = e->request->style == QD_PPL_GPTQ ? 0 : tokens / 2;
+  size_t mark = qd_arena_mark(&e->device->scratch);
+  slab s;
+  QD_TRY(new_slab(e, &s));
+  for (int64_t local = 0; local < mine.n; local++)
+    for (int64_t first = from; first < tokens - 1; first += LOGIT_ROWS) {
+      int64_t n = tokens - 1 - first < LOGIT_ROWS ? tokens - 1 - first : LOGIT_ROWS;
+      QD_TRY(score_rows(e, rest, reference_rest, local, mine.first + local, first, n, s));
+    }
+  qd_arena_rewind(&e->device->scratch, mark);
+  return QD_OK;
+}
+
+/* ---- batches of windows ----------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status gather_sums(evaluation *e, qd_range batch) {
+  size_t *bytes;
+  QD_TRY(qd_heap_new((size_t)e->comm->size, sizeof *bytes, &bytes));
+  for (int r = 0; r < e->comm->size; r++) bytes[r] = (size_t)qd_partition_even(batch.n, r, e->comm->size).n * sizeof *e->sums;
+  qd_range mine = qd_partition_even(batch.n, e->comm->rank, e->comm->size);
+  window_sums *all = e->sums + batch.first;
+  qd_status status = qd_comm_allgatherv(e->comm, all + mine.first, bytes[e->comm->rank], all, bytes);
+  qd_heap_free(bytes);
+  return status;
+}
+
+static qd_status evaluate_batch(evaluation *e, qd_range batch) {
+  qd_block rest, reference_rest = {0};
+  qd_range mine = qd_partition_even(batch.n, e->comm->rank, e->comm->size);
+  mine.first += batch.first;
+  qd_tensor ids = qd_tensor_2d(e->tokens.ids + mine.first * e->tokens.sequence_tokens, QD_I32, mine.n, e->tokens.sequence_tokens);
+  if (e->request->reference != NULL) QD_TRY(qd_subject_forward(&e->reference, ids, &reference_rest));
+  QD_TRY(qd_subject_forward(&e->subject, ids, &rest));
+  QD_TRY(qd_agree(e->comm, score_windows(e, &rest, &reference_rest, mine)));
+  qd_subject_forward_done(&e->subject);
+  if (e->request->reference != NULL) qd_subject_forward_done(&e->reference);
+  return gather_sums(e, batch);
+}
+
+static void report_batch(const evaluation *e, int64_t done) {
+  double nll = 0;
+  int64_t count = 0;
+  for (int64_t w = 0; w < done; w++) nll += e->sums[w].nll, count += e->sums[w].count;
+  qd_log("windows %" PRId64 "/%" PRId64 "  perplexity so far %.4f", done, e->tokens.rows, exp(nll / (double)count));
+}
+
+static qd_status evaluate_windows(evaluation *e) {
+  int64_t tokens = e->tokens.sequence_tokens, a_rank = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, tokens));
+  a_rank = a_rank < 1 ? 1 : a_rank;
+  int64_t most = (e->tokens.rows + e->comm->size - 1) / e->comm->size;
+  a_rank = a_rank > most ? most : a_rank;
+  QD_TRY(qd_subject_reserve(&e->subject, a_rank, tokens));
+  if (e->request->reference != NULL) QD_TRY(qd_subject_reserve(&e->reference, a_rank, tokens));
+  for (int64_t first = 0; first < e->tokens.rows; first += a_rank * e->comm->size) {
+    int64_t n = e->tokens.rows - first < a_rank * e->comm->size ? e->tokens.rows - first : a_rank * e->comm->size;
+    QD_TRY(evaluate_batch(e, (qd_range){first, n}));
+    report_batch(e, first + n);
+  }
+  return QD_OK;
+}
+
+static void summarize(const evaluation *e, qd_evaluation *out) {
+  double squared = 0, kl = 0, reference = 0, window_means = 0;
+  int64_t same = 0;
+  out->windows = e->tokens.rows;
+  for (int64_t w = 0; w < e->tokens.rows; w++) {
+    const window_sums *s = &e->sums[w];
+    window_means += s->nll / (double)s->count;
+    squared += s->nll_squared, kl += s->kl, reference += s->reference_nll, same += s->same, out->tokens += s->count;
+  }
+  double count = (double)out->tokens;
+  out->mean_nll = window_means / (double)out->windows;
+  out->perplexity = exp(out->mean_nll);
+  double variance = squared / count - out->mean_nll * out->mean_nll;
+  out->standard_error = count > 1 && variance > 0 ? out->perplexity * sqrt(variance / (count - 1)) : 0;
+  out->has_reference = e->request->reference != NULL;
+  out->kl_mean = kl / count, out->top1_agreement = (double)same / count, out->reference_mean_nll = reference / count;
+  out->act = e->subject.act;
+}
+
+static qd_status evaluate(evaluation *e, qd_evaluation *out) {
+  QD_TRY(open_models(e));
+  QD_TRY(load_text(e));
+  QD_TRY_ALL(e->comm, qd_heap_new((size_t)e->tokens.rows, sizeof *e->sums, &e->sums));
+  QD_TRY(evaluate_windows(e));
+  summarize(e, out);
+  return QD_OK;
+}
+
+qd_status qd_evaluate(const qd_evaluation_request *request, qd_comm *comm, qd_device *device, qd_evaluation *out) {
+  double start = qd_seconds();
+  evaluation e = {.request = request, .comm = comm, .device = device};
+  *out = (qd_evaluation){0};
+  qd_status status = evaluate(&e, out);
+  qd_subject_close(&e.subject);
+  if (request->reference != NULL) qd_subject_close(&e.reference);
+  qd_tokens_release(&e.tokens);
+  qd_heap_free(e.sums);
+  out->seconds = qd_seconds() - start;
+  return status;
+}

@@ -1,0 +1,129 @@
+#include "pipeline/evaluate/subject.h"
+
+#include "kernels/base/heap.h"
+#include "storage/bytes.h"
+#include "workers/agree.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool is_store(const char *path) {
+  char manifest[4096], partial[4096];
+  snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
+  snprintf(partial, sizeof partial, "%s/partial/job.json", path);
+  return qd_file_exists(manifest) || qd_file_exists(partial);
+}
+
+static qd_status open_store(qd_subject *subject) {
+  char what[4096];
+  qd_json *config;
+  QD_TRY(qd_store_open(subject->path, false, &subject->store));
+  snprintf(what, sizeof what, "%s/config.json", subject->path);
+  QD_TRY(qd_json_read(what, (size_t)64 << 20, &config));
+  qd_status status = qd_model_from_config(config, what, &subject->model);
+  qd_json_free(config);
+  QD_TRY(status);
+  QD_TRY(qd_feed_check_store(&subject->store, &subject->model));
+  subject->model.dtype = qd_feed_record(&subject->store.rest, QD_EMBEDDING)->dtype;
+  return QD_OK;
+}
+
+/* What the store was made with. */
+static qd_dtype store_act(const qd_store *store, qd_dtype otherwise) {
+  const qd_json *arithmetic = qd_json_get(store->job, "arithmetic");
+  if (arithmetic == NULL || !qd_json_is_text(arithmetic)) return otherwise;
+  return strcmp(qd_json_text(arithmetic), qd_arithmetic_name(QD_BF16)) == 0 ? QD_BF16 : QD_F32;
+}
+
+static qd_status open_local(qd_subject *subject, qd_compute compute) {
+  if (is_store(subject->path)) {
+    QD_TRY(open_store(subject));
+  } else {
+    QD_TRY(qd_source_open(subject->path, &subject->source));
+    QD_TRY(qd_model_from_source(subject->source, &subject->model));
+  }
+  subject->act = qd_compute_act(compute, subject->model.dtype);
+  if (compute == QD_COMPUTE_MODEL && subject->source == NULL) subject->act = store_act(&subject->store, subject->act);
+  return qd_arena_open(&subject->block_arena, "block", qd_block_arena_bytes(&subject->model));
+}
+
+qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) {
+  *subject = (qd_subject){.path = path, .comm = comm, .device = device};
+  return qd_agree(comm, open_local(subject, compute));
+}
+
+size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
+  return (size_t)(tokens * subject->model.hidden) * qd_dtype_bytes(subject->act);
+}
+
+static qd_status reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
+  size_t residual = qd_subject_window_bytes(subject, tokens);
+  size_t mid = (size_t)(tokens * qd_decoder_mid_widest(&subject->model)) * qd_dtype_bytes(subject->act);
+  QD_TRY(qd_arena_open(&subject->acts_arena, "activations", qd_arena_cost((size_t)windows, residual) + qd_arena_cost(mid, 1) + 4096));
+  subject->h = qd_tensor_3d(NULL, subject->act, windows, tokens, subject->model.hidden);
+  QD_TRY(qd_arena_new(&subject->acts_arena, (size_t)windows, residual, &subject->h.data));
+  QD_TRY(qd_arena_new(&subject->acts_arena, mid, 1, &subject->mid));
+  return qd_decoder_open(&subject->decoder, subject->device, &subject->model, subject->act, tokens);
+}
+
+qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
+  return qd_agree(subject->comm, reserve(subject, windows, tokens));
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status next(qd_subject *subject, qd_block *block) {
+  qd_arena_rewind(&subject->block_arena, 0);
+  QD_TRY(qd_feed_next(&subject->feed, block));
+  return qd_agree(subject->comm, qd_block_prepare(block, subject->act, &subject->block_arena));
+}
+
+static qd_status embed(qd_subject *subject, qd_block *rest, qd_tensor ids) {
+  for (int64_t i = 0; i < ids.dim[0]; i++)
+    QD_TRY(qd_decoder_embed(&subject->decoder, rest, qd_tensor_at(ids, i), qd_tensor_at(subject->h, i)));
+  return QD_OK;
+}
+
+/* With one window a weight is used once: then it is multiplied as it is stored.  Same bits either way. */
+static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
+  for (int i = 0; windows > 1 && i < block->n; i++)
+    if (block->weight[i].quantized) QD_TRY(qd_weight_expand(subject->device, &block->weight[i], subject->act, &subject->block_arena));
+  for (int64_t i = 0; i < windows; i++) {
+    qd_tensor h = qd_tensor_at(subject->h, i);
+    QD_TRY(qd_decoder_enter(&subject->decoder, block, h, subject->mid));
+    for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, subject->mid));
+  }
+  return QD_OK;
+}
+
+static qd_status final_norm(qd_subject *subject, qd_block *rest, int64_t windows) {
+  for (int64_t i = 0; i < windows; i++) QD_TRY(qd_decoder_final_norm(&subject->decoder, rest, qd_tensor_at(subject->h, i)));
+  return QD_OK;
+}
+
+qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) {
+  qd_block block;
+  bool stored = subject->source == NULL;
+  subject->feed = (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
+                            .blocks_stored = stored ? subject->model.n_blocks : 0};
+  QD_TRY(qd_feed_open(&subject->feed, subject->comm));
+  QD_TRY(next(subject, &block));
+  QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));
+  for (int64_t b = 0; b < subject->model.n_blocks; b++) {
+    QD_TRY(next(subject, &block));
+    QD_TRY(qd_agree(subject->comm, run_block(subject, &block, ids.dim[0])));
+  }
+  QD_TRY(next(subject, rest));
+  return qd_agree(subject->comm, final_norm(subject, rest, ids.dim[0]));
+}
+
+void qd_subject_forward_done(qd_subject *subject) { qd_feed_close(&subject->feed); }
+
+void qd_subject_close(qd_subject *subject) {
+  qd_feed_close(&subject->feed);
+  qd_decoder_close(&subject->decoder);
+  qd_arena_close(&subject->acts_arena);
+  qd_arena_close(&subject->block_arena);
+  qd_store_close(&subject->store);
+  qd_source_close(subject->source);
+}

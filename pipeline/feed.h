@@ -1,0 +1,33 @@
+/* Where blocks come from: the original model or a store; read by the coordinator, streamed to all (workers/stream.h).
+ * Items of the stream: 0 the embedding, 1 .. n_blocks the blocks, n_blocks + 1 the final norm and the head. */
+#ifndef QDIST_PIPELINE_FEED_H
+#define QDIST_PIPELINE_FEED_H
+
+#include "pipeline/block.h"
+#include "workers/stream.h"
+
+typedef struct qd_feed {
+  const qd_model  *model;
+  const qd_source *source;        /* NULL: everything comes from the store */
+  const qd_store  *store;         /* NULL: everything comes from the source */
+  int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
+  qd_digest        digest[2][QD_MAX_SLOTS]; /* rank 0: of the last two items fetched from the source, by item parity */
+  qd_stream       *stream;
+  int64_t          next;
+} qd_feed;
+
+/* Collective; begins reading item 0 at once. */
+qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
+void      qd_feed_close(qd_feed *feed);
+
+/* The next item: its weights as views that live until the next call.  Collective. */
+qd_status qd_feed_next(qd_feed *feed, qd_block *block) QD_MUST_USE;
+
+/* The entry of a store that holds a block (or QD_REST), and its record of a role (NULL: none). */
+const qd_entry  *qd_feed_entry(const qd_store *store, int64_t block);
+const qd_record *qd_feed_record(const qd_entry *entry, qd_role role);
+
+/* Check that a store holds what the model promises: roles, shapes, schemes.  QD_ECORRUPT. */
+qd_status qd_feed_check_store(const qd_store *store, const qd_model *model) QD_MUST_USE;
+
+#endif

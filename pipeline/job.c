@@ -1,0 +1,128 @@
+#include "pipeline/job.h"
+
+#include "kernels/base/heap.h"
+
+#include <string.h>
+
+static const char *const order_names[] = {"none", "static", "dynamic", "group-aware"};
+
+const char *qd_act_order_name(qd_act_order order) { return order_names[order]; }
+
+bool qd_act_order_find(const char *name, qd_act_order *out) {
+  for (int i = 0; i < (int)(sizeof order_names / sizeof order_names[0]); i++)
+    if (strcmp(name, order_names[i]) == 0) return *out = (qd_act_order)i, true;
+  return false;
+}
+
+qd_dtype qd_compute_act(qd_compute compute, qd_dtype model) {
+  if (compute == QD_COMPUTE_MODEL) return model == QD_BF16 ? QD_BF16 : QD_F32;
+  return compute == QD_COMPUTE_BF16 ? QD_BF16 : QD_F32;
+}
+
+const char *qd_arithmetic_name(qd_dtype act) { return act == QD_BF16 ? "bf16-pairs" : "f32"; }
+
+bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
+  *out = job->scheme;
+  bool keep = false;
+  for (int i = 0; i < job->n_rules; i++) {
+    if (!qd_pattern_finds(job->rule[i].pattern, tensor_name)) continue;
+    keep = job->rule[i].bits == 0;
+    if (keep) continue;
+    out->bits = job->rule[i].bits;
+    out->group_size = job->rule[i].group_size;
+  }
+  return !keep;
+}
+
+static qd_json *describe_rules(const qd_job *job) {
+  qd_json *rules = qd_json_array();
+  for (int i = 0; i < job->n_rules; i++) {
+    qd_json *rule = qd_json_object();
+    qd_json_set_text(rule, "expression", job->rule[i].expression);
+    qd_json_set_integer(rule, "bits", job->rule[i].bits);
+    if (job->rule[i].bits != 0) qd_json_set_integer(rule, "group_size", job->rule[i].group_size);
+    qd_json_append(rules, rule);
+  }
+  return rules;
+}
+
+static qd_json *describe_tokens(const qd_job *job, const qd_tokens *tokens) {
+  static const char *const bos[] = {"auto", "yes", "no"};
+  qd_json *text = qd_json_object();
+  qd_json_set_text(text, "kind", qd_text_kind_name(tokens->kind));
+  qd_json_set_text(text, "digest", tokens->text_digest.hex);
+  qd_json_set_integer(text, "sequences", tokens->rows);
+  qd_json_set_integer(text, "sequence_tokens", tokens->sequence_tokens);
+  qd_json_set_integer(text, "seed", job->seed);
+  qd_json_set_text(text, "add_bos", bos[job->bos]);
+  qd_json_set_bool(text, "pack", job->pack);
+  qd_json_set_integer(text, "text_tokens", tokens->text_tokens);
+  qd_json_set_integer(text, "dropped_documents", tokens->dropped_documents);
+  return text;
+}
+
+static void describe_method(const qd_job *job, qd_json *out) {
+  qd_json_set_text(out, "method", job->method->name);
+  qd_json_set_integer(out, "bits", job->scheme.bits);
+  qd_json_set_integer(out, "group_size", job->scheme.group_size);
+  qd_json_set_bool(out, "symmetric", job->scheme.symmetric);
+  qd_json_set_bool(out, "mse", job->scheme.mse);
+  qd_json_set_text(out, "scale_dtype", qd_dtype_name(job->scheme.scale_dtype));
+  qd_json_set_text(out, "act_order", qd_act_order_name(job->act_order));
+  qd_json_set_bool(out, "true_sequential", job->true_sequential);
+  qd_json_set_number(out, "damp", job->damp);
+  qd_json_set_integer(out, "block_size", job->block);
+  qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
+  qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
+  qd_json_set(out, "rules", describe_rules(job));
+}
+
+qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config, const qd_digest *tokenizer) {
+  qd_json *out = qd_json_object();
+  describe_method(job, out);
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
+  qd_json_set_integer(out, "shard_bytes", job->shard_bytes);
+  qd_json *original = qd_json_object();
+  qd_json_set_text(original, "architecture", model->arch->name);
+  qd_json_set_text(original, "dtype", qd_dtype_name(model->dtype));
+  qd_json_set_integer(original, "blocks", model->n_blocks);
+  qd_json_set_text(original, "config_digest", config->hex);
+  qd_json_set_text(original, "tokenizer_digest", tokenizer->hex);
+  qd_json_set(out, "model", original);
+  if (tokens != NULL) qd_json_set(out, "dataset", describe_tokens(job, tokens));
+  return out;
+}
+
+/* ---- comparing ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* The first member that differs; objects are entered. */
+static bool first_difference(const qd_json *a, const qd_json *b, const char **key, const qd_json **x, const qd_json **y) {
+  const char *name;
+  const qd_json *value;
+  for (size_t i = 0; qd_json_member(a, i, &name, &value); i++) {
+    const qd_json *other = qd_json_get(b, name);
+    if (other != NULL && qd_json_equal(value, other)) continue;
+    *key = name, *x = value, *y = other;
+    if (other == NULL || !qd_json_is_object(value) || !qd_json_is_object(other)) return true;
+    if (first_difference(value, other, key, x, y)) return true;
+  }
+  for (size_t i = 0; qd_json_member(b, i, &name, &value); i++)
+    if (qd_json_get(a, name) == NULL) return *key = name, *x = NULL, *y = value, true;
+  return false;
+}
+
+qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) {
+  const char *key;
+  const qd_json *was, *now;
+  if (!first_difference(stored, wanted, &key, &was, &now)) return QD_OK;
+  char *was_text = NULL, *now_text = NULL;
+  qd_status status = QD_OK;
+  if (was != NULL) status = qd_json_print(was, 0, &was_text);
+  if (status == QD_OK && now != NULL) status = qd_json_print(now, 0, &now_text);
+  if (status == QD_OK)
+    status = qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output", output, key,
+                     was_text ? was_text : "not given", now_text ? now_text : "not given");
+  qd_heap_free(was_text);
+  qd_heap_free(now_text);
+  return status;
+}

@@ -1,0 +1,63 @@
+/* The validated request: const after parsing. */
+#ifndef QDIST_PIPELINE_JOB_H
+#define QDIST_PIPELINE_JOB_H
+
+#include "pipeline/method.h"
+#include "pipeline/model.h"
+#include "storage/pattern.h"
+#include "storage/tokens.h"
+
+enum { QD_MAX_RULES = 64 };
+
+typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
+typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
+
+/* --ignore REGEX (bits 0) and --override REGEX=bits:group, in the order given; the last that finds a name decides. */
+typedef struct qd_rule {
+  const char *expression;
+  qd_pattern *pattern;
+  int         bits;
+  int64_t     group_size;
+} qd_rule;
+
+typedef struct qd_job {
+  const char      *model, *output;
+  const qd_method *method;
+  qd_scheme        scheme;
+  qd_act_order     act_order;
+  bool             true_sequential;
+  double           damp;
+  int64_t          block;         /* columns of a GPTQ block */
+  qd_on_failure    on_failure;
+  int              n_rules;
+  qd_rule          rule[QD_MAX_RULES];
+  const char      *dataset;       /* NULL: none */
+  int64_t          nsamples, sequence_tokens, seed;
+  qd_add_bos       bos;
+  bool             pack;
+  qd_compute       compute;
+  int64_t          shard_bytes;
+  bool             no_resume;
+  double           stop_after_seconds; /* 0: no limit */
+  const char      *status_file;
+  const char      *job_name;      /* of the scheduler, for the lock */
+  double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */
+} qd_job;
+
+const char *qd_act_order_name(qd_act_order order);
+bool        qd_act_order_find(const char *name, qd_act_order *out);
+
+/* The dtype that activations have: F32 or BF16; and the arithmetic's name ("f32", "bf16-pairs"). */
+qd_dtype    qd_compute_act(qd_compute compute, qd_dtype model);
+const char *qd_arithmetic_name(qd_dtype act);
+
+/* The scheme of one linear; false: it is ignored (kept as it is). */
+bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);
+
+/* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for resuming. */
+qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config, const qd_digest *tokenizer);
+
+/* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY was A, now B". */
+qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) QD_MUST_USE;
+
+#endif

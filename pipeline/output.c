@@ -1,0 +1,150 @@
+#define _XOPEN_SOURCE 700
+#include "pipeline/output.h"
+
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/identity.h"
+#include "storage/atomic.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- where ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The real path of what exists of `path` (its parent, when it does not exist yet). */
+static bool real_path(const char *path, char resolved[PATH_MAX]) {
+  char copy[PATH_MAX];
+  snprintf(copy, sizeof copy, "%s", path);
+  while (realpath(copy, resolved) == NULL) {
+    char *slash = strrchr(copy, '/');
+    if (slash == NULL) return realpath(".", resolved) != NULL;
+    if (slash == copy) slash++;
+    *slash = '\0';
+  }
+  return true;
+}
+
+static qd_status refuse_inside_model(const qd_job *job) {
+  char model[PATH_MAX], output[PATH_MAX];
+  if (!real_path(job->model, model) || !real_path(job->output, output)) return QD_OK;
+  size_t n = strlen(model);
+  bool inside = strncmp(model, output, n) == 0 && (output[n] == '\0' || output[n] == '/');
+  QD_CHECK(!inside, QD_EINVAL, "--output %s lies in the model's folder %s; choose another", job->output, job->model);
+  return QD_OK;
+}
+
+/* ---- what is there -------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status lock_folder(const qd_run *run, qd_output *output) {
+  char text[256], host[128] = "?";
+  gethostname(host, sizeof host - 1);
+  snprintf(text, sizeof text, "host %s pid %ld job %s\n", host, (long)getpid(), run->job->job_name ? run->job->job_name : "-");
+  QD_TRY(qd_folder_make(run->job->output));
+  QD_TRY(qd_store_lock_take(run->job->output, text, &output->lock));
+  output->locked = true;
+  return QD_OK;
+}
+
+static qd_status digest_side_file(const qd_run *run, const char *name, qd_digest *digest) {
+  char *path;
+  *digest = (qd_digest){""};
+  QD_TRY(qd_path_join(run->job->model, name, &path));
+  qd_status status = qd_file_exists(path) ? qd_digest_file(path, digest) : QD_OK;
+  qd_heap_free(path);
+  return status;
+}
+
+static qd_status describe(const qd_run *run, qd_json **out) {
+  qd_digest config, tokenizer;
+  QD_TRY(digest_side_file(run, "config.json", &config));
+  QD_TRY(digest_side_file(run, "tokenizer.json", &tokenizer));
+  *out = qd_job_describe(run->job, &run->model, qd_run_calibrates(run) ? &run->tokens : NULL, &config, &tokenizer);
+  return QD_OK;
+}
+
+static qd_status refuse_foreign(const qd_job *job, qd_store_state state, const char *what) {
+  QD_CHECK(state != QD_STORE_FOREIGN, QD_EEXIST, "%s is no output of qdist (it holds %s); choose another --output", job->output, what ? what : "?");
+  QD_CHECK(!job->no_resume || state == QD_STORE_FRESH, QD_EEXIST, "%s is not empty and --no-resume is given", job->output);
+  return QD_OK;
+}
+
+static qd_status begin(const qd_run *run, const qd_json *job) {
+  QD_TRY(qd_store_begin(run->job->output, job));
+  qd_identity_note(run);
+  return QD_OK;
+}
+
+static qd_status look(const qd_run *run, qd_store_state *state) {
+  char *what = NULL;
+  QD_TRY(qd_store_look(run->job->output, state, &what));
+  qd_status status = refuse_foreign(run->job, *state, what);
+  qd_heap_free(what);
+  return status;
+}
+
+static qd_status same_job(const qd_run *run, const qd_json *job) {
+  qd_store stored;
+  QD_TRY(qd_store_open(run->job->output, true, &stored));
+  qd_status status = qd_job_compare(stored.job, job, run->job->output);
+  qd_store_close(&stored);
+  return status;
+}
+
+/* Rank 0's part: everything that may refuse the job before anything is changed but the lock and the log. */
+static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_state *state) {
+  char path[QD_LOG_PATH_BYTES];
+  qd_json *job = NULL;
+  QD_TRY(refuse_inside_model(run->job));
+  QD_TRY(lock_folder(run, output));
+  QD_TRY(describe(run, &job));
+  snprintf(path, sizeof path, "%s/" QD_LOG_NAME, run->job->output);
+  qd_status status = look(run, state);
+  if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job);
+  if (status == QD_OK) status = qd_log_open(path);
+  if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
+  qd_json_free(job);
+  return status;
+}
+
+/* ---- going on ------------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status open_stored(qd_run *run) {
+  QD_TRY(qd_store_open(run->job->output, true, &run->stored));
+  return qd_feed_check_store(&run->stored, &run->model);
+}
+
+qd_status qd_output_open(qd_run *run, qd_output *output) {
+  qd_store_state state = QD_STORE_FRESH;
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? open_on_coordinator(run, output, &state) : QD_OK);
+  QD_TRY(qd_comm_bcast(run->comm, &state, sizeof state, 0));
+  if (state == QD_STORE_FRESH) return QD_OK;
+  QD_TRY_ALL(run->comm, open_stored(run));
+  QD_TRY(qd_identity_check(run));
+  if (run->comm->rank == 0) qd_identity_note(run);
+  run->first_block = run->stored.n_blocks;
+  output->finished = state == QD_STORE_FINISHED;
+  if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);
+  else qd_log("going on with %s: %" PRId64 " of %" PRId64 " blocks are there", run->job->output, run->first_block, run->model.n_blocks);
+  return QD_OK;
+}
+
+static qd_status finish_on_coordinator(const qd_run *run) {
+  const char *names[32];
+  int n = 0;
+  while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL) names[n] = qd_source_side_file(run->source, (size_t)n), n++;
+  return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks);
+}
+
+qd_status qd_output_finish(qd_run *run) {
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? finish_on_coordinator(run) : QD_OK);
+  return QD_OK;
+}
+
+void qd_output_close(qd_output *output) {
+  if (output->locked) qd_store_lock_release(&output->lock);
+  qd_log_close();
+  *output = (qd_output){0};
+}

@@ -1,0 +1,22 @@
+/* The output folder of a quantizing run: whose it is, what is in it, how the run goes on, how it ends. */
+#ifndef QDIST_PIPELINE_OUTPUT_H
+#define QDIST_PIPELINE_OUTPUT_H
+
+#include "pipeline/stages.h"
+
+typedef struct qd_output {
+  qd_store_lock lock;
+  bool locked;
+  bool finished; /* the job was done before: nothing is changed */
+} qd_output;
+
+/* Lock the folder (made if need be), look what it holds, compare it with this job; open what a killed run left and set run->first_block.
+ * Collective.  QD_EEXIST: another job, a foreign folder, a live job, or --no-resume and not empty; QD_EINVAL: inside the model's folder. */
+qd_status qd_output_open(qd_run *run, qd_output *output) QD_MUST_USE;
+
+/* Side files, manifest, away with partial/.  Collective. */
+qd_status qd_output_finish(qd_run *run) QD_MUST_USE;
+
+void qd_output_close(qd_output *output);
+
+#endif

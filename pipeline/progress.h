@@ -1,0 +1,14 @@
+/* What a person sees of a running job: a line a block with an estimate of the end, a status file, the last lines; and when to stop. */
+#ifndef QDIST_PIPELINE_PROGRESS_H
+#define QDIST_PIPELINE_PROGRESS_H
+
+#include "pipeline/stages.h"
+
+/* Collective (the status file is the coordinator's, its failure everyone's). */
+qd_status qd_progress_block(qd_run *run, int64_t block, double seconds) QD_MUST_USE;
+qd_status qd_progress_end(qd_run *run) QD_MUST_USE;
+
+/* QD_ESTOPPED on every rank when a signal came, or when the next block would pass --stop-after; else QD_OK.  Not after the last block. */
+qd_status qd_progress_stop(qd_run *run, int64_t block, double block_seconds) QD_MUST_USE;
+
+#endif

@@ -1,0 +1,207 @@
+/* Linears to codes.  Given the factor, rows are independent: the rows of all linears of a stage are cut over the ranks by cost at multiples of
+ * QD_LOSS_TILE, each rank quantizes its own, and afterwards every rank holds every linear whole. */
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/factorize.h"
+
+#include <string.h>
+
+enum { MAX_STAGE_LINEARS = QD_N_LINEARS };
+
+/* One linear of the stage that is to be quantized, with what is measured a row. */
+typedef struct task {
+  qd_weight *weight;
+  qd_role    role;
+  double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
+} task;
+
+static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, task *tasks) {
+  int n = 0;
+  for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
+    qd_weight *weight = qd_block_find(block, role);
+    if (qd_job_scheme(run->job, weight->slot.name, &weight->q.scheme)) tasks[n++] = (task){.weight = weight, .role = role};
+  }
+  return n;
+}
+
+static qd_act_order order_used(const qd_run *run, const qd_stage_factor *factor) {
+  return factor->failed || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
+}
+
+static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *t) {
+  const qd_slot *slot = &t->weight->slot;
+  qd_scheme scheme = t->weight->q.scheme;
+  bool has_order = qd_method_stores_order(order_used(run, factor), scheme, slot->dim[1]);
+  QD_TRY(qd_qtensor_new(&run->block_arena, scheme, slot->dim[0], slot->dim[1], has_order, &t->weight->q));
+  if (has_order) memcpy(t->weight->q.order.data, factor->order.data, (size_t)slot->dim[1] * sizeof(int32_t));
+  QD_TRY(qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->error));
+  return qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->norm);
+}
+
+/* ---- one share ---------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status widen_rows(qd_run *run, const qd_weight *weight, qd_range rows, qd_tensor *w) {
+  qd_tensor from = qd_tensor_rows(weight->original, rows.first, rows.n);
+  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, from.dim[1], w));
+  qd_widen(from.data, from.dtype, w->data, (size_t)qd_tensor_elements(from));
+  return QD_OK;
+}
+
+/* d = w - q, columns in their own order. */
+static qd_status difference(qd_run *run, const qd_qtensor *q, qd_tensor w, qd_tensor *d) {
+  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, q->rows, q->columns, d));
+  QD_TRY(qd_dequant(run->device, q, *d));
+  const int32_t *order = qd_qtensor_has_order(q) ? q->order.data : NULL;
+  const float *original = w.data;
+  float *row_of_d = d->data, *row;
+  QD_TRY(qd_arena_new(&run->device->scratch, (size_t)q->columns, sizeof *row, &row));
+  for (int64_t r = 0; r < q->rows; r++, row_of_d += q->columns, original += q->columns) {
+    memcpy(row, row_of_d, (size_t)q->columns * sizeof *row);
+    for (int64_t p = 0; p < q->columns; p++) {
+      int64_t c = order ? order[p] : p;
+      row_of_d[c] = original[c] - row[p];
+    }
+  }
+  return QD_OK;
+}
+
+static void squares_of_rows(qd_tensor x, double *out) {
+  const float *value = x.data;
+  for (int64_t r = 0; r < x.dim[0]; r++) {
+    double sum = 0;
+    for (int64_t c = 0; c < x.dim[1]; c++, value++) sum += (double)*value * (double)*value;
+    out[r] = sum;
+  }
+}
+
+static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double *out) {
+  if (stats == NULL) return squares_of_rows(x, out), QD_OK;
+  return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
+}
+
+static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, qd_range rows) {
+  const qd_method *method = factor->failed ? &qd_method_rtn : run->job->method;
+  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
+  qd_tensor w, original, d;
+  QD_TRY(widen_rows(run, t->weight, rows, &w));
+  qd_method_input input = {.device = run->device, .scheme = q.scheme, .act_order = order_used(run, factor), .block = run->job->block, .w = w,
+                           .u = factor->u, .order = factor->order, .dead = factor->dead};
+  QD_TRY(method->quantize(&input, &q));
+  QD_TRY(widen_rows(run, t->weight, rows, &original));
+  QD_TRY(difference(run, &q, original, &d));
+  QD_TRY(measure(run, stats, d, t->error + rows.first));
+  return measure(run, stats, original, t->norm + rows.first);
+}
+
+static qd_status name_tensor(const task *t, qd_status status) {
+  if (status != QD_ENUMERIC) return status;
+  return qd_fail(status, __FILE__, __LINE__, "%s: %s", t->weight->slot.name, qd_error_text());
+}
+
+static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks, const qd_share *shares,
+                                    int n_shares) {
+  size_t mark = qd_arena_mark(&run->device->scratch);
+  for (int i = 0; i < n_shares; i++) {
+    if (shares[i].rank != run->comm->rank) continue;
+    QD_TRY(name_tensor(&tasks[shares[i].linear], quantize_rows(run, factor, stats, &tasks[shares[i].linear], shares[i].rows)));
+    qd_arena_rewind(&run->device->scratch, mark);
+  }
+  return QD_OK;
+}
+
+/* ---- everyone's rows to everyone ---------------------------------------------------------------------------------------------------------- */
+
+static qd_status share_rows(qd_run *run, void *data, size_t row_bytes, int linear, const qd_share *shares, int n_shares) {
+  size_t *bytes, offset = 0;
+  QD_TRY(qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));
+  for (int i = 0; i < n_shares; i++)
+    if (shares[i].linear == linear) bytes[shares[i].rank] += (size_t)shares[i].rows.n * row_bytes;
+  for (int r = 0; r < run->comm->rank; r++) offset += bytes[r];
+  qd_status status = qd_comm_allgatherv(run->comm, (unsigned char *)data + offset, bytes[run->comm->rank], data, bytes);
+  qd_heap_free(bytes);
+  return status;
+}
+
+static qd_status share_task(qd_run *run, const task *t, int linear, const qd_share *shares, int n_shares) {
+  qd_part parts[QD_MAX_PARTS];
+  int n = qd_qtensor_parts(&t->weight->q, parts);
+  for (int i = 0; i < n; i++) {
+    qd_tensor part = parts[i].tensor;
+    if (part.rank == 2) QD_TRY(share_rows(run, part.data, (size_t)part.dim[1] * qd_dtype_bytes(part.dtype), linear, shares, n_shares));
+  }
+  QD_TRY(share_rows(run, t->error, sizeof *t->error, linear, shares, n_shares));
+  return share_rows(run, t->norm, sizeof *t->norm, linear, shares, n_shares);
+}
+
+/* Sums over rows: tiles of QD_LOSS_TILE in order. */
+static double sum_of_rows(const double *value, int64_t rows) {
+  double total = 0;
+  for (int64_t first = 0; first < rows; first += QD_LOSS_TILE) {
+    double tile = 0;
+    for (int64_t r = first; r < rows && r < first + QD_LOSS_TILE; r++) tile += value[r];
+    total += tile;
+  }
+  return total;
+}
+
+static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, double seconds) {
+  int64_t rows = t->weight->slot.dim[0];
+  double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
+  qd_linear_result *result = &run->result[t->role];
+  *result = (qd_linear_result){.loss = stats ? error / (double)stats->tokens : error, .relative_error = norm > 0 ? error / norm : 0,
+                               .damping = run->job->method->needs_factor ? factor->damping : 0, .tokens = stats ? stats->tokens : 0,
+                               .fallback = factor->failed};
+  t->weight->quantized = true;
+  t->weight->compute = (qd_tensor){0};
+  qd_log("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64 "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s", run->feed.next - 2,
+         qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss, result->relative_error, result->damping,
+         seconds);
+}
+
+/* ---- the stage ---------------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, task *tasks, int n) {
+  double start = qd_seconds(), cost[MAX_STAGE_LINEARS];
+  int64_t rows[MAX_STAGE_LINEARS];
+  qd_share *shares;
+  int n_shares;
+  for (int i = 0; i < n; i++) {
+    QD_TRY_ALL(run->comm, prepare_task(run, factor, &tasks[i]));
+    rows[i] = tasks[i].weight->slot.dim[0];
+    cost[i] = (double)tasks[i].weight->slot.dim[1] * (double)tasks[i].weight->slot.dim[1];
+  }
+  QD_TRY(qd_heap_new((size_t)(n + run->comm->size), sizeof *shares, &shares));
+  qd_partition_rows(n, rows, cost, QD_LOSS_TILE, run->comm->size, shares, &n_shares);
+  qd_status status = qd_agree(run->comm, quantize_my_shares(run, factor, stats, tasks, shares, n_shares));
+  for (int i = 0; status == QD_OK && i < n; i++) status = share_task(run, &tasks[i], i, shares, n_shares);
+  qd_heap_free(shares);
+  if (status != QD_OK) return qd_forward(status, __FILE__, __LINE__);
+  for (int i = 0; i < n; i++) finish_task(run, factor, stats, &tasks[i], (qd_seconds() - start) / n);
+  return QD_OK;
+}
+
+/* Linears whose factor is the same: all of a stage, unless a group-aware order follows different group sizes. */
+static int same_order(const qd_run *run, task *tasks, int n) {
+  int same = 1;
+  while (same < n && (run->job->act_order != QD_ORDER_GROUP ||
+                      tasks[same].weight->q.scheme.group_size == tasks[0].weight->q.scheme.group_size))
+    same++;
+  return same;
+}
+
+qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) {
+  double start = qd_seconds();
+  task tasks[MAX_STAGE_LINEARS];
+  int n = collect_tasks(run, block, stage, tasks);
+  for (int done = 0; done < n;) {
+    int same = same_order(run, tasks + done, n - done);
+    qd_stage_factor factor = {0};
+    size_t mark = qd_arena_mark(&run->stats_arena);
+    if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
+    QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));
+    qd_arena_rewind(&run->stats_arena, mark);
+    done += same;
+  }
+  run->seconds.quantize += qd_seconds() - start;
+  return QD_OK;
+}

@@ -1,0 +1,99 @@
+#include "pipeline/run.h"
+
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/output.h"
+#include "pipeline/progress.h"
+#include "pipeline/setup.h"
+#include "pipeline/stages.h"
+#include "workers/interrupt.h"
+
+/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
+static qd_status block_by_stages(qd_run *run, qd_block *block) {
+  QD_TRY(qd_enter(run, block));
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
+    qd_stats stats;
+    size_t mark = qd_arena_mark(&run->stats_arena);
+    QD_TRY(qd_calibrate(run, block, stage, &stats));
+    QD_TRY(qd_quantize(run, block, stage, &stats));
+    QD_TRY(qd_setup_keep_input(run, stage, &stats));
+    qd_arena_rewind(&run->stats_arena, mark);
+    QD_TRY(qd_advance(run, block, stage));
+  }
+  return QD_OK;
+}
+
+/* Otherwise all statistics come from the original block; it is then run once more with the quantized weights. */
+static qd_status block_at_once(qd_run *run, qd_block *block) {
+  qd_stats stats[QD_N_STAGES];
+  qd_setup_save_residual(run);
+  QD_TRY(qd_enter(run, block));
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
+    QD_TRY(qd_calibrate(run, block, stage, &stats[stage]));
+    QD_TRY(qd_setup_keep_input(run, stage, &stats[stage]));
+    if (stage + 1 < QD_N_STAGES) QD_TRY(qd_advance(run, block, stage));
+  }
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
+  qd_setup_restore_residual(run);
+  return qd_setup_forward(run, block);
+}
+
+/* Without calibration text there is nothing to run: weights alone decide. */
+static qd_status block_alone(qd_run *run, qd_block *block) {
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, NULL));
+  return QD_OK;
+}
+
+static qd_status quantize_block(qd_run *run, qd_block *block) {
+  qd_arena_rewind(&run->stats_arena, 0);
+  if (!qd_run_calibrates(run)) return block_alone(run, block);
+  return run->job->true_sequential ? block_by_stages(run, block) : block_at_once(run, block);
+}
+
+/* A block that is on disk already only carries the activations on. */
+static qd_status pass_through(qd_run *run, qd_block *block) {
+  return qd_run_calibrates(run) ? qd_setup_forward(run, block) : QD_OK;
+}
+
+static qd_status all_blocks(qd_run *run) {
+  qd_block block;
+  QD_TRY(qd_read(run, &block)); /* the embedding */
+  QD_TRY(qd_setup_embed(run, &block));
+  for (int64_t b = 0; b < run->model.n_blocks; b++) {
+    double start = qd_seconds();
+    QD_TRY(qd_read(run, &block));
+    if (b < run->first_block) {
+      QD_TRY(pass_through(run, &block));
+      continue;
+    }
+    QD_TRY(quantize_block(run, &block));
+    QD_TRY(qd_write(run, &block));
+    QD_TRY(qd_progress_block(run, b, qd_seconds() - start));
+    QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
+  }
+  return QD_OK;
+}
+
+static qd_status work(qd_run *run) {
+  if (run->first_block < run->model.n_blocks) {
+    QD_TRY(qd_setup_open(run));
+    QD_TRY(all_blocks(run));
+  } else {
+    QD_TRY(qd_setup_open_rest(run));
+  }
+  if (!run->stored.has_rest) QD_TRY(qd_write_rest(run));
+  QD_TRY(qd_output_finish(run));
+  return qd_progress_end(run);
+}
+
+qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
+  qd_run run = {.job = job, .comm = comm, .device = device, .started = qd_seconds()};
+  qd_output output = {0};
+  qd_interrupt_install();
+  qd_status status = qd_setup_load(&run);
+  if (status == QD_OK) status = qd_output_open(&run, &output);
+  if (status == QD_OK && !output.finished) status = work(&run);
+  qd_setup_close(&run);
+  qd_output_close(&output);
+  return status;
+}

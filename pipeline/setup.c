@@ -1,0 +1,146 @@
+#include "pipeline/setup.h"
+
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/text.h"
+
+#include <string.h>
+
+/* ---- loading ------------------------------------------------------------------------------------------------------------------------------ */
+
+static qd_status load_model(qd_run *run) {
+  QD_TRY(qd_source_open(run->job->model, &run->source));
+  QD_TRY(qd_model_from_source(run->source, &run->model));
+  run->act = qd_compute_act(run->job->compute, run->model.dtype);
+  return QD_OK;
+}
+
+enum { SHOWN_TOKENS = 48 };
+
+static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
+  char *text = NULL;
+  int64_t n = run->tokens.sequence_tokens < SHOWN_TOKENS ? run->tokens.sequence_tokens : SHOWN_TOKENS;
+  qd_log("calibration: %" PRId64 " sequences of %" PRId64 " tokens (%" PRId64 " tokens used of %" PRId64 " in the text; %" PRId64
+         " documents dropped)", run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens,
+         run->tokens.text_tokens, run->tokens.dropped_documents);
+  if (tokenizer == NULL || qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) return;
+  for (char *c = text; *c; c++)
+    if (*c == '\n' || *c == '\r') *c = ' ';
+  qd_log("first sequence: \"%s ...\"", text);
+  qd_heap_free(text);
+}
+
+static qd_status load_text(qd_run *run) {
+  const qd_job *job = run->job;
+  qd_tokenizer *tokenizer;
+  if (job->dataset == NULL) return QD_OK;
+  qd_tokens_request request = {.dataset = job->dataset, .use = QD_TOKENS_CALIBRATION, .rows = job->nsamples,
+                               .sequence_tokens = job->sequence_tokens, .seed = job->seed, .bos = job->bos, .pack = job->pack,
+                               .vocabulary = run->model.vocabulary};
+  QD_TRY(qd_text_load(run->comm, job->model, &run->model, &request, &run->tokens, &tokenizer));
+  if (run->comm->rank == 0) show_first_row(run, tokenizer);
+  qd_tokenizer_close(tokenizer);
+  run->mine = qd_partition_even(run->tokens.rows, run->comm->rank, run->comm->size);
+  return QD_OK;
+}
+
+qd_status qd_setup_load(qd_run *run) {
+  QD_TRY_ALL(run->comm, load_model(run));
+  return load_text(run);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------------------------ */
+
+static qd_status open_activations(qd_run *run) {
+  int64_t n = run->mine.n, tokens = run->tokens.sequence_tokens, hidden = run->model.hidden;
+  size_t element = qd_dtype_bytes(run->act), residual = (size_t)(n * tokens * hidden) * element;
+  run->acts.mid_bytes = (size_t)(tokens * qd_decoder_mid_widest(&run->model)) * element;
+  bool saves = !run->job->true_sequential;
+  size_t bytes = qd_arena_cost(residual, saves ? 2 : 1) + qd_arena_cost((size_t)n, run->acts.mid_bytes) + 4096;
+  QD_TRY(qd_arena_open(&run->acts_arena, "activations", bytes));
+  run->acts.h = qd_tensor_3d(NULL, run->act, n, tokens, hidden);
+  run->acts.saved = run->acts.h;
+  QD_TRY(qd_arena_new(&run->acts_arena, residual, 1, &run->acts.h.data));
+  if (saves) QD_TRY(qd_arena_new(&run->acts_arena, residual, 1, &run->acts.saved.data));
+  return qd_arena_new(&run->acts_arena, (size_t)n, run->acts.mid_bytes, &run->acts.mid);
+}
+
+/* Statistics of one stage at a time, or of all without true-sequential: h in fp32 each; for one of them the exact sum, then the factor's fp64
+ * work and its fp32 result. */
+static size_t stats_bytes(const qd_run *run) {
+  size_t kept = 0, widest = 0, units = (size_t)run->tokens.rows;
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
+    int64_t columns = qd_decoder_mid_columns(&run->model, stage);
+    size_t h = qd_tri_bytes(columns, QD_F32) + 64 * (size_t)columns + 4096;
+    size_t work = 2 * qd_tri_bytes(columns, QD_I64) + 8 * (size_t)columns * (units + 8) + 65536;
+    if (run->job->true_sequential) widest = h + work > widest ? h + work : widest;
+    else kept += h, widest = work > widest ? work : widest;
+  }
+  return kept + widest;
+}
+
+static qd_status open_arenas(qd_run *run) {
+  QD_TRY(qd_arena_open(&run->block_arena, "block", qd_block_arena_bytes(&run->model)));
+  if (!qd_run_calibrates(run)) return QD_OK;
+  QD_TRY(qd_arena_open(&run->stats_arena, "statistics", stats_bytes(run)));
+  QD_TRY(open_activations(run));
+  return qd_decoder_open(&run->decoder, run->device, &run->model, run->act, run->tokens.sequence_tokens);
+}
+
+qd_status qd_setup_open_rest(qd_run *run) {
+  QD_TRY_ALL(run->comm, qd_arena_open(&run->block_arena, "block", qd_block_arena_bytes(&run->model)));
+  return QD_OK;
+}
+
+qd_status qd_setup_open(qd_run *run) {
+  QD_TRY_ALL(run->comm, open_arenas(run));
+  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
+  return qd_feed_open(&run->feed, run->comm);
+}
+
+void qd_setup_close(qd_run *run) {
+  qd_feed_close(&run->feed);
+  qd_decoder_close(&run->decoder);
+  qd_arena_close(&run->acts_arena);
+  qd_arena_close(&run->stats_arena);
+  qd_arena_close(&run->block_arena);
+  qd_store_close(&run->stored);
+  qd_tokens_release(&run->tokens);
+  qd_source_close(run->source);
+}
+
+/* ---- between stages ----------------------------------------------------------------------------------------------------------------------- */
+
+static qd_status embed_mine(qd_run *run, qd_block *rest) {
+  int64_t tokens = run->tokens.sequence_tokens;
+  for (int64_t i = 0; i < run->mine.n; i++) {
+    qd_tensor ids = qd_tensor_1d(run->tokens.ids + (run->mine.first + i) * tokens, QD_I32, tokens);
+    QD_TRY(qd_decoder_embed(&run->decoder, rest, ids, qd_tensor_at(run->acts.h, i)));
+  }
+  return QD_OK;
+}
+
+qd_status qd_setup_embed(qd_run *run, qd_block *rest) {
+  QD_TRY_ALL(run->comm, qd_run_calibrates(run) ? embed_mine(run, rest) : QD_OK);
+  return QD_OK;
+}
+
+qd_status qd_setup_forward(qd_run *run, qd_block *block) {
+  QD_TRY(qd_enter(run, block));
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_advance(run, block, stage));
+  return QD_OK;
+}
+
+void qd_setup_save_residual(qd_run *run) { memcpy(run->acts.saved.data, run->acts.h.data, qd_tensor_bytes(run->acts.h)); }
+void qd_setup_restore_residual(qd_run *run) { memcpy(run->acts.h.data, run->acts.saved.data, qd_tensor_bytes(run->acts.h)); }
+
+qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) {
+  qd_input_result *input = &run->input[stage];
+  double *diagonal;
+  QD_TRY(qd_arena_new(&run->block_arena, (size_t)stats->columns, sizeof *diagonal, &diagonal));
+  memcpy(diagonal, stats->diagonal.data, (size_t)stats->columns * sizeof *diagonal);
+  input->diagonal = qd_tensor_1d(diagonal, QD_F64, stats->columns);
+  input->tokens = stats->tokens;
+  strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
+  return QD_OK;
+}

@@ -1,0 +1,27 @@
+/* What a quantizing run needs before, between and after its stages. */
+#ifndef QDIST_PIPELINE_SETUP_H
+#define QDIST_PIPELINE_SETUP_H
+
+#include "pipeline/stages.h"
+
+/* Open model, tokenizer and text; check them against each other.  Collective. */
+qd_status qd_setup_load(qd_run *run) QD_MUST_USE;
+
+/* Arenas, decoder, the stream of blocks.  Collective.  _rest: only what writing the rest needs. */
+qd_status qd_setup_open(qd_run *run) QD_MUST_USE;
+qd_status qd_setup_open_rest(qd_run *run) QD_MUST_USE;
+void      qd_setup_close(qd_run *run);
+
+/* h of this rank's sequences = their embeddings. */
+qd_status qd_setup_embed(qd_run *run, qd_block *rest) QD_MUST_USE;
+
+/* All stages of a block with its weights as they are. */
+qd_status qd_setup_forward(qd_run *run, qd_block *block) QD_MUST_USE;
+
+void qd_setup_save_residual(qd_run *run);
+void qd_setup_restore_residual(qd_run *run);
+
+/* Remember a stage's diagonal for the store. */
+qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
+
+#endif

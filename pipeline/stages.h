@@ -1,0 +1,71 @@
+/* The five verbs of the loop (run.c).  All are collective and return the same status on every rank: local part, agreement, communication. */
+#ifndef QDIST_PIPELINE_STAGES_H
+#define QDIST_PIPELINE_STAGES_H
+
+#include "pipeline/decoder.h"
+#include "pipeline/feed.h"
+#include "pipeline/job.h"
+#include "pipeline/record.h"
+#include "workers/agree.h"
+#include "workers/partition.h"
+
+/* Activations of this rank's sequences, standing where the last stage left them. */
+typedef struct qd_acts {
+  qd_tensor h;      /* act (n, T, hidden): the residual stream */
+  qd_tensor saved;  /* h as the block found it; rank 0 (no data) with true-sequential */
+  unsigned char *mid;
+  size_t    mid_bytes; /* of one sequence */
+} qd_acts;
+
+/* Statistics of one linear input, over all sequences. */
+typedef struct qd_stats {
+  int64_t   columns, tokens;
+  qd_tensor diagonal;   /* F64 (C): of X^T X, units added in order */
+  qd_tri    h;          /* F32: X^T X, rounded once from the exact sum; the same on every rank */
+} qd_stats;
+
+typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write; } qd_phase_seconds;
+
+typedef struct qd_run {
+  const qd_job *job;
+  qd_comm      *comm;
+  qd_device    *device;
+  qd_model      model;
+  qd_source    *source;
+  qd_store      stored;          /* what a killed run left */
+  qd_feed       feed;
+  qd_decoder    decoder;
+  qd_dtype      act;
+  qd_tokens     tokens;          /* rows 0: no calibration */
+  qd_range      mine;            /* this rank's sequences */
+  qd_acts       acts;
+  qd_arena      acts_arena, block_arena, stats_arena;
+  qd_linear_result result[QD_N_LINEARS];
+  qd_input_result  input[QD_N_STAGES];
+  qd_phase_seconds seconds;
+  double        started;         /* qd_seconds() at the start */
+  int64_t       first_block;     /* of this run, after a resume */
+} qd_run;
+
+static inline bool qd_run_calibrates(const qd_run *run) { return run->tokens.rows > 0; }
+
+/* The next block of the feed, in the form that is computed with. */
+qd_status qd_read(qd_run *run, qd_block *block) QD_MUST_USE;
+
+/* mid of every sequence -> statistics of the stage's input: exact sums, so that ranks cannot show. */
+qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) QD_MUST_USE;
+
+/* The stage's linears -> qtensors; rows over ranks, afterwards whole on every rank. */
+qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
+
+/* Begin a block; and one stage of its forward, with the weights as they are now. */
+qd_status qd_enter(qd_run *run, qd_block *block) QD_MUST_USE;
+qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
+
+/* The block's files, each by one rank; then the journal. */
+qd_status qd_write(qd_run *run, const qd_block *block) QD_MUST_USE;
+
+/* Embedding, final norm and head, as they are, by the coordinator. */
+qd_status qd_write_rest(qd_run *run) QD_MUST_USE;
+
+#endif

@@ -1,0 +1,119 @@
+/* What the tests of the statistics and of the factor share: devices, random numbers, triangles, the golden matrix of the GPTQ card. */
+#ifndef QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
+#define QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
+
+#include "kernels/base/heap.h"
+#include "kernels/ops_table.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+
+enum { SEED = 12345 };
+
+static inline void open_device(qd_device *device, const char *name, qd_isa isa, int threads) {
+  qd_device_options options = {.name = name, .isa = isa == QD_ISA_PORTABLE ? "" : qd_isa_name(isa), .threads = threads};
+  cr_assert_eq(qd_device_open(device, options), QD_OK, "%s", qd_error_text());
+}
+
+/* Each kind of cpu device that this machine has, one after the other: isa x 1 or 2 threads.  false when there is none left. */
+static inline bool next_cpu(qd_device *device, int *step) {
+  qd_isa best = qd_isa_best(), first = best == QD_ISA_PORTABLE ? QD_ISA_PORTABLE : QD_ISA_AVX2;
+  qd_isa isa = (qd_isa)((int)first + *step / 2);
+  if (isa > best) return false;
+  open_device(device, "cpu", isa, 1 + *step % 2);
+  ++*step;
+  return true;
+}
+
+static inline void *new_bytes(size_t n, size_t size) {
+  void *memory;
+  cr_assert_eq(qd_heap_new(n, size, &memory), QD_OK);
+  return memory;
+}
+
+/* In [-1, 1). */
+static inline double random_number(uint64_t *state) {
+  *state = *state * 6364136223846793005u + 1442695040888963407u;
+  return (double)(*state >> 11) * 0x1p-52 - 1;
+}
+
+static inline void put(qd_tensor t, int64_t index, double value) {
+  if (t.dtype == QD_BF16) ((uint16_t *)t.data)[index] = qd_bf16_from_f32((float)value);
+  else if (t.dtype == QD_F64) ((double *)t.data)[index] = value;
+  else ((float *)t.data)[index] = (float)value;
+}
+
+static inline double get(qd_tensor t, int64_t index) {
+  if (t.dtype == QD_BF16) return (double)qd_bf16_to_f32(((const uint16_t *)t.data)[index]);
+  if (t.dtype == QD_F64) return ((const double *)t.data)[index];
+  return (double)((const float *)t.data)[index];
+}
+
+/* `elements` random numbers as a vector. */
+static inline qd_tensor random_vector(qd_dtype dtype, int64_t elements, uint64_t *state) {
+  qd_tensor t = qd_tensor_1d(new_bytes((size_t)elements, qd_dtype_bytes(dtype)), dtype, elements);
+  for (int64_t i = 0; i < elements; i++) put(t, i, random_number(state));
+  return t;
+}
+
+static inline qd_tri new_tri(int64_t n, qd_dtype dtype) {
+  return (qd_tri){.data = new_bytes(qd_tri_elements(n), qd_dtype_bytes(dtype)), .dtype = dtype, .n = n};
+}
+
+static inline bool same_tri(qd_tri a, qd_tri b) { return memcmp(a.data, b.data, qd_tri_bytes(a.n, a.dtype)) == 0; }
+
+/* A contiguous copy in double. */
+static inline qd_tensor as_f64(qd_tensor t) {
+  int64_t n = qd_tensor_elements(t);
+  qd_tensor wide = qd_tensor_3d(NULL, QD_F64, t.dim[0], t.rank > 1 ? t.dim[1] : 1, t.rank > 2 ? t.dim[2] : 1);
+  wide.rank = t.rank;
+  wide.data = new_bytes((size_t)n, sizeof(double));
+  for (int64_t i = 0; i < n; i++) {
+    int64_t index = i / wide.stride[0] * t.stride[0];
+    if (t.rank > 1) index += i / wide.stride[1] % wide.dim[1] * t.stride[1];
+    if (t.rank > 2) index += i % wide.dim[2] * t.stride[2];
+    put(wide, i, get(t, index));
+  }
+  return wide;
+}
+
+/* A lower triangle of X^T X, X random (2 n + 8, n): well conditioned. */
+static inline qd_tri random_hessian(int64_t n, uint64_t seed) {
+  qd_tri h = new_tri(n, QD_F32);
+  int64_t tokens = 2 * n + 8;
+  qd_tensor x = random_vector(QD_F64, tokens * n, &seed);
+  double *sum = new_bytes((size_t)n, sizeof *sum);
+  for (int64_t i = 0; i < n; i++) {
+    memset(sum, 0, (size_t)n * sizeof *sum);
+    for (int64_t t = 0; t < tokens; t++)
+      for (int64_t j = 0; j <= i; j++) sum[j] += ((double *)x.data)[t * n + i] * ((double *)x.data)[t * n + j];
+    for (int64_t j = 0; j <= i; j++) ((float *)h.data)[qd_tri_index(i, j)] = (float)sum[j];
+  }
+  qd_heap_free(sum);
+  qd_heap_free(x.data);
+  return h;
+}
+
+/* The GPTQ card's example: X (24, 8), and the diagonal of H = 2/24 X^T X to the digits that it prints. */
+static const double golden_x[24][8] = {
+    {-.181, -.483, -.237, .101, -.221, .76, .098, .02},      {.409, .513, .531, .418, .03, .524, .417, .047},
+    {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},      {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},
+    {-.337, -.456, -.493, -.417, -.165, -.484, -.057, .299}, {-.804, -.827, -.271, -.149, .259, .512, -.308, -.207},
+    {-.969, -.755, -.577, .005, .209, .156, .189, -.053},    {-.651, -.321, .106, .1, -.336, -1.92, -.59, -.034},
+    {-.803, -.749, -.346, -.587, -.128, .968, -.249, -.431}, {-.14, -.38, .138, .132, .454, 1.856, .304, .291},
+    {-.024, -.086, .297, .523, .506, 2.176, .228, .137},     {.402, -.152, .232, .528, .656, 2.172, .49, .364},
+    {.835, .618, .662, .408, .042, -.544, .314, .583},       {.175, .32, .403, .211, .092, -1.264, .015, .395},
+    {.644, .733, .552, .367, .08, -.232, -.335, -.377},      {-.344, -.147, .035, -.195, -.111, .648, -.043, .167},
+    {-.573, -.637, .007, -.328, -.356, -2.044, -.704, -.508}, {.35, .272, .262, .166, -.099, -.964, -.18, .174},
+    {.108, -.108, .335, .483, .423, .124, .183, -.195},      {.54, .164, .125, .371, .598, 1.568, .216, .327},
+    {.263, .541, -.057, .049, .397, -.044, -.387, -.329},    {-.965, -.181, .234, .22, .471, 1.82, .563, .478},
+    {-.127, .113, .086, .062, .148, 1.436, .09, .132},       {.921, .189, .447, -.058, -.245, -.956, -.443, -.6}};
+static const double golden_diagonal[8] = {.662352, .424408, .260983, .206297, .202546, 2.983857, .221463, .199736};
+
+static inline qd_tensor golden_input(void) {
+  qd_tensor x = qd_tensor_3d(new_bytes(24 * 8, sizeof(float)), QD_F32, 1, 24, 8);
+  for (int64_t i = 0; i < 24 * 8; i++) put(x, i, golden_x[i / 8][i % 8]);
+  return x;
+}
+
+#endif

@@ -1,0 +1,80 @@
+/* Every collective at sizes below, at and beyond the piece at which messages are cut, with each rank as root. */
+#include "kernels/base/heap.h"
+#include "tests/support/expect.h"
+#include "workers/comm_backends.h"
+
+#include <string.h>
+
+enum { PIECE = 64 };
+
+static const size_t sizes[] = {0, 1, 7, 8, 63, 64, 65, 128, 1001};
+enum { N_SIZES = sizeof sizes / sizeof *sizes };
+
+static unsigned char byte_of(int rank, size_t i) { return (unsigned char)(37 * (size_t)rank + 11 * i + 5); }
+
+static void check_bcast(qd_comm *comm, size_t bytes, int root) {
+  unsigned char data[1024];
+  for (size_t i = 0; i < sizeof data; i++) data[i] = byte_of(comm->rank, i);
+  EXPECT(qd_comm_bcast(comm, data, bytes, root) == QD_OK);
+  for (size_t i = 0; i < sizeof data; i++) EXPECT(data[i] == byte_of(i < bytes ? root : comm->rank, i));
+}
+
+/* Near the ends of int64: a sum that went through double would show. */
+static int64_t term(int rank, size_t i) {
+  int64_t big = (int64_t)1 << 59;
+  return (i % 2 ? big : -big) + (int64_t)i * (rank + 1) + rank;
+}
+
+static void check_reduce(qd_comm *comm, size_t n, int root) {
+  int64_t data[1024];
+  for (size_t i = 0; i < 1024; i++) data[i] = term(comm->rank, i);
+  EXPECT(qd_comm_reduce_i64(comm, data, n, root) == QD_OK);
+  for (size_t i = 0; comm->rank == root && i < 1024; i++) {
+    int64_t sum = 0;
+    for (int r = 0; r < comm->size; r++) sum += term(r, i);
+    EXPECT(data[i] == (i < n ? sum : term(root, i)));
+  }
+}
+
+/* Rank r gives (bytes + 3 r) bytes, every third rank nothing. */
+static size_t given(int rank, size_t bytes) { return rank % 3 == 2 ? 0 : bytes + 3 * (size_t)rank; }
+
+static void check_gather(qd_comm *comm, size_t bytes, bool in_place) {
+  size_t of_rank[64], total = 0, before = 0;
+  for (int r = 0; r < comm->size; r++) {
+    of_rank[r] = given(r, bytes);
+    if (r < comm->rank) before += of_rank[r];
+    total += of_rank[r];
+  }
+  unsigned char *all, mine[1100];
+  EXPECT(qd_heap_new(total + 1, 1, &all) == QD_OK);
+  memset(all, 0xee, total + 1);
+  unsigned char *from = in_place ? all + before : mine;
+  for (size_t i = 0; i < of_rank[comm->rank]; i++) from[i] = byte_of(comm->rank, i);
+  EXPECT(qd_comm_allgatherv(comm, from, of_rank[comm->rank], all, of_rank) == QD_OK);
+  const unsigned char *at = all;
+  for (int r = 0; r < comm->size; at += of_rank[r], r++)
+    for (size_t i = 0; i < of_rank[r]; i++) EXPECT(at[i] == byte_of(r, i));
+  EXPECT(all[total] == 0xee);
+  qd_heap_free(all);
+}
+
+int main(void) {
+  qd_comm *comm;
+  EXPECT(qd_comm_mpi_open(PIECE, &comm) == QD_OK);
+  EXPECT(comm->rank >= 0 && comm->rank < comm->size && strcmp(comm->name, "mpi") == 0);
+  EXPECT(qd_comm_mpi_ranks_on_node(comm) == comm->size);
+  for (int s = 0; s < N_SIZES; s++) {
+    for (int root = 0; root < comm->size; root++) {
+      check_bcast(comm, sizes[s], root);
+      check_reduce(comm, sizes[s], root);
+    }
+    check_gather(comm, sizes[s], false);
+    check_gather(comm, sizes[s], true);
+  }
+  EXPECT(qd_comm_barrier(comm) == QD_OK);
+  if (comm->rank == 0) printf("%d ranks agree\n", comm->size);
+  comm->ops->close(comm);
+  EXPECT(!qd_comm_mpi_running());
+  return 0;
+}
