@@ -53,7 +53,7 @@ void      qd_pieces_swap(qd_pieces *a, qd_pieces *b);
 
 /* The part's "type"; QD_EBADINPUT if it is no object or has none. */
 qd_status qd_part_type(const qd_json *part, const char *what, const char *which, const char **type) QD_MUST_USE;
-/* A text member that must be there, with its length (it may hold NULs). */
+/* A text member that must be there, with its length. */
 qd_status qd_part_text(const qd_json *part, const char *what, const char *key, const char **text, size_t *n) QD_MUST_USE;
 
 /* ---- patterns ---------------------------------------------------------------------------------------------------------------- */
