@@ -42,7 +42,8 @@ static const source_file allowed[] = {
     {"kernels/base/a.c", "void *a = malloc(1);\n"},
     {"kernels/a_ref.c", "#ifdef QD_REAL64\n#define a exp(1.0)\n#if 1\n#define b log(2.0)\n#endif\n"
                         "#else\n#define a qd_exp(1.0f)\n#endif\n"
-                        "#pragma omp parallel for reduction(min : first)\ndouble b = frexp(1.0, &e) + ldexp(1.0, 3) + table->exp(2);\n"},
+                        "#pragma omp parallel for reduction(min : first)\n"
+                        "double b = frexp(1.0, &e) + ldexp(1.0, 3) + table->exp(2);\n"},
 };
 
 /* Each must be found, and its file named. */
