@@ -5,9 +5,9 @@
 #include <criterion/criterion.h>
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/base/heap.h"
 #include "kernels/ops.h"
 
 /* Every instruction set of this machine, alone and with two threads. */
@@ -42,8 +42,8 @@ static inline double normal(uint64_t *state) {
 }
 
 static inline void *must_alloc(size_t n, size_t size) {
-  void *memory = calloc(n ? n : 1, size);
-  cr_assert_not_null(memory);
+  void *memory;
+  cr_assert_eq(qd_heap_new(n, size, &memory), QD_OK, "%s", qd_error_text());
   return memory;
 }
 

@@ -74,7 +74,7 @@ static outcome solve(qd_device *device, const float *weights, int64_t rows, int6
   scale.stride[0] = zero.stride[0] = groups + gap;
   cr_assert_eq(qd_rtn_fit(device, w, scheme, scale, zero), QD_OK, "%s", qd_error_text());
   cr_assert_eq(qd_rtn_quantize(device, w, scheme, scale, zero, code), QD_OK, "%s", qd_error_text());
-  free(copy);
+  qd_heap_free(copy);
   return out;
 }
 
@@ -84,9 +84,9 @@ static bool same(outcome a, outcome b) {
 }
 
 static void release(outcome out) {
-  free(out.scale);
-  free(out.zero);
-  free(out.code);
+  qd_heap_free(out.scale);
+  qd_heap_free(out.zero);
+  qd_heap_free(out.code);
 }
 
 static void check_cpu(const float *w, int64_t rows, int64_t columns, qd_scheme scheme) {
@@ -116,7 +116,7 @@ Test(rtn, cpu_equals_ref) {
     fill_weights(qd_tensor_2d(w, QD_F32, rows, columns), 7 + i);
     for (int flags = 0; flags < 16; flags++)
       check_cpu(w, rows, columns, (qd_scheme){bits[(i + (size_t)flags) % 4], shapes[i][2], flags & 1, flags & 2, flags & 4 ? QD_F32 : QD_F16, flags & 8});
-    free(w);
+    qd_heap_free(w);
   }
 }
 
@@ -127,7 +127,7 @@ Test(rtn, cpu_equals_ref_on_long_rows) {
   fill_weights(qd_tensor_2d(w, QD_F32, ROWS, COLUMNS), 3);
   check_cpu(w, ROWS, COLUMNS, (qd_scheme){3, QD_PER_CHANNEL, false, true, QD_F16, false});
   check_cpu(w, ROWS, COLUMNS, (qd_scheme){4, QD_PER_CHANNEL, true, true, QD_F32, false});
-  free(w);
+  qd_heap_free(w);
 }
 
 /* Zeros, signed zeros, denormals, one sign only, an outlier, tiny and large values, ties. */
