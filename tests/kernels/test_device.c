@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L
 #include "kernels/device.h"
 #include "kernels/ops.h"
 #include "kernels/scheme.h"
