@@ -11,7 +11,8 @@ enum { MAX_WORDS = 96, LINE_BYTES = 16384 };
 
 static const double limit_seconds = 600.0;
 
-static const char *const environment[] = {"OMP_NUM_THREADS=1", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
+/* Threads that wait must not take the cores of ranks that work: there are more of both than cores. */
+static const char *const environment[] = {"OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=passive", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
                                           "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", NULL};
 
 typedef struct line {
@@ -71,4 +72,13 @@ qd_run qd_program_through(const char *command, const char *format, ...) {
   qd_run run = start(0, &l);
   qd_run_finish(&run);
   return run;
+}
+
+const char *qd_program_message(const qd_run *run) {
+  static char message[4096];
+  const char *last = "";
+  for (const char *at = run->err.text; *at != '\0'; at += strcspn(at, "\n"), at += *at == '\n')
+    if (strncmp(at, "qdist", 5) == 0) last = at;
+  snprintf(message, sizeof message, "%.*s", (int)strcspn(last, "\n"), last);
+  return message;
 }

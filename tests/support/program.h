@@ -12,4 +12,7 @@ qd_run qd_program_start(int n_ranks, const char *format, ...) __attribute__((for
 /* The same behind another command that starts it ("setpriv --reuid=65534 ..."), without mpirun. */
 qd_run qd_program_through(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What the program said last: the last line of its standard error that begins with "qdist"; "" if there is none.  In a static text. */
+const char *qd_program_message(const qd_run *run);
+
 #endif
