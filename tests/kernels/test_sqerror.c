@@ -37,7 +37,8 @@ static void compare(qd_tensor x, qd_tri h) {
 }
 
 Test(sqerror, cpu_equals_ref) {
-  static const int64_t shapes[][2] = {{1, 1}, {7, 7}, {9, 64}, {300, 65}, {13, 255}, {8, 256}, {17, 257}, {3, 352}, {5, 700}, {0, 4}, {3, 0}};
+  static const int64_t shapes[][2] = {{1, 1},    {7, 7},   {9, 64},  {300, 65}, {13, 255}, {8, 256},
+                                      {17, 257}, {3, 352}, {5, 700}, {0, 4},    {3, 0}};
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
     uint64_t state = SEED + s;
     int64_t rows = shapes[s][0], columns = shapes[s][1];
@@ -70,7 +71,7 @@ static double quadratic_form(qd_tensor x, int64_t r, qd_tri h, double *magnitude
   for (int64_t i = 0; i < h.n; i++)
     for (int64_t j = 0; j < h.n; j++) {
       size_t at = i > j ? qd_tri_index(i, j) : qd_tri_index(j, i);
-      double term = get(x, r * h.n + i) * get(x, r * h.n + j) * (h.dtype == QD_F64 ? ((double *)h.data)[at] : (double)((float *)h.data)[at]);
+      double term = get(x, r * h.n + i) * get(x, r * h.n + j) * (double)((float *)h.data)[at];
       sum += term;
       *magnitude += fabs(term);
     }
