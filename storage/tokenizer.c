@@ -17,8 +17,7 @@ struct qd_tokenizer {
   int32_t       bos;
 };
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening -------------------------------------------------------------------------------------------------------- */
 
 enum { FILE_LIMIT = 1 << 30 };
 
@@ -115,8 +114,7 @@ bool qd_tokenizer_adds_bos(const qd_tokenizer *tokenizer) {
   return tokenizer->bos >= 0 && tokenizer->post.before.n > 0 && tokenizer->post.before.at[0] == tokenizer->bos;
 }
 
-/* ---- encoding
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------------------------- */
 
 typedef struct encoder { /* what one call works with */
   const qd_tokenizer *tokenizer;
@@ -226,8 +224,7 @@ qd_status qd_tokenizer_encode(const qd_tokenizer *tokenizer, const char *text, s
   return QD_OK;
 }
 
-/* ---- decoding
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------------------------------- */
 
 static qd_status gather_tokens(const qd_tokenizer *t, const int32_t *ids, size_t n_ids, qd_pieces *out) {
   for (size_t i = 0; i < n_ids; i++) {

@@ -7,8 +7,7 @@
 
 enum { TOKEN_BYTES_LIMIT = 1024 }; /* finding takes at most this many steps a byte of text */
 
-/* ---- trie
- * --------------------------------------------------------------------------------------------------------------------- */
+/* ---- trie ----------------------------------------------------------------------------------------------------------- */
 
 static int32_t find_child(const qd_trie *trie, int32_t parent, char byte) {
   int32_t at = trie->node[parent].first_child;
@@ -53,8 +52,7 @@ static int32_t longest(const qd_trie *trie, const char *text, size_t n, size_t *
   return token;
 }
 
-/* ---- parsing
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status read_token(const qd_json *part, const char *what, qd_added_token *out) {
   const char *content;
@@ -159,8 +157,7 @@ void qd_added_release(qd_added *added) {
   *added = (qd_added){0};
 }
 
-/* ---- finding
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- finding -------------------------------------------------------------------------------------------------------- */
 
 static qd_status is_word(const qd_added *added, qd_matcher *matcher, const char *character, size_t n, bool *yes) {
   QD_TRY(qd_regex_cover(&added->word, matcher, character, n));

@@ -8,8 +8,7 @@
 #include "storage/tokenizer_parts.h"
 #include "storage/utf8.h"
 
-/* ---- merges
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- merges --------------------------------------------------------------------------------------------------------- */
 
 static const uint64_t FREE_PAIR = UINT64_MAX;
 
@@ -93,8 +92,7 @@ static qd_status parse_merges(const qd_json *merges, const char *what, qd_bpe *o
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- the model's other facts
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the model's other facts ---------------------------------------------------------------------------------------- */
 
 static qd_status refuse_text(const qd_json *model, const char *what, const char *key) {
   const qd_json *value = qd_json_get(model, key);
@@ -157,8 +155,7 @@ void qd_bpe_release(qd_bpe *bpe) {
   *bpe = (qd_bpe){.unknown = -1};
 }
 
-/* ---- a piece's first symbols
- * -------------------------------------------------------------------------------------------------- */
+/* ---- a piece's first symbols ---------------------------------------------------------------------------------------- */
 
 static qd_status add_symbol(qd_bpe_work *work, int32_t id) {
   QD_CHECK(work->symbols < INT32_MAX, QD_EUNSUPPORTED, "a text of more than %d characters without a cut is not supported",
@@ -212,8 +209,7 @@ static qd_status first_symbols(const qd_bpe *bpe, qd_bpe_work *work, const char 
   return QD_OK;
 }
 
-/* ---- merging
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- merging -------------------------------------------------------------------------------------------------------- */
 
 static void sift_down(uint64_t *heap, size_t n, size_t at) {
   uint64_t value = heap[at];
@@ -278,8 +274,7 @@ static qd_status merge_symbols(const qd_bpe *bpe, qd_bpe_work *work) {
   return QD_OK;
 }
 
-/* ---- pieces seen before
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- pieces seen before --------------------------------------------------------------------------------------------- */
 
 enum { KNOWN_SLOTS = 1 << 16, KNOWN_BYTES = 64 };
 

@@ -6,8 +6,7 @@
 
 static const char UNREADABLE[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
-/* ---- parsing
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status parse_replace(const qd_json *part, const char *what, qd_decoder_step *step) {
   const char *text;
@@ -91,8 +90,7 @@ void qd_decoder_release(qd_decoder *decoder) {
   *decoder = (qd_decoder){0};
 }
 
-/* ---- decoding
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------------------------------- */
 
 typedef struct token {
   const char *text;

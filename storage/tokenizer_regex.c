@@ -1,6 +1,7 @@
 /* Patterns of tokenizer.json are written for Oniguruma (Ruby syntax, Unicode).  PCRE2 means the same by most of it; here is the
  * list of what it does, and everything else is refused: \w and \h differ, ^ and $ are about lines there, {n,m}+ is not
- * possessive there ... */
+ * possessive there ...  What is a letter or a number is for the two libraries' versions of Unicode to say: they differ on newer
+ * characters only. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>

@@ -7,8 +7,7 @@
 /* GPT-2's expression (openai/gpt-2, encoder.py), which ByteLevel uses unless told not to. */
 static const char GPT2_PATTERN[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* ---- parsing
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status add_step(qd_splitter *s, qd_split_kind kind, qd_split_step **step) {
   QD_TRY(qd_heap_grow(&s->step, &s->capacity, s->n + 1, sizeof *s->step));
@@ -139,8 +138,7 @@ void qd_splitter_release(qd_splitter *splitter) {
   *splitter = (qd_splitter){0};
 }
 
-/* ---- cutting
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- cutting -------------------------------------------------------------------------------------------------------- */
 
 /* A match joins what stands before it, unless that is a match too. */
 static qd_status join_with_previous(const qd_spans *in, qd_spans *out) {
@@ -220,8 +218,7 @@ static qd_status cut(const qd_split_step *step, qd_matcher *matcher, qd_pieces *
   return QD_OK;
 }
 
-/* ---- rewriting
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- rewriting ------------------------------------------------------------------------------------------------------ */
 
 size_t qd_byte_character(unsigned char byte, char to[2]) {
   char bytes[QD_UTF8_MAX] = {0};

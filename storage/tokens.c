@@ -7,8 +7,7 @@
 #include "storage/tokens_parts.h"
 #include "storage/utf8.h"
 
-/* ---- kinds
- * -------------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds ---------------------------------------------------------------------------------------------------------- */
 
 static const char *const kind_name[] = {
     [QD_TEXT_PLAIN] = "plain", [QD_TEXT_WIKITEXT2] = "wikitext2", [QD_TEXT_PTB] = "ptb", [QD_TEXT_C4] = "c4",
@@ -34,8 +33,7 @@ qd_text_kind qd_tokens_kind(const char *dataset, const char **path) {
   return lines ? QD_TEXT_JSONL : QD_TEXT_PLAIN;
 }
 
-/* ---- loading
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- loading -------------------------------------------------------------------------------------------------------- */
 
 static qd_status check_request(const qd_tokenizer *tokenizer, const qd_tokens_request *r, qd_text_kind kind, const char *path) {
   enum { LONGEST = 1 << 30 };

@@ -36,8 +36,7 @@ qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n,
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- rows
- * --------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct stretch {
   const char *at;

@@ -55,8 +55,7 @@ qd_status qd_tokens_from_text(qd_tokens_job *job, const char *text, size_t n) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- documents
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------------------------------ */
 
 /* Adds the ids of document `index`. */
 static qd_status encode_document(const qd_tokens_job *job, const qd_jsonl *lines, size_t index, qd_token_list *ids) {
@@ -111,8 +110,7 @@ qd_status qd_tokens_from_documents(qd_tokens_job *job, const qd_jsonl *lines) {
   return QD_OK;
 }
 
-/* ---- C4
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- C4 ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct draw {
   qd_python_random random;
@@ -205,8 +203,7 @@ qd_status qd_tokens_join_documents(qd_tokens_job *job, const qd_jsonl *lines) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- ids
- * ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
 static int32_t little_endian(const char *bytes) {
   const unsigned char *b = (const unsigned char *)bytes;

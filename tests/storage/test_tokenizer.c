@@ -49,8 +49,7 @@ static void expect_decoding(const qd_tokenizer *t, const qd_json *list, const ch
   qd_heap_free(text);
 }
 
-/* ---- the families, against the library
- * ------------------------------------------------------------------------------------------ */
+/* ---- the families, against the library ------------------------------------------------------------------------------ */
 
 static const char *const family[] = {"llama2",    "mistral",     "llama3",     "qwen2",       "smollm",
                                      "tekken",    "unknown",     "unfused",    "odd",         "strange",
@@ -124,8 +123,7 @@ Test(tokenizer, gives_real_models_ids) {
   }
 }
 
-/* ---- BOS
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- BOS ------------------------------------------------------------------------------------------------------------ */
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"<s>\":0,\"</s>\":1,\"a\":2,\"b\":3},\"merges\":[]}"
 #define SPECIAL "{\"id\":0,\"content\":\"<s>\",\"special\":true},{\"id\":1,\"content\":\"</s>\",\"special\":true}"
@@ -212,8 +210,7 @@ Test(tokenizer, finds_its_bos_without_a_config) {
   }
 }
 
-/* ---- refused
- * -------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *tokenizer;

@@ -36,8 +36,7 @@ static void expect_ids(const qd_bpe *bpe, const char *piece, const int32_t *expe
 #define EXPECT_IDS(bpe, piece, ...) \
   expect_ids(bpe, piece, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
 
-/* ---- against the definition
- * --------------------------------------------------------------------------------------------------- */
+/* ---- against the definition ----------------------------------------------------------------------------------------- */
 
 enum { LETTERS = 3, MERGES = 40, LONGEST = 200 };
 
@@ -119,8 +118,7 @@ Test(tokenizer_bpe, merges_as_the_definition_says) {
   }
 }
 
-/* ---- what a model cannot spell
- * ------------------------------------------------------------------------------------------------- */
+/* ---- what a model cannot spell -------------------------------------------------------------------------------------- */
 
 Test(tokenizer_bpe, fuses_unknown_characters_if_told) {
   qd_bpe bpe;
@@ -193,8 +191,7 @@ Test(tokenizer_bpe, merges_a_piece_of_a_million_characters) { /* quadratic work 
   qd_bpe_release(&bpe);
 }
 
-/* ---- refused
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *model;

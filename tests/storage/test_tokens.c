@@ -106,8 +106,7 @@ static void expect_text(const qd_tokens *tokens, const char *expected) {
   cr_expect_str_eq(text, expected, "\"%s\", expected \"%s\"", text, expected);
 }
 
-/* ---- names
- * --------------------------------------------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, knows_kinds_by_prefix_and_by_ending) {
   static const struct {
@@ -136,8 +135,7 @@ Test(tokens, knows_kinds_by_prefix_and_by_ending) {
   cr_expect_str_eq(qd_text_kind_name(QD_TEXT_C4_NEW), "c4-new");
 }
 
-/* ---- one text
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one text ------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, draws_calibration_windows_as_python_does) {
   static const int64_t seed0[] = {864, 394, 776, 911, 430, 41},
@@ -203,8 +201,7 @@ Test(tokens, keeps_crlf_of_a_plain_text) {
   qd_tokens_release(&tokens);
 }
 
-/* ---- documents
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------------------------------ */
 
 static const size_t document_letters[] = {5, 40, 16, 100, 3, 17};
 enum { DOCUMENTS = 6 };
@@ -327,8 +324,7 @@ Test(tokens, takes_one_document_a_row_without_packing) {
   expect_failure(r, QD_EBADINPUT, "4 of its 6 documents have 16 tokens or more, but 5 rows are needed");
 }
 
-/* ---- ids
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
 Test(tokens, takes_ids_as_they_are) {
   static const int32_t ids[] = {0x8B1F, 1, 2, 3, 4, 70000}; /* the first two bytes are those of gzip */
@@ -366,8 +362,7 @@ Test(tokens, refuses_ids_outside_the_vocabulary) {
   expect_failure(r, QD_EBADINPUT, "row 1, position 1: the id 25 is outside");
 }
 
-/* ---- refused
- * -------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, says_what_is_wrong_with_a_file) {
   qd_temporary_write(&folder, "empty", "", 0);
@@ -428,8 +423,7 @@ Test(tokens, refuses_nul_only_where_no_token_spells_it) {
   qd_tokens_release(&tokens);
 }
 
-/* ---- real texts
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- real texts ----------------------------------------------------------------------------------------------------- */
 
 Test(tokens, gives_the_windows_of_real_models) {
   static const struct {
