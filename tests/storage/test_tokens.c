@@ -155,6 +155,13 @@ Test(tokens, draws_calibration_windows_as_python_does) {
   qd_tokens_release(&b);
 }
 
+Test(tokens, never_draws_the_last_window_that_fits) {
+  write_letters("t", 17);
+  qd_tokens tokens = must_load(calibration(dataset("", "t"), 8, 16, 0)); /* random.randint(0, 0) */
+  for (int64_t i = 0; i < 8; i++) expect_row(&tokens, i, 0, 0);
+  qd_tokens_release(&tokens);
+}
+
 Test(tokens, cuts_evaluation_windows_from_the_start) {
   write_letters("t", 100);
   qd_tokens all = must_load(evaluation(dataset("", "t"), 0, 16)), two = must_load(evaluation(dataset("", "t"), 2, 16));
