@@ -1,5 +1,7 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(factor, .fini = drop_all);
+
 /* A factor and what it needs. */
 typedef struct job {
   qd_factor_args args;
@@ -20,8 +22,8 @@ static job new_job(qd_tri h, const int32_t *order, double add) {
 }
 
 static void free_job(job *j) {
-  qd_heap_free(j->args.work.data), qd_heap_free(j->args.u.data);
-  qd_heap_free(j->args.add.data), qd_heap_free(j->args.order.data);
+  drop(j->args.work.data), drop(j->args.u.data);
+  drop(j->args.add.data), drop(j->args.order.data);
 }
 
 static void run_on(qd_device *device, job *j) {
@@ -72,7 +74,7 @@ Test(factor, cpu_equals_ref) {
     int32_t *order = new_order(sizes[s], SEED);
     if (sizes[s] != 700) compare(h, NULL, 0.01, -1);
     compare(h, order, 0.1, -1);
-    qd_heap_free(order), qd_heap_free(h.data);
+    drop(order), drop(h.data);
   }
 }
 
@@ -151,7 +153,7 @@ static double *new_inverse(const double *m, int64_t n) {
       for (int64_t j = 0; i != k && j < n; j++) a[i * n + j] -= factor * a[k * n + j], x[i * n + j] -= factor * x[k * n + j];
     }
   }
-  qd_heap_free(a);
+  drop(a);
   return x;
 }
 

@@ -1,5 +1,9 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(hessian, .fini = drop_all);
+TestSuite(hessian_grid, .fini = drop_all);
+TestSuite(hessian_values, .fini = drop_all);
+
 static const double no_bound = 0x1p62;
 
 static qd_tensor vector_i32(int32_t *data, int64_t n) { return qd_tensor_1d(data, QD_I32, n); }
@@ -17,7 +21,7 @@ static void grid_of(qd_tensor x, int32_t *exponent) {
     }
   qd_tensor first_unit = qd_tensor_2d(diagonal, QD_F64, 1, columns);
   cr_assert_eq(qd_hessian_grid(&device, first_unit, no_bound, vector_i32(exponent, columns)), QD_OK);
-  qd_heap_free(diagonal);
+  drop(diagonal);
   qd_device_close(&device);
 }
 
@@ -44,11 +48,11 @@ static void compare(qd_tensor x) {
     qd_tri got = total_on(&device, x, exponent);
     cr_expect(same_tri(expected, got), "%s, %d threads: %s (%d, %d, %d) differs", qd_isa_name(device.isa), device.threads,
               qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1], (int)x.dim[2]);
-    qd_heap_free(got.data);
+    drop(got.data);
     qd_device_close(&device);
   }
-  qd_heap_free(expected.data);
-  qd_heap_free(exponent);
+  drop(expected.data);
+  drop(exponent);
 }
 
 Test(hessian, cpu_equals_ref) {
@@ -60,7 +64,7 @@ Test(hessian, cpu_equals_ref) {
       const int64_t *d = shapes[s];
       qd_tensor all = random_vector(half ? QD_BF16 : QD_F32, d[0] * d[1] * d[2], &state);
       compare(qd_tensor_3d(all.data, all.dtype, d[0], d[1], d[2]));
-      qd_heap_free(all.data);
+      drop(all.data);
     }
 }
 
@@ -75,7 +79,7 @@ Test(hessian, cpu_equals_ref_strided) {
     qd_tensor transposed = qd_tensor_3d(all.data, all.dtype, 2, 77, 90);
     transposed.stride[0] = 77 * 90, transposed.stride[1] = 1, transposed.stride[2] = 77;
     compare(transposed);
-    qd_heap_free(all.data);
+    drop(all.data);
   }
 }
 
@@ -299,7 +303,7 @@ static void compare_values(int64_t n, qd_dtype dtype, bool in_place) {
     cr_expect(same_tri(expected, got), "%s of %d", qd_dtype_name(dtype), (int)n);
     qd_device_close(&device);
   }
-  qd_heap_free(total.data), qd_heap_free(expected.data), qd_heap_free(got.data), qd_heap_free(exponent);
+  drop(total.data), drop(expected.data), drop(got.data), drop(exponent);
 }
 
 Test(hessian_values, cpu_equals_ref) {

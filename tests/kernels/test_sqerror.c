@@ -1,5 +1,7 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(sqerror, .fini = drop_all);
+
 static qd_tensor new_value(int64_t rows) { return qd_tensor_1d(new_bytes((size_t)rows, sizeof(double)), QD_F64, rows); }
 
 static qd_tensor value_of(const char *name, qd_tensor x, qd_tri h) {
@@ -33,7 +35,7 @@ static void compare(qd_tensor x, qd_tri h) {
                      device.threads, (int)x.dim[0], (int)x.dim[1]);
     qd_device_close(&device);
   }
-  qd_heap_free(expected.data), qd_heap_free(got.data);
+  drop(expected.data), drop(got.data);
 }
 
 Test(sqerror, cpu_equals_ref) {
@@ -47,7 +49,7 @@ Test(sqerror, cpu_equals_ref) {
     compare(qd_tensor_2d(all.data, QD_F32, rows, columns), h);
     compare(qd_tensor_columns(qd_tensor_2d(all.data, QD_F32, rows, columns + 3), 3, columns), h);
     compare(qd_tensor_transposed(qd_tensor_2d(all.data, QD_F32, columns, rows)), h);
-    qd_heap_free(all.data), qd_heap_free(h.data);
+    drop(all.data), drop(h.data);
   }
 }
 
