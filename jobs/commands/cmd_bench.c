@@ -1,9 +1,7 @@
 #include "jobs/bench.h"
 #include "jobs/command.h"
-#include "jobs/options.h"
+#include "jobs/store_options.h"
 #include "jobs/yardstick.h"
-#include "kernels/base/heap.h"
-#include "storage/json.h"
 #include "workers/agree.h"
 
 #include <stdio.h>
@@ -93,7 +91,6 @@ static qd_json *rates_json(const double *rate) {
 }
 
 static qd_status print_json(const qd_bench *bench) {
-  char *text;
   qd_json *out = qd_json_object(), *ops = qd_json_array();
   qd_json_set_text(out, "cpu", qd_cpu_model());
   qd_json_set_text(out, "isa", bench->isa);
@@ -106,12 +103,7 @@ static qd_status print_json(const qd_bench *bench) {
   }
   for (int i = 0; i < bench->n; i++) qd_json_append(ops, row_json(&bench->row[i]));
   qd_json_set(out, "ops", ops);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 static qd_status bench_here(void) {

@@ -1,9 +1,8 @@
 #include "jobs/command.h"
+#include "jobs/store_options.h"
 #include "jobs/text_options.h"
-#include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/evaluate/perplexity.h"
-#include "storage/json.h"
 #include "workers/agree.h"
 
 #include <errno.h>
@@ -77,7 +76,6 @@ static void print_text(const qd_evaluation *e) {
 }
 
 static qd_status print_json(const qd_evaluation *e) {
-  char *text;
   qd_json *out = qd_json_object();
   qd_json_set_text(out, "model", wanted.request.model);
   qd_json_set_number(out, "perplexity", e->perplexity);
@@ -94,12 +92,7 @@ static qd_status print_json(const qd_evaluation *e) {
     qd_json_set_number(out, "reference_mean_nll", e->reference_mean_nll);
   }
   qd_json_set_number(out, "seconds", e->seconds);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 static qd_status run(qd_comm *comm) {
