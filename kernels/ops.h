@@ -43,6 +43,8 @@ qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const 
 
 /* ---- the forward of a decoder block --------------------------------------------------------------------------------------- */
 
+/* Here and in "evaluation" the last dimension has unit stride, other strides are free.  QD_EBADINPUT: an index out of its range. */
+
 /* y[t] = table[ids[t]].   table act (V, C), ids I32 (T) within [0, V), y act (T, C). */
 qd_status qd_embed(qd_device *device, qd_tensor table, qd_tensor ids, qd_tensor y) QD_MUST_USE;
 
@@ -61,8 +63,9 @@ qd_status qd_rope(qd_device *device, qd_tensor x, qd_tensor cosine, qd_tensor si
 /* Causal attention of one sequence.   q act (Tq, H, D), k, v act (Tk, K, D), out act (Tq, H, D); query i has absolute position
  * Tk - Tq + i and sees keys j with 0 <= position - j < window (window <= 0: no limit); head h uses kv head h / (H / K).
  * score = (product over D) * scale, in fp32;  top = maximum;  e_j = exp(score - top);  s = sum of e_j over *absolute* j in lanes
- * (runs of 4096 counted from key 0; a key that is not seen adds nothing);  P = round(e_j * (1 / s));
- * out = round(product over absolute j of P_j v_j, unseen keys skipped, + 0).  Never stores more than a tile of queries x Tk a thread. */
+ * (runs of 4096 counted from key 0; a key that is not seen adds nothing), rounded to fp32;  P = round(e_j * (1 / s));
+ * out = round((product over absolute j of P_j v_j) + 0), a key that is not seen being a product of zeros: so the numbers of a query do
+ * not depend on Tq.  q, k and v are finite.  Never stores more than a tile of queries x Tk a thread. */
 typedef struct qd_attention_args {
   qd_tensor q, k, v, out;
   float     scale;
@@ -81,13 +84,13 @@ qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_
 
 /* ---- evaluation ----------------------------------------------------------------------------------------------------------- */
 
-/* nll[t] = log(sum exp(logit - top)) + top - logit[target], the sum in lanes (exp in fp32), its log and the rest in double.
+/* nll[t] = (log(sum exp(logit - top)) + top) - logit[target], the sum in lanes (exp in fp32), its log and the rest in double.
  * logits F32 (T, V), target I32 (T) within [0, V) or -1 (nll 0), nll F64 (T). */
 qd_status qd_nll(qd_device *device, qd_tensor logits, qd_tensor target, qd_tensor nll) QD_MUST_USE;
 
-/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), log P = (logit - top) - log(sum), P = exp(log P), in double,
- * terms with log P <= -16 left out, added in lanes in double.  same[t] = 1 where both have their maximum at one index (the first
- * of equals).   p, q F32 (T, V), kl F64 (T), same I32 (T). */
+/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), all in double: log P = (logit - top) - log(sum), sum = lanes in
+ * double over exp(logit - top), P = exp(log P), likewise Q; the terms in lanes in double, those with log P <= -16 left out (V = 0: 0).
+ * same[t] = 1 where both have their maximum at one index (the first of equals).   p, q F32 (T, V), kl F64 (T), same I32 (T). */
 qd_status qd_kl(qd_device *device, qd_tensor p, qd_tensor q, qd_tensor kl, qd_tensor same) QD_MUST_USE;
 
 /* ---- statistics ----------------------------------------------------------------------------------------------------------- */
@@ -100,13 +103,13 @@ qd_status qd_colstats(qd_device *device, qd_tensor x, qd_tensor stats) QD_MUST_U
  * e_j = max(frexp exponent of sqrt(H_jj), largest - 20), H_jj of the first unit that is not all zero, largest over that unit
  * (H_jj = 0 takes largest - 20; no such unit: 0).  Then, while the total (in order, in double) of any column j reaches `bound`
  * units of 2^(2 e_j - 42), all e grow by one.  By algorithm.
- * QD_EINVAL: a bound that is not positive and finite.  QD_ENUMERIC: a diagonal, or a total, that is negative or not finite; the text
- * names unit and column. */
+ * QD_EINVAL: a bound that is not positive and finite.  QD_ENUMERIC: a diagonal, or a total, that is negative or not finite; the
+ * text names unit and column. */
 qd_status qd_hessian_grid(qd_device *device, qd_tensor diagonal, double bound, qd_tensor exponent) QD_MUST_USE;
 
 /* total += sum over units of X_u^T X_u on the grid.   x act (U, T, C), exponent I32 (C), total I64 triangle.
- * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62 (a NaN counts as 2^62),
- * rounded to nearest even, added as int64 modulo 2^64: exact, so that no order of units can show.
+ * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62 (a NaN counts
+ * as 2^62), rounded to nearest even, added as int64 modulo 2^64: exact, so that no order of units can show.
  * Here and below QD_EINVAL: an exponent beyond +-400, which no grid of fp32 data reaches. */
 qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) QD_MUST_USE;
 
@@ -114,8 +117,8 @@ qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) QD_MUST_USE;
 
 /* value[r] = x_r H x_r^T.   x F32 (R, C), h F32 triangle of C, value F64 (R).
- * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1), so that its chunks are the tiles of that row)
- * of x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending over everything: v = v + x_i * (2 p_i + H_ii x_i). */
+ * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1): its chunks are that row's tiles) of
+ * x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending: v = v + x_i * (2 p_i + H_ii x_i). */
 qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) QD_MUST_USE;
 
 /* ---- solvers -------------------------------------------------------------------------------------------------------------- */

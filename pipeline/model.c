@@ -1,5 +1,6 @@
 #include "pipeline/model.h"
 
+#include "kernels/base/heap.h"
 #include "kernels/vecmath.h"
 #include "storage/store.h"
 
@@ -72,33 +73,52 @@ static double scale_llama3(double frequency, double factor, double low, double h
   return (1 - smooth) * frequency / factor + smooth * frequency;
 }
 
+/* What a scaling cannot do without is never guessed. */
+static qd_status need_number(const qd_json *rope, const char *what, const char *key, double low, double *out) {
+  QD_CHECK(qd_json_get(rope, key) != NULL, QD_EBADINPUT, "%s: the rope's scaling has no \"%s\"", what, key);
+  return qd_json_take_number(rope, what, key, low, 1e9, low, out);
+}
+
 static qd_status scale_frequencies(const qd_json *rope, const char *what, const char *type, qd_model *model) {
   double factor, low, high, original;
   if (strcmp(type, "default") == 0) return QD_OK;
-  QD_CHECK(strcmp(type, "linear") == 0 || strcmp(type, "llama3") == 0, QD_EUNSUPPORTED,
-           "%s: rope type \"%s\" is not supported (default, linear and llama3 are)", what, type);
-  QD_CHECK(qd_json_get(rope, "factor") != NULL, QD_EBADINPUT, "%s: rope type \"%s\" has no \"factor\"", what, type);
-  QD_TRY(qd_json_take_number(rope, what, "factor", 1, 1e6, 1, &factor));
-  QD_TRY(qd_json_take_number(rope, what, "low_freq_factor", 1e-3, 1e6, 1, &low));
-  QD_TRY(qd_json_take_number(rope, what, "high_freq_factor", 1e-3, 1e6, 4, &high));
-  QD_TRY(qd_json_take_number(rope, what, "original_max_position_embeddings", 1, 1e9, 8192, &original));
+  bool linear = strcmp(type, "linear") == 0;
+  QD_CHECK(linear || strcmp(type, "llama3") == 0, QD_EUNSUPPORTED,
+           "%s: rope_type \"%s\" is not supported (default, linear and llama3 are)", what, type);
+  QD_TRY(need_number(rope, what, "factor", 1, &factor));
+  for (int64_t i = 0; linear && i < model->head_dim / 2; i++) model->frequency[i] /= factor;
+  if (linear) return QD_OK;
+  QD_TRY(need_number(rope, what, "low_freq_factor", 1e-3, &low));
+  QD_TRY(need_number(rope, what, "high_freq_factor", 1e-3, &high));
+  QD_TRY(need_number(rope, what, "original_max_position_embeddings", 1, &original));
   QD_CHECK(high > low, QD_EBADINPUT, "%s: high_freq_factor %g must be above low_freq_factor %g", what, high, low);
-  for (int64_t i = 0; i < model->head_dim / 2; i++)
-    model->frequency[i] = type[1] == 'i' ? model->frequency[i] / factor : scale_llama3(model->frequency[i], factor, low, high, original);
+  for (int64_t i = 0; i < model->head_dim / 2; i++) model->frequency[i] = scale_llama3(model->frequency[i], factor, low, high, original);
   return QD_OK;
 }
 
 /* Both spellings: rope_theta and rope_scaling (transformers 4), rope_parameters (transformers 5). */
-static qd_status read_rope(const qd_json *config, const char *what, qd_model *model) {
+static qd_status find_rope(const qd_json *config, const char *what, const qd_json **rope) {
   const qd_json *parameters = qd_json_get(config, "rope_parameters"), *scaling = qd_json_get(config, "rope_scaling");
-  const qd_json *rope = parameters ? parameters : scaling;
-  QD_CHECK(rope == NULL || qd_json_is_object(rope), QD_EBADINPUT, "%s: %s must be an object", what,
+  *rope = NULL;
+  QD_CHECK(parameters == NULL || scaling == NULL || qd_json_equal(parameters, scaling), QD_EBADINPUT,
+           "%s: rope_parameters and rope_scaling are both there and differ", what);
+  *rope = parameters ? parameters : scaling;
+  QD_CHECK(*rope == NULL || qd_json_is_object(*rope), QD_EBADINPUT, "%s: %s must be an object", what,
            parameters ? "rope_parameters" : "rope_scaling");
-  double theta;
-  const qd_json *home = rope != NULL && qd_json_get(rope, "rope_theta") != NULL ? rope : config;
-  QD_TRY(qd_json_take_number(home, what, "rope_theta", 1, 1e12, 10000, &theta));
-  double partial;
-  QD_TRY(qd_json_take_number(config, what, "partial_rotary_factor", 0, 1, 1, &partial));
+  return QD_OK;
+}
+
+/* A key of the rope lies in its object or beside it. */
+static const qd_json *home_of(const qd_json *rope, const qd_json *config, const char *key) {
+  return rope != NULL && qd_json_get(rope, key) != NULL ? rope : config;
+}
+
+static qd_status read_rope(const qd_json *config, const char *what, qd_model *model) {
+  const qd_json *rope;
+  double theta, partial;
+  QD_TRY(find_rope(config, what, &rope));
+  QD_TRY(qd_json_take_number(home_of(rope, config, "rope_theta"), what, "rope_theta", 1, 1e12, 10000, &theta));
+  QD_TRY(qd_json_take_number(home_of(rope, config, "partial_rotary_factor"), what, "partial_rotary_factor", 0, 1, 1, &partial));
   QD_CHECK(partial == 1, QD_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported for %s", what, partial, model->arch->name);
   for (int64_t i = 0; i < model->head_dim / 2; i++)
     model->frequency[i] = qd_vm_pow(theta, -(2.0 * (double)i) / (double)model->head_dim);
@@ -107,22 +127,53 @@ static qd_status read_rope(const qd_json *config, const char *what, qd_model *mo
   const qd_json *type = qd_json_get(rope, "rope_type");
   if (type == NULL) type = qd_json_get(rope, "type");
   if (type == NULL) return QD_OK;
-  QD_CHECK(qd_json_is_text(type), QD_EBADINPUT, "%s: the rope type must be text", what);
+  QD_CHECK(qd_json_is_text(type), QD_EBADINPUT, "%s: rope_type must be text", what);
   return scale_frequencies(rope, what, qd_json_text(type), model);
 }
 
 /* ---- configuration -------------------------------------------------------------------------------------------------------------- */
 
+/* A window that the file does not mention is the one that transformers' configurations of these families begin with; null is none. */
+enum { USUAL_WINDOW = 4096, USUAL_MAX_WINDOW_LAYERS = 28 };
+
+static bool mentions(const qd_json *config, const char *key) {
+  const char *name;
+  const qd_json *value;
+  for (size_t i = 0; qd_json_member(config, i, &name, &value); i++)
+    if (strcmp(name, key) == 0) return true;
+  return false;
+}
+
+/* layer_types, where it is there, outdoes max_window_layers: full attention first, the window from some block on. */
+static qd_status read_layer_types(const qd_json *types, const char *what, bool use_window, qd_model *model) {
+  QD_CHECK(qd_json_is_array(types) && (int64_t)qd_json_length(types) == model->n_blocks, QD_EBADINPUT,
+           "%s: layer_types must be an array of num_hidden_layers %" PRId64 " texts", what, model->n_blocks);
+  model->window_from_block = model->n_blocks;
+  for (int64_t block = 0; block < model->n_blocks; block++) {
+    const qd_json *type = qd_json_at(types, (size_t)block);
+    const char *text = type != NULL && qd_json_is_text(type) ? qd_json_text(type) : "?";
+    bool sliding = strcmp(text, "sliding_attention") == 0;
+    QD_CHECK(sliding || strcmp(text, "full_attention") == 0, QD_EUNSUPPORTED, "%s: layer_types has \"%s\" for block %" PRId64,
+             what, text, block);
+    QD_CHECK(!sliding || use_window, QD_EBADINPUT, "%s: layer_types has \"%s\" for block %" PRId64 ", but use_sliding_window is false",
+             what, text, block);
+    QD_CHECK(sliding || block < model->window_from_block, QD_EUNSUPPORTED,
+             "%s: layer_types has full_attention in block %" PRId64 " behind a sliding one", what, block);
+    if (sliding && block < model->window_from_block) model->window_from_block = block;
+  }
+  return QD_OK;
+}
+
 static qd_status read_window(const qd_json *config, const char *what, qd_model *model) {
-  int64_t window;
-  bool use;
-  QD_TRY(qd_json_take_integer(config, what, "sliding_window", 1, INT32_MAX, 0, &window));
-  if (model->arch->window_by_config) model->window = window;
-  if (!model->arch->window_by_layers) return QD_OK;
-  QD_TRY(qd_json_take_bool(config, what, "use_sliding_window", false, &use));
-  if (!use) return QD_OK;
-  model->window = window;
-  QD_TRY(qd_json_take_integer(config, what, "max_window_layers", 0, INT32_MAX, model->n_blocks, &model->window_from_block));
+  bool use = model->arch->window_by_config;
+  const qd_json *types = model->arch->window_by_layers ? qd_json_get(config, "layer_types") : NULL;
+  if (model->arch->window_by_layers) {
+    QD_TRY(qd_json_take_bool(config, what, "use_sliding_window", false, &use));
+    QD_TRY(qd_json_take_integer(config, what, "max_window_layers", 0, INT32_MAX, USUAL_MAX_WINDOW_LAYERS, &model->window_from_block));
+  }
+  if (types != NULL) QD_TRY(read_layer_types(types, what, use, model));
+  int64_t otherwise = mentions(config, "sliding_window") ? 0 : USUAL_WINDOW;
+  if (use) QD_TRY(qd_json_take_integer(config, what, "sliding_window", 1, INT32_MAX, otherwise, &model->window));
   return QD_OK;
 }
 
@@ -144,7 +195,8 @@ static qd_status read_widths(const qd_json *config, const char *what, qd_model *
     model->head_dim = model->hidden / model->heads;
   }
   QD_CHECK(model->head_dim % 2 == 0 && model->head_dim <= 2 * QD_MAX_HEAD_PAIRS, QD_EBADINPUT,
-           "%s: the head size must be even and at most %d, got %" PRId64, what, 2 * QD_MAX_HEAD_PAIRS, model->head_dim);
+           "%s: head_dim (else hidden_size / num_attention_heads) must be even and at most %d, got %" PRId64, what,
+           2 * QD_MAX_HEAD_PAIRS, model->head_dim);
   return QD_OK;
 }
 
@@ -199,15 +251,22 @@ static qd_status check_slot(const qd_source *source, const qd_slot *slot, qd_mod
   return QD_OK;
 }
 
+static const char *name_in_rest(const qd_arch *arch, qd_role role) {
+  for (int i = 0; i < arch->n_rest; i++)
+    if (arch->rest[i].role == role) return arch->rest[i].name;
+  return NULL;
+}
+
 /* A tensor that the forward would leave out would change the model without a word. */
 static qd_status check_no_stranger(const qd_source *source, const qd_source_tensor *tensor, const qd_model *model) {
   static const char layers[] = "model.layers.", frequencies[] = "rotary_emb.inv_freq";
   qd_slot slots[QD_MAX_SLOTS];
   size_t length = strlen(tensor->name);
   if (length >= sizeof frequencies - 1 && strcmp(tensor->name + length - (sizeof frequencies - 1), frequencies) == 0) return QD_OK;
-  if (model->tied && strcmp(tensor->name, "lm_head.weight") == 0) return QD_OK;
+  if (model->tied && strcmp(tensor->name, name_in_rest(model->arch, QD_HEAD)) == 0) return QD_OK;
   int64_t block = QD_REST;
   if (strncmp(tensor->name, layers, sizeof layers - 1) == 0) block = strtoll(tensor->name + sizeof layers - 1, NULL, 10);
+  block = block < 0 ? QD_REST : block;
   QD_CHECK(block < model->n_blocks, QD_EBADINPUT, "%s: the tensor %s is there, but config.json has %" PRId64 " blocks only",
            qd_source_path(source), tensor->name, model->n_blocks);
   int n = qd_model_slots(model, block, slots);
@@ -215,6 +274,34 @@ static qd_status check_no_stranger(const qd_source *source, const qd_source_tens
     if (strcmp(slots[i].name, tensor->name) == 0) return QD_OK;
   QD_FAIL(QD_EBADINPUT, "%s: the tensor %s is there, but a %s model with this config.json does not use it", qd_source_path(source),
           tensor->name, model->arch->name);
+}
+
+static qd_status same_values(const qd_source *source, const qd_source_tensor *a, const qd_source_tensor *b, bool *same) {
+  enum { PIECE = 1 << 20 };
+  unsigned char *pieces;
+  qd_status status = QD_OK;
+  *same = a->dtype == b->dtype && a->bytes == b->bytes;
+  QD_TRY(qd_heap_new(2, PIECE, &pieces));
+  for (uint64_t at = 0; status == QD_OK && *same && at < a->bytes; at += PIECE) {
+    size_t n = a->bytes - at < PIECE ? (size_t)(a->bytes - at) : PIECE;
+    status = qd_source_read(source, a, at, pieces, n);
+    if (status == QD_OK) status = qd_source_read(source, b, at, pieces + PIECE, n);
+    *same = *same && status == QD_OK && memcmp(pieces, pieces + PIECE, n) == 0;
+  }
+  qd_heap_free(pieces);
+  return status;
+}
+
+/* A tied model may bring its head all the same; one of other values would be left out without a word. */
+static qd_status check_tied_head(const qd_source *source, const qd_model *model) {
+  const qd_source_tensor *head = qd_source_find(source, name_in_rest(model->arch, QD_HEAD));
+  const qd_source_tensor *embedding = qd_source_find(source, name_in_rest(model->arch, QD_EMBEDDING));
+  bool same;
+  if (!model->tied || head == NULL) return QD_OK;
+  QD_TRY(same_values(source, head, embedding, &same));
+  QD_CHECK(same, QD_EBADINPUT, "%s: config.json says tie_word_embeddings, but %s is there and differs from %s", qd_source_path(source),
+           head->name, embedding->name);
+  return QD_OK;
 }
 
 qd_status qd_model_from_source(const qd_source *source, qd_model *out) {
@@ -227,5 +314,5 @@ qd_status qd_model_from_source(const qd_source *source, qd_model *out) {
     for (int i = 0; i < n; i++) QD_TRY(check_slot(source, &slots[i], out));
   }
   for (size_t i = 0; i < qd_source_tensors(source); i++) QD_TRY(check_no_stranger(source, qd_source_tensor_at(source, i), out));
-  return QD_OK;
+  return check_tied_head(source, out);
 }

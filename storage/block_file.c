@@ -5,7 +5,6 @@
 #include "storage/atomic.h"
 #include "storage/bytes.h"
 #include "storage/entry.h"
-#include "storage/h5.h"
 #include "storage/h5_zstd.h"
 
 #include <stdio.h>
@@ -222,16 +221,27 @@ static qd_status check_readable(const char *path) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-qd_status qd_block_file_read(const char *path, const qd_stored_part *part, void *to) {
+qd_status qd_block_file_open(const char *path, qd_h5_file *out) {
+  *out = (qd_h5_file){.id = -1};
+  QD_TRY(check_readable(path));
+  QD_TRY(qd_h5_open(path, out));
+  return QD_OK;
+}
+
+qd_status qd_block_file_part(qd_h5_file *file, const qd_stored_part *part, void *to) {
   qd_h5_layout layout;
-  qd_h5_file file;
   qd_h5_dataset dataset;
   QD_TRY(qd_h5_layout_make(part->dtype, part->rank, part->dim, &layout));
-  QD_TRY(check_readable(path));
-  QD_TRY(qd_h5_open(path, &file));
-  qd_status status = qd_h5_dataset_open(&file, part->dataset, &layout, &dataset);
+  qd_status status = qd_h5_dataset_open(file, part->dataset, &layout, &dataset);
   if (status == QD_OK) status = read_dataset(&dataset, &part->digest, to);
   qd_h5_dataset_close(&dataset);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+qd_status qd_block_file_read(const char *path, const qd_stored_part *part, void *to) {
+  qd_h5_file file;
+  QD_TRY(qd_block_file_open(path, &file));
+  qd_status status = qd_block_file_part(&file, part, to);
   qd_h5_close(&file);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }

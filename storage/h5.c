@@ -31,14 +31,21 @@ static size_t refuse_to_filter(unsigned flags, size_t n_values, const unsigned *
 static const H5Z_class2_t filter_class = {.version = H5Z_CLASS_T_VERS, .id = QD_ZSTD_FILTER, .encoder_present = 1,
                                           .decoder_present = 1, .name = "Zstandard", .filter = refuse_to_filter};
 
-/* Printing is switched off at each entry, since HDF5 keeps that switch for each thread.  A damaged file must not make HDF5 load
- * libraries. */
+/* At exit HDF5 (1.10.8) would write once more to a file whose close has failed, and crashes; all files are closed by then.
+ * A damaged file must not make it load libraries. */
+static void prepare(void) {
+  if (ready) return;
+  H5dont_atexit();
+  ready = H5Zregister(&filter_class) >= 0 && H5PLset_loading_state(0) >= 0;
+}
+
+/* Printing is switched off at each entry, since HDF5 keeps that switch for each thread. */
 static void enter(void) {
   pthread_mutex_lock(&gate);
+  prepare();
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
   cause[0] = '\0';
   from_system = false;
-  if (!ready) ready = H5Zregister(&filter_class) >= 0 && H5PLset_loading_state(0) >= 0;
 }
 
 static qd_status leave(qd_status status) {
@@ -162,8 +169,8 @@ static hid_t without_times(hid_t class) {
   return list;
 }
 
-/* The bounds fix the format to one whose metadata carry checksums.  HDF5's file locks stay off: the job's lock guards the folder,
- * and many parallel file systems refuse them. */
+/* The bounds fix the format to one whose metadata carry checksums.  HDF5's file locks stay off: the job's lock guards the
+ * folder, and many parallel file systems refuse them. */
 static hid_t file_access(void) {
   hid_t list = H5Pcreate(H5P_FILE_ACCESS);
   seen(H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110));

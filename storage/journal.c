@@ -248,7 +248,7 @@ static qd_status remove_partial(const char *folder) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* A manifest that is there was written by an earlier call, as qd_store_begin does not begin over one: only clearing up is left. */
+/* A manifest that is there was written by an earlier call, as qd_store_begin does not begin over one: clearing up is left. */
 qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files,
                           int64_t n_blocks) {
   qd_manifest manifest;

@@ -1,19 +1,19 @@
-/* The calibration or evaluation set: text -> int32 token ids (rows, sequence_tokens).  Protocols: methods of GPTQ's datautils (windows of
- * WikiText-2, C4, PTB) with Python's Mersenne Twister, see docs/formats.md. */
+/* The calibration or evaluation set: text -> int32 token ids (rows, sequence_tokens).  Protocols: methods of GPTQ's datautils
+ * (windows of WikiText-2, C4, PTB) with Python's Mersenne Twister, see docs/formats.md. */
 #ifndef QDIST_STORAGE_TOKENS_H
 #define QDIST_STORAGE_TOKENS_H
 
 #include "storage/digest.h"
 #include "storage/tokenizer.h"
 
-/* What to make of the file.  From the prefix of --dataset, else from the name's ending. */
+/* What to make of the file.  From the prefix of --dataset (the name of any kind), else from the name's ending. */
 typedef enum qd_text_kind {
   QD_TEXT_PLAIN,     /* FILE: tokenized once as it stands                                        */
   QD_TEXT_WIKITEXT2, /* wikitext2:FILE: rows joined by "\n\n"                                    */
-  QD_TEXT_PTB,       /* ptb:FILE                                                                 */
+  QD_TEXT_PTB,       /* ptb:FILE: stripped lines joined by "\n\n", GPTQ's first loader (its later one joins with " ") */
   QD_TEXT_C4,        /* c4:FILE, .json.gz or unpacked: random documents, random windows          */
-  QD_TEXT_C4_NEW,    /* c4-new:FILE: the first 1100 texts joined by " " (evaluation)             */
-  QD_TEXT_JSONL,     /* FILE.jsonl: documents in the field "text"                                */
+  QD_TEXT_C4_NEW,    /* c4-new:FILE: evaluation on the first 1100 texts joined by " "; calibration as c4 */
+  QD_TEXT_JSONL,     /* FILE.jsonl (.jsonl.gz, .json.gz): documents in the field "text"          */
   QD_TEXT_IDS,       /* FILE.i32: rows of sequence_tokens ids, taken as they are                 */
 } qd_text_kind;
 
@@ -22,7 +22,7 @@ typedef enum qd_tokens_use { QD_TOKENS_CALIBRATION, QD_TOKENS_EVALUATION } qd_to
 typedef struct qd_tokens_request {
   const char   *dataset;         /* as typed: [kind:]FILE */
   qd_tokens_use use;
-  int64_t       rows;            /* calibration: how many are wanted; evaluation: at most (0: all)  */
+  int64_t       rows;            /* calibration: how many are wanted; evaluation: at most (0: all); ids: at most, either way */
   int64_t       sequence_tokens;
   int64_t       seed;
   qd_add_bos    bos;
@@ -33,15 +33,15 @@ typedef struct qd_tokens_request {
 typedef struct qd_tokens {
   int32_t  *ids;                /* (rows, sequence_tokens), from the heap */
   int64_t   rows, sequence_tokens;
-  int64_t   text_tokens;        /* tokens of the whole text (all documents) */
+  int64_t   text_tokens;        /* tokens of the whole text; of all documents that were tokenized (C4: those drawn) */
   int64_t   dropped_documents;  /* --no-pack: shorter than a row */
   qd_text_kind kind;
   qd_digest text_digest;        /* of the file's bytes */
   char     *path;               /* without the prefix, from the heap */
 } qd_tokens;
 
-/* tokenizer may be NULL for QD_TEXT_IDS.  QD_ENOTFOUND, QD_EIO, QD_EBADINPUT: too short (tokens there, tokens needed), empty, an id
- * outside the vocabulary (row, position, id, size), not UTF-8, a jsonl line without "text" (line number). */
+/* tokenizer may be NULL for QD_TEXT_IDS.  QD_ENOTFOUND, QD_EIO, QD_EBADINPUT: too short (tokens there, tokens needed), empty,
+ * an id outside the vocabulary (row, position, id, size), not UTF-8, a jsonl line without "text" (line number). */
 qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request *request, qd_tokens *out) QD_MUST_USE;
 void      qd_tokens_release(qd_tokens *tokens);
 

@@ -52,19 +52,35 @@ static qd_status check_file(findings *found, const qd_entry_file *file) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-static qd_status check_part(findings *found, const qd_entry *entry, const qd_stored_part *part) {
-  char *path = NULL;
-  QD_TRY(qd_path_join(found->folder, entry->file[part->file].name, &path));
-  qd_status status = qd_file_exists(path) ? note_failure(found, qd_block_file_read(path, part, NULL)) : QD_OK;
-  qd_heap_free(path);
+/* The parts that lie in one file of the entry. */
+static qd_status check_parts(findings *found, const qd_entry *entry, int file_index, qd_h5_file *file) {
+  for (int i = 0; i < entry->n_records; i++) {
+    const qd_record *record = &entry->record[i];
+    for (int k = 0; k < record->n_parts; k++)
+      if (record->part[k].file == file_index) QD_TRY(note_failure(found, qd_block_file_part(file, &record->part[k], NULL)));
+  }
+  return QD_OK;
+}
+
+/* A damaged file is opened nevertheless, to say which datasets are damaged. */
+static qd_status check_block_file(findings *found, const qd_entry *entry, int file_index, const char *path) {
+  qd_h5_file file;
+  QD_TRY(check_file(found, &entry->file[file_index]));
+  if (!qd_file_exists(path)) return QD_OK;
+  qd_status status = qd_block_file_open(path, &file);
+  if (status != QD_OK) return note_failure(found, status);
+  status = check_parts(found, entry, file_index, &file);
+  qd_h5_close(&file);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
 static qd_status check_entry(findings *found, const qd_entry *entry) {
-  for (int i = 0; i < entry->n_files; i++) QD_TRY(check_file(found, &entry->file[i]));
-  for (int i = 0; i < entry->n_records; i++) {
-    const qd_record *record = &entry->record[i];
-    for (int k = 0; k < record->n_parts; k++) QD_TRY(check_part(found, entry, &record->part[k]));
+  for (int i = 0; i < entry->n_files; i++) {
+    char *path = NULL;
+    QD_TRY(qd_path_join(found->folder, entry->file[i].name, &path));
+    qd_status status = check_block_file(found, entry, i, path);
+    qd_heap_free(path);
+    if (status != QD_OK) return qd_forward(status, __FILE__, __LINE__);
   }
   return QD_OK;
 }

@@ -82,8 +82,8 @@ layer tests 'tests|jobs|pipeline|storage|workers|kernels'
 breach "memory comes from kernels/base/heap.h or an arena" \
   "$(find_lines '\b(malloc|calloc|realloc|reallocarray|free|strdup|strndup|asprintf|vasprintf|aligned_alloc|posix_memalign|alloca)[[:space:]]*\(' \
     '(kernels/base/[^:]*|storage/h5_plugin\.c)' "${product[@]}")"
-breach "only jobs/main.c ends the process, and a failed QD_ASSERT" \
-  "$(find_lines '\b(exit|_exit|_Exit|quick_exit|abort)[[:space:]]*\(' '(jobs/main|kernels/base/status)\.c' "${product[@]}")"
+breach "only jobs/ ends the process, and a failed QD_ASSERT" \
+  "$(find_lines '\b(exit|_exit|_Exit|quick_exit|abort)[[:space:]]*\(' '(jobs/[^:]*|kernels/base/status\.c)' "${product[@]}")"
 breach "people are spoken to through kernels/base/log.h, or in jobs/" \
   "$(find_lines '(\b(printf|vprintf|puts|putchar|perror)[[:space:]]*\(|\b(stdout|stderr)\b)' '(kernels/base|jobs)/[^:]*' "${product[@]}")"
 

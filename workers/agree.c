@@ -54,12 +54,16 @@ static qd_status set_failure(failure *first, const char *prefix) {
   return status;
 }
 
-static bool failed;
+/* A failure of the agreeing itself is not counted: the others may not know of it. */
+static bool everyone_knows;
 
-bool qd_agree_failed(void) { return failed; }
+bool qd_agree_failed(void) { return everyone_knows; }
 
-static qd_status agree(qd_comm *comm, qd_status mine) {
-  if (comm->size == 1) return mine;
+qd_status qd_agree(qd_comm *comm, qd_status mine) {
+  if (comm->size == 1) {
+    everyone_knows = everyone_knows || mine != QD_OK;
+    return mine;
+  }
   int64_t n_failed = mine != QD_OK;
   failure here = failure_here(mine), first;
   QD_TRY(sum(comm, &n_failed));
@@ -70,11 +74,6 @@ static qd_status agree(qd_comm *comm, qd_status mine) {
   QD_TRY(sum(comm, &n_same));
   char prefix[32] = ""; /* what only the coordinator does is the job's own failure: no rank needs naming */
   if (n_same < comm->size && rank > 0) snprintf(prefix, sizeof prefix, "rank %d: ", rank);
+  everyone_knows = true;
   return set_failure(&first, prefix);
-}
-
-qd_status qd_agree(qd_comm *comm, qd_status mine) {
-  qd_status status = agree(comm, mine);
-  failed = failed || status != QD_OK;
-  return status;
 }

@@ -26,6 +26,7 @@ int main(int argc, char **argv) {
   qd_comm *comm;
   EXPECT(qd_team_open(&comm) == QD_OK);
   qd_status status = qd_agree(comm, mine(argv[1], atoi(argv[2]), comm->rank));
+  EXPECT(qd_agree_failed() == (status != QD_OK));
   char line[6000];
   int n = snprintf(line, sizeof line, "<%d %s|%s|%s>\n", comm->rank, qd_status_name(status), qd_error_text(), qd_error_trace());
   EXPECT(n > 0 && fwrite(line, 1, (size_t)n, stdout) == (size_t)n && fflush(stdout) == 0);

@@ -1,0 +1,89 @@
+#include <string.h>
+
+#include "kernels/base/heap.h"
+#include "storage/tokens_parts.h"
+#include "storage/utf8.h"
+
+/* A NUL is a character like any other where the tokenizer has a token for it, and a sign of a file that is no text where it has
+ * not. */
+static qd_status check_nul(const qd_tokens_job *job, const char *text, size_t n, const char *where) {
+  const char *nul = memchr(text, '\0', n);
+  if (nul == NULL) return QD_OK;
+  int32_t *ids = NULL, unknown = qd_tokenizer_unknown(job->tokenizer);
+  size_t n_ids;
+  bool known = qd_tokenizer_encode(job->tokenizer, "", 1, QD_BOS_NO, &ids, &n_ids) == QD_OK;
+  for (size_t i = 0; known && i < n_ids; i++) known = ids[i] != unknown;
+  qd_heap_free(ids);
+  QD_CHECK(known, QD_EBADINPUT, "%s: byte %zu is NUL, for which the tokenizer has no token: not a text", where,
+           (size_t)(nul - text));
+  return QD_OK;
+}
+
+qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n, const char *where, qd_token_list *ids) {
+  int32_t *made = NULL;
+  size_t n_made;
+  QD_TRY(check_nul(job, text, n, where));
+  qd_status status = qd_tokenizer_encode(job->tokenizer, text, n, job->request->bos, &made, &n_made);
+  if (status != QD_OK) QD_FAIL(status, "%s: %s", where, qd_error_text());
+  if (ids->at == NULL) { /* the usual case: no copy */
+    *ids = (qd_token_list){.at = made, .n = n_made, .capacity = n_made};
+    return QD_OK;
+  }
+  status = qd_heap_grow(&ids->at, &ids->capacity, ids->n + n_made, sizeof *ids->at);
+  if (status == QD_OK && n_made > 0) memcpy(ids->at + ids->n, made, n_made * sizeof *made);
+  if (status == QD_OK) ids->n += n_made;
+  qd_heap_free(made);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct stretch {
+  const char *at;
+  size_t      n;
+} stretch;
+
+/* Python's str.strip() takes White_Space and the four separators U+001C to U+001F. */
+static bool is_stripped(uint32_t c) { return qd_utf8_is_space(c) || (c >= 0x1C && c <= 0x1F); }
+
+static stretch strip(stretch line) {
+  size_t bytes, begin = 0, end = 0;
+  uint32_t c;
+  for (size_t i = 0; i < line.n; i += bytes) {
+    qd_utf8_next(line.at + i, line.n - i, &bytes, &c);
+    if (is_stripped(c)) continue;
+    if (end == 0) begin = i;
+    end = i + bytes;
+  }
+  return (stretch){line.at + begin, end - begin};
+}
+
+/* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank
+ * one; PTB's are stripped lines. */
+static stretch row_of_line(qd_text_kind kind, stretch line) {
+  stretch bare = strip(line);
+  return kind == QD_TEXT_PTB || bare.n == 0 ? bare : line;
+}
+
+qd_status qd_tokens_join_rows(const qd_tokens_job *job, qd_text_kind kind, char **text, size_t *n) {
+  const char *all = job->file.text;
+  size_t capacity = 0, end = job->file.n;
+  *text = NULL;
+  *n = 0;
+  for (size_t begin = 0; begin < end;) {
+    const char *newline = memchr(all + begin, '\n', end - begin);
+    size_t bytes = newline ? (size_t)(newline - all) + 1 - begin : end - begin;
+    stretch row = row_of_line(kind, (stretch){all + begin, bytes});
+    qd_status status = qd_heap_grow(text, &capacity, *n + row.n + 3, 1);
+    if (status != QD_OK) {
+      qd_heap_free(*text);
+      *text = NULL;
+      return qd_forward(status, __FILE__, __LINE__);
+    }
+    if (begin > 0) memcpy(*text + *n, "\n\n", 2), *n += 2;
+    memcpy(*text + *n, row.at, row.n);
+    *n += row.n;
+    begin += bytes;
+  }
+  return QD_OK;
+}
