@@ -130,7 +130,7 @@ static const int64_t group_sizes[] = {-1, 128, 64, 32, 96, 30};
 
 /* Every group size on shapes around the row unit, the block and the tile of u. */
 static void check_shapes(bool fit, bool compat) {
-  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {40, 352}, {7, 700}};
+  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {9, 352}, {3, 700}};
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
     for (size_t g = 0; g < sizeof group_sizes / sizeof *group_sizes; g++) {
       options o = {.scheme = {2 + (int)(s % 3), group_sizes[g], s & 1, false, compat ? QD_F32 : QD_F16, compat},
