@@ -88,6 +88,14 @@ run() { # run LOG COMMAND...: shows the command as one would type it; its standa
   [ "$status" -eq 0 ] || { cat "$log" >&2; fail "this ended with $status: ${command//$root\//}"; }
 }
 
+watch() { # as run; the lines of finished blocks are shown as they come
+  local log=$1 command="${*:2}"
+  shift
+  echo "\$ ${command//$root\//}" >&2
+  "$@" 2>&1 >/dev/null | tee "$log" | sed -un '/^calibration:/p; /^first sequence:/p; /^block /p; /^wrote /p' >&2 \
+    || { cat "$log" >&2; fail "this failed: ${command//$root\//}"; }
+}
+
 number() { # number KEY FILE: the first value of KEY in printed JSON
   sed -n "s/.*\"$1\": *\(-\{0,1\}[0-9][0-9.eE+-]*\).*/\1/p" "$2" | head -n 1
 }
@@ -117,7 +125,7 @@ quantize() { # quantize METHOD BITS: a row of the table
   local output=$work/out-$1-$2 begin end bytes
   rm -rf "$output" # a finished store would be left as it is
   begin=$(date +%s.%N)
-  run "$work/$1-$2.quantize.log" mpirun -np $ranks "$qdist" quantize --model "$model" --method "$1" --bits "$2" --group-size 128 \
+  watch "$work/$1-$2.quantize.log" mpirun -np $ranks "$qdist" quantize --model "$model" --method "$1" --bits "$2" --group-size 128 \
     --dataset "$dataset" --nsamples 64 --seqlen 512 --output "$output"
   end=$(date +%s.%N)
   run "$work/$1-$2.inspect.log" "$qdist" inspect "$output" --json >"$work/$1-$2.inspect.json"

@@ -1,8 +1,9 @@
 /* Attention by tiles of queries of one head: scores = q k^T, rows to P, out = P v.
  *
- * A tile's keys are [start, end): those that any of its queries sees, start rounded down to a multiple of 256, so that the chunks of
- * the second product are those of the absolute keys.  A chunk that is left out would have been a chain of zeros: c + 0 is c but for
- * a -0, and the sentence's last + 0 makes -0 and 0 one.  In the same way P = 0 for the unseen keys of a tile changes nothing. */
+ * A tile's keys are [start, end): those that any of its queries sees, start rounded down to a multiple of 256, so that the
+ * chunks of the second product are those of the absolute keys.  A chunk that is left out would have been a chain of zeros:
+ * c + 0 is c but for a -0, and the sentence's last + 0 makes -0 and 0 one.  In the same way P = 0 for the unseen keys of a
+ * tile changes nothing. */
 #include "kernels/forward_isa.h"
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
@@ -21,8 +22,8 @@ typedef struct scratch {
 
 static qd_tensor head_of(qd_tensor t, int64_t head, int64_t first, int64_t n) {
   qd_tensor rows = qd_tensor_rows(t, first, n);
-  return (qd_tensor){.data = (unsigned char *)rows.data + head * t.stride[1] * (int64_t)qd_dtype_bytes(t.dtype), .dtype = t.dtype,
-                     .rank = 2, .dim = {n, t.dim[2]}, .stride = {t.stride[0], t.stride[2]}};
+  unsigned char *data = (unsigned char *)rows.data + head * t.stride[1] * (int64_t)qd_dtype_bytes(t.dtype);
+  return (qd_tensor){.data = data, .dtype = t.dtype, .rank = 2, .dim = {n, t.dim[2]}, .stride = {t.stride[0], t.stride[2]}};
 }
 
 static qd_tensor matrix(void *data, qd_dtype dtype, int64_t rows, int64_t columns, int64_t stride) {
@@ -78,7 +79,8 @@ static void attend_all(qd_device *device, const qd_attention_args *args, scratch
 
 qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
   int64_t keys = args->k.dim[0], rows = args->q.dim[0] < QUERY_TILE ? args->q.dim[0] : QUERY_TILE;
-  if (args->window > 0 && args->window < keys - QUERY_TILE - QD_PRODUCT_CHUNK) keys = args->window + QUERY_TILE + QD_PRODUCT_CHUNK;
+  const int64_t margin = QUERY_TILE + QD_PRODUCT_CHUNK; /* what a tile's keys may exceed the window by */
+  if (args->window > 0 && args->window < keys - margin) keys = args->window + margin;
   scratch s = {.width = (keys + 15) / 16 * 16};
   size_t score_bytes = qd_arena_cost((size_t)(rows * s.width), sizeof *s.score);
   size_t sum_bytes = qd_arena_cost((size_t)(rows * args->q.dim[2]), sizeof *s.sum);

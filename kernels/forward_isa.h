@@ -1,5 +1,5 @@
-/* Rows of the forward's and the evaluation's operations, compiled for each instruction set; the _cpu files share rows among threads.
- * The contract of each is the sentence of its operation in ops.h. */
+/* Rows of the forward's and the evaluation's operations, compiled for each instruction set; the _cpu files share rows among
+ * threads.  The contract of each is the sentence of its operation in ops.h. */
 #ifndef QDIST_KERNELS_FORWARD_ISA_H
 #define QDIST_KERNELS_FORWARD_ISA_H
 
@@ -18,12 +18,12 @@ QD_ISA_DECLARE(int64_t, qd_nonfinite_row, (const void *x, qd_dtype dtype, int64_
 
 /* Which keys the columns of a row of scores are: column j is key start + j.  start is a multiple of 256. */
 typedef struct qd_seen_keys {
-  int64_t start, end;        /* keys of the tile   */
+  int64_t start, end;         /* keys of the tile    */
   int64_t first_seen, n_seen; /* those that are seen */
 } qd_seen_keys;
 
-/* Unscaled scores to P: x[j], or p[j] rounded to bf16 if p is not NULL; unseen keys 0.  Rows have room for end - start rounded
- * up to 16. */
+/* Unscaled scores to P: x[j], or p[j] rounded to bf16 if p is not NULL; unseen keys 0.  The row x has room for end - start
+ * rounded up to 16. */
 QD_ISA_DECLARE(void, qd_softmax_row, (float *x, uint16_t *p, float scale, qd_seen_keys keys));
 QD_ISA_DECLARE(void, qd_attention_out_row, (const float *sum, void *out, qd_dtype dtype, int64_t n));
 

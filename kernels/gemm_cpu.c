@@ -12,11 +12,11 @@
 #include <omp.h>
 #include <string.h>
 
-/* A thread's buffers.  A: 126 rows of fp32 over a chunk; B: 480 columns, 0.47 MB, beside A in an L2 of 1 MB (larger was slower). */
+/* A thread's buffers.  A: 126 rows of fp32 over a chunk; B: 640 columns, 0.66 MB, beside A in an L2 of 1 MB. */
 enum {
   A_BYTES = 33 * 4096,
-  B_BYTES = 15 * (QD_PRODUCT_CHUNK * QD_MAX_TILE_COLUMNS + QD_PANEL_TAIL) * 4,
-  SUMS = 512 * 480,                         /* fp32 sums of a c that is rounded in the end */
+  B_BYTES = 20 * (QD_PRODUCT_CHUNK * QD_MAX_TILE_COLUMNS + QD_PANEL_TAIL) * 4,
+  SUM_COLUMNS = 640, SUMS = 768 * SUM_COLUMNS,                         /* fp32 sums of a c that is rounded in the end */
   WEIGHT_STRIDE = QD_PRODUCT_CHUNK + 16,    /* of dequantized rows, not a power of two: the rows must not share cache sets */
   WEIGHT_BYTES = QD_MAX_TILE_COLUMNS * WEIGHT_STRIDE * 4,
   THREAD_BYTES = (A_BYTES + B_BYTES + SUMS * 4 + WEIGHT_BYTES + 4095) / 4096 * 4096,
@@ -96,15 +96,27 @@ static void pack_b(const task *job, const block *at, unsigned char *to) {
 
 /* ---- one core ---------------------------------------------------------------------------------------------------------------- */
 
+/* The rows that follow the block's: what its strips ask for while they compute. */
+static void look_ahead(const task *job, const block *at, qd_gemm_strip *strip) {
+  qd_tensor a = job->product->a;
+  if (a.stride[1] != 1 || at->i + 2 * at->m > job->i + job->m) return;
+  int64_t bytes = (int64_t)qd_dtype_bytes(a.dtype);
+  strip->ahead = element(a, at->i + at->m, at->k);
+  strip->ahead_stride = a.stride[0] * bytes;
+  strip->ahead_bytes = at->kc * bytes;
+}
+
 static void multiply(const task *job, const block *at, const unsigned char *a, const unsigned char *b, const target *c) {
   qd_gemm_mode mode = job->product->mode;
   qd_gemm_strip strip = {.steps = qd_panel_steps(job->kind, at->kc), .b = b, .c_stride = c->stride, .columns = at->n};
   strip.update = mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : mode == QD_GEMM_SET && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
+  look_ahead(job, at, &strip);
   for (int64_t i = 0; i < at->m; i += job->width, a += panel_stride(job, at->kc, job->width)) {
     strip.a = a;
     strip.c = target_at(c, at->i + i, at->j);
     strip.rows = (int)least(at->m - i, job->width);
     job->unit->strip(&strip);
+    if (strip.ahead) strip.ahead = (const unsigned char *)strip.ahead + job->width * strip.ahead_stride;
   }
 }
 
@@ -153,7 +165,8 @@ static void many_rows(const task *job, block at, int64_t rows_at_once) {
 static void run_many_rows(const task *job) {
   int64_t a_panels = A_BYTES / panel_stride(job, QD_PRODUCT_CHUNK, job->width);
   int64_t columns = B_BYTES / panel_stride(job, QD_PRODUCT_CHUNK, job->unit->columns) * job->unit->columns;
-  int64_t rows = job->product->c.dtype == QD_BF16 ? SUMS / columns : job->m;
+  int64_t rows = job->m;
+  if (job->product->c.dtype == QD_BF16) columns = least(columns, SUM_COLUMNS), rows = SUMS / columns;
   for (int64_t i = 0; i < job->m; i += rows)
     for (int64_t j = 0; j < job->n; j += columns) {
       block at = {.i = job->i + i, .m = least(job->m - i, rows), .j = job->j + j, .n = least(job->n - j, columns)};
@@ -161,18 +174,17 @@ static void run_many_rows(const task *job) {
     }
 }
 
-/* Chunks [k, end) of all rows against the columns of `at`, a few panels of b at a time; panels of a lie in the large buffer. */
+/* Chunks [at.k, end) of all rows against the columns of `at`, one panel of b at a time; panels of a lie in the large buffer. */
 static void few_rows(const task *job, block at, int64_t end, const target *c) {
   int64_t chunk_bytes = (at.m + job->width - 1) / job->width * panel_stride(job, QD_PRODUCT_CHUNK, job->width), first = at.k;
   for (; at.k < end; at.k += QD_PRODUCT_CHUNK) {
     at.kc = chunk_of(at.k, job->k);
     pack_a(job, &at, job->b + (at.k - first) / QD_PRODUCT_CHUNK * chunk_bytes);
   }
-  int64_t panels = job->width <= 3 ? least(4, A_BYTES / panel_stride(job, QD_PRODUCT_CHUNK, job->unit->columns)) : 1;
-  int64_t group = job->unit->columns * panels, last = at.j + at.n;
+  int64_t last = at.j + at.n;
   block part = at;
-  for (part.j = at.j; part.j < last; part.j += group) {
-    part.n = least(last - part.j, group);
+  for (part.j = at.j; part.j < last; part.j += job->unit->columns) {
+    part.n = least(last - part.j, job->unit->columns);
     for (part.k = first; part.k < end; part.k += QD_PRODUCT_CHUNK) {
       part.kc = chunk_of(part.k, job->k);
       pack_b(job, &part, job->a);
@@ -219,7 +231,7 @@ static grid grid_of(const task *whole, int64_t down, int64_t across) {
 /* Time of the busiest thread, in multiply-adds: packing one element costs about as much as six of them. */
 static double grid_cost(const grid *g, int threads) {
   int64_t rounds = (g->down * g->across + threads - 1) / threads;
-  return (double)rounds * ((double)g->m * (double)g->n + 6.0 * (double)g->m * (double)((g->n + 479) / 480) + 8.0 * (double)g->n);
+  return (double)rounds * ((double)g->m * (double)g->n + 6.0 * (double)g->m * (double)((g->n + 639) / 640) + 8.0 * (double)g->n);
 }
 
 static grid best_grid(const task *whole, int threads) {

@@ -27,6 +27,8 @@ typedef struct qd_gemm_strip {
   int            rows;
   int64_t        columns;
   qd_tile_update update;   /* c = chain, c + chain or c - chain */
+  const void    *ahead;    /* rows that will be packed next: tile by tile asked into the cache.  NULL: none */
+  int64_t        ahead_stride, ahead_bytes;
 } qd_gemm_strip;
 
 /* Rows to pack: element (row, k) at data + row * row_stride + k * k_stride (in elements). */

@@ -145,11 +145,12 @@ static qd_tensor u_piece(const solver *s, int64_t j, int64_t n) {
 
 static void update_beyond(const solver *s) {
   const qd_gptq_tile *tile = &s->tile;
-  qd_tensor e = {.data = tile->e, .dtype = QD_F32, .rank = 2, .dim = {tile->rows, s->end - s->begin}, .stride = {1, tile->pitch}};
+  int64_t rows = tile->rows, stride = s->args->w.stride[0];
+  qd_tensor e = {.data = tile->e, .dtype = QD_F32, .rank = 2, .dim = {rows, s->end - s->begin}, .stride = {1, tile->pitch}};
   for (int64_t j = s->end, last; j < s->columns; j = last) {
     last = (j / QD_TRI_TILE + 1) * QD_TRI_TILE;
     if (last > s->columns) last = s->columns;
-    qd_tensor w = {.data = w_at(s, j), .dtype = QD_F32, .rank = 2, .dim = {tile->rows, last - j}, .stride = {s->args->w.stride[0], 1}};
+    qd_tensor w = {.data = w_at(s, j), .dtype = QD_F32, .rank = 2, .dim = {rows, last - j}, .stride = {stride, 1}};
     qd_gemm_serial(s->device, s->thread, QD_GEMM_SUBTRACT, e, u_piece(s, j, last - j), w);
   }
 }
@@ -180,7 +181,8 @@ static int64_t choose_tile_rows(int64_t rows, int threads) {
 }
 
 static qd_status solver_init(solver *s, qd_device *device, const qd_gptq_args *args, int64_t tile_rows, int thread) {
-  int64_t columns = args->w.dim[1], block = args->block < columns ? args->block : columns, slots = args->fit ? 1 : args->scale.dim[1];
+  int64_t columns = args->w.dim[1], block = args->block < columns ? args->block : columns;
+  int64_t slots = args->fit ? 1 : args->scale.dim[1];
   *s = (solver){.device = device, .args = args, .thread = thread, .columns = columns, .beyond_row = -1};
   qd_gptq_tile *tile = &s->tile;
   tile->pitch = tile_rows + QD_GPTQ_ROW_GAP;

@@ -22,7 +22,8 @@ typedef struct qd_gptq_tile {
 } qd_gptq_tile;
 
 /* Rows of a matrix to columns [first, first + n) of tile->w, and back.  Lanes beyond the rows become 0. */
-QD_ISA_DECLARE(void, qd_gptq_take_columns, (const qd_gptq_tile *tile, const float *from, int64_t stride, int64_t first, int64_t n));
+QD_ISA_DECLARE(void, qd_gptq_take_columns,
+               (const qd_gptq_tile *tile, const float *from, int64_t stride, int64_t first, int64_t n));
 QD_ISA_DECLARE(void, qd_gptq_give_columns, (const qd_gptq_tile *tile, float *to, int64_t stride, int64_t first, int64_t n));
 
 /* w_j = fma(-e_k, U_kj, w_j), k ascending in [from, to), for the strip's columns j in [first, first + n). */

@@ -1,5 +1,5 @@
-/* GPTQ inside a block.  Rows lie in lanes; an error is applied to later columns not when it is found but when a strip of columns is
- * reached: the chain of one element is the same, and accumulators stay in registers (4 columns x 32 or 16 rows). */
+/* GPTQ inside a block.  Rows lie in lanes; an error is applied to later columns not when it is found but when a strip of
+ * columns is reached: the chain of one element is the same, and accumulators stay in registers (4 columns x 32 or 16 rows). */
 #include "kernels/gptq_cpu.h"
 #include "kernels/rows16.h"
 
@@ -28,9 +28,14 @@ void QD_ISA(qd_gptq_give_columns)(const qd_gptq_tile *tile, float *to, int64_t s
     for (int64_t c = 0; c < n; c++) to[r * stride + c] = from[c * tile->pitch + r];
 }
 
-/* Columns [first, first + n), n <= 4, of rows [row, row + 16 ROW_VECTORS); u is that of column `first`. */
-static inline void apply_tile(const qd_gptq_tile *tile, const float *u, int64_t first, int64_t n, int64_t row, int64_t from, int64_t to) {
-  int64_t pitch = tile->pitch;
+typedef struct columns {
+  int64_t first, n; /* n may reach beyond COLUMNS: the rest is left alone */
+  const float *u;   /* U[k][first] at k * QD_GPTQ_STRIP                   */
+} columns;
+
+/* Rows [row, row + 16 ROW_VECTORS). */
+static inline void apply_tile(const qd_gptq_tile *tile, columns at, int64_t row, int64_t from, int64_t to) {
+  int64_t pitch = tile->pitch, first = at.first, n = at.n;
   v16 sum[COLUMNS][ROW_VECTORS];
   for (int j = 0; j < COLUMNS; j++)
     for (int v = 0; v < ROW_VECTORS; v++)
@@ -39,7 +44,7 @@ static inline void apply_tile(const qd_gptq_tile *tile, const float *u, int64_t 
     v16 e[ROW_VECTORS];
     for (int v = 0; v < ROW_VECTORS; v++) e[v] = v16_load(tile->e + k * pitch + row + v * LANES);
     for (int j = 0; j < COLUMNS; j++) {
-      v16 factor = v16_set(u[k * QD_GPTQ_STRIP + j]);
+      v16 factor = v16_set(at.u[k * QD_GPTQ_STRIP + j]);
       for (int v = 0; v < ROW_VECTORS; v++) sum[j][v] = v16_fnma(e[v], factor, sum[j][v]);
     }
   }
@@ -49,7 +54,7 @@ static inline void apply_tile(const qd_gptq_tile *tile, const float *u, int64_t 
 
 void QD_ISA(qd_gptq_apply)(const qd_gptq_tile *tile, int64_t first, int64_t n, int64_t from, int64_t to) {
   for (int64_t row = 0; row < tile->padded; row += LANES * ROW_VECTORS)
-    for (int64_t j = 0; j < n; j += COLUMNS) apply_tile(tile, tile->u + j, first + j, n - j, row, from, to);
+    for (int64_t j = 0; j < n; j += COLUMNS) apply_tile(tile, (columns){first + j, n - j, tile->u + j}, row, from, to);
 }
 
 void QD_ISA(qd_gptq_column)(const qd_gptq_tile *tile, int64_t first, int64_t c, int64_t slot, float top) {

@@ -1,8 +1,8 @@
 /* total += X^T X on a fixed-point grid.
  *
- * The lower triangle is cut in rectangles, which threads take one after the other; inside a rectangle the units follow each other, so
- * that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and added: 1 % of the
- * product.  Bound by the rate of the matrix kernel. */
+ * The lower triangle is cut in rectangles, which threads take one after the other; inside a rectangle the units follow each
+ * other, so that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and
+ * added: a few per cent of the product.  Bound by the rate of the matrix kernel. */
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
 #include "kernels/statistics_isa.h"
@@ -10,7 +10,7 @@
 #include <math.h>
 #include <omp.h>
 
-enum { TILE = QD_TRI_TILE, MAX_ROWS = 256, MIN_ROWS = 32, MAX_COLUMNS = 512 };
+enum { TILE = QD_TRI_TILE, MAX_SIDE = 480, STRIPS = 4, UNIT = 32 };
 
 typedef struct rectangle {
   int64_t row, rows, column, columns;
@@ -20,30 +20,37 @@ typedef struct plan {
   const double *scale; /* by column: scale_i scale_j = 2^(42 - e_i - e_j) */
   const rectangle *piece;
   int64_t n_pieces;
-  float *partial; /* MAX_ROWS x MAX_COLUMNS a thread */
+  float *partial; /* MAX_SIDE x MAX_SIDE a thread */
 } plan;
 
-/* Strips of `rows`, each cut in runs of columns up to its diagonal; the longest strips first.  Returns how many, and stores them unless
- * `out` is NULL. */
-static int64_t cut(int64_t n, int64_t rows, rectangle *out) {
-  int64_t count = 0;
-  for (int64_t row = (n - 1) / rows * rows; row >= 0; row -= rows) {
-    int64_t height = n - row < rows ? n - row : rows;
-    for (int64_t column = 0; column < row + height; column += MAX_COLUMNS, count++) {
-      int64_t width = row + height - column < MAX_COLUMNS ? row + height - column : MAX_COLUMNS;
-      if (out != NULL) out[count] = (rectangle){row, height, column, width};
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Squares below the diagonal, and strips where they meet it, so that little is computed above it; the long rows first.
+ * Returns how many rectangles there are, and stores them unless `out` is NULL. */
+static int64_t cut(int64_t n, int64_t side, rectangle *out) {
+  int64_t count = 0, strip = round_up(side / STRIPS, UNIT);
+  for (int64_t row = (n - 1) / side * side; row >= 0; row -= side) {
+    int64_t end = least(row + side, n);
+    for (int64_t column = 0; column < row; column += side, count++)
+      if (out != NULL) out[count] = (rectangle){row, end - row, column, side};
+    for (int64_t top = row; top < end; top += strip, count++) {
+      int64_t rows = least(strip, end - top);
+      if (out != NULL) out[count] = (rectangle){top, rows, row, top + rows - row};
     }
   }
   return count;
 }
 
+/* Squares of about equal size, no larger than the matrix kernel keeps packed, and enough for all threads. */
 static qd_status plan_pieces(qd_device *device, int64_t n, plan *p) {
-  int64_t rows = MAX_ROWS;
-  while (rows > MIN_ROWS && cut(n, rows, NULL) < 4 * device->threads && device->threads > 1) rows /= 2;
-  p->n_pieces = cut(n, rows, NULL);
+  int64_t parts = (n + MAX_SIDE - 1) / MAX_SIDE, side = round_up((n + parts - 1) / parts, UNIT);
+  while (side > UNIT && device->threads > 1 && cut(n, side, NULL) < 4 * device->threads) side = round_up(side / 2, UNIT);
+  p->n_pieces = cut(n, side, NULL);
   rectangle *piece;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)p->n_pieces, sizeof *piece, &piece));
-  cut(n, rows, piece);
+  cut(n, side, piece);
   p->piece = piece;
   return QD_OK;
 }
@@ -59,10 +66,10 @@ static qd_status plan_scale(qd_device *device, qd_tensor exponent, plan *p) {
 
 static void add_piece(qd_device *device, const plan *p, rectangle r, const float *partial, qd_tri total) {
   for (int64_t i = r.row; i < r.row + r.rows; i++) {
-    const float *from = partial + (i - r.row) * MAX_COLUMNS;
-    int64_t end = r.column + r.columns < i + 1 ? r.column + r.columns : i + 1;
-    for (int64_t j = r.column; j < end; j += TILE) {
-      int64_t n = end - j < TILE ? end - j : TILE;
+    const float *from = partial + (i - r.row) * MAX_SIDE;
+    int64_t end = least(r.column + r.columns, i + 1);
+    for (int64_t j = r.column, n; j < end; j += n) {
+      n = least(end - j, TILE - j % TILE);
       QD_ISA_CALL(device, qd_hessian_add,
                   ((int64_t *)total.data + qd_tri_index(i, j), from + (j - r.column), p->scale[i], p->scale + j, n));
     }
@@ -71,8 +78,8 @@ static void add_piece(qd_device *device, const plan *p, rectangle r, const float
 
 static void sum_piece(qd_device *device, const plan *p, rectangle r, qd_tensor x, qd_tri total) {
   int thread = omp_get_thread_num();
-  float *partial = p->partial + (size_t)thread * MAX_ROWS * MAX_COLUMNS;
-  qd_tensor c = {.data = partial, .dtype = QD_F32, .rank = 2, .dim = {r.rows, r.columns}, .stride = {MAX_COLUMNS, 1}};
+  float *partial = p->partial + (size_t)thread * MAX_SIDE * MAX_SIDE;
+  qd_tensor c = {.data = partial, .dtype = QD_F32, .rank = 2, .dim = {r.rows, r.columns}, .stride = {MAX_SIDE, 1}};
   for (int64_t u = 0; u < x.dim[0]; u++) {
     qd_tensor unit = qd_tensor_at(x, u);
     qd_gemm_serial(device, thread, QD_GEMM_SET, qd_tensor_transposed(qd_tensor_columns(unit, r.row, r.rows)),
@@ -85,9 +92,13 @@ static qd_status run(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
   plan p;
   QD_TRY(plan_pieces(device, total.n, &p));
   QD_TRY(plan_scale(device, exponent, &p));
-  QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, sizeof(float) * MAX_ROWS * MAX_COLUMNS, &p.partial));
-#pragma omp parallel for num_threads(device->threads) schedule(dynamic)
-  for (int64_t i = 0; i < p.n_pieces; i++) sum_piece(device, &p, p.piece[i], x, total);
+  QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, sizeof(float) * MAX_SIDE * MAX_SIDE, &p.partial));
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < p.n_pieces; i++) sum_piece(device, &p, p.piece[i], x, total);
+  }
   return QD_OK;
 }
 

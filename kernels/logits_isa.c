@@ -17,7 +17,8 @@ double QD_ISA(qd_nll_row)(const float *logits, int64_t n, int32_t target) {
   if (target < 0) return 0;
   float top = qd_row_max(logits, n);
   double sum = 0;
-  for (int64_t run = 0; run < n; run += QD_SUM_RUN) sum += run_sum(logits + run, n - run < QD_SUM_RUN ? n - run : QD_SUM_RUN, top);
+  for (int64_t run = 0; run < n; run += QD_SUM_RUN)
+    sum += run_sum(logits + run, n - run < QD_SUM_RUN ? n - run : QD_SUM_RUN, top);
   return qd_vm_log(sum) + (double)top - (double)logits[target];
 }
 

@@ -20,8 +20,8 @@ static qd_status check_matrix(const char *what, qd_tensor t, qd_dtype dtype, int
 
 static qd_status check_vector(const char *what, qd_tensor t, qd_dtype dtype, int64_t n) {
   QD_CHECK(t.dtype == dtype, QD_EDTYPE, "%s is %s, expected %s", what, qd_dtype_name(t.dtype), qd_dtype_name(dtype));
-  QD_CHECK(t.rank == 1 && t.dim[0] == n, QD_ESHAPE, "%s has rank %d and length %" PRId64 ", expected rank 1 and length %" PRId64,
-           what, t.rank, t.rank > 0 ? t.dim[0] : 0, n);
+  QD_CHECK(t.rank == 1, QD_ESHAPE, "%s has rank %d, expected a vector", what, t.rank);
+  QD_CHECK(t.dim[0] == n, QD_ESHAPE, "%s has length %" PRId64 ", expected %" PRId64, what, t.dim[0], n);
   return QD_OK;
 }
 
@@ -54,8 +54,7 @@ static qd_status check_permutation(const qd_gptq_args *args, uint8_t *seen) {
   memset(seen, 0, (size_t)columns);
   for (int64_t c = 0; c < columns; c++) {
     int64_t p = qd_gptq_stored(args, c);
-    QD_CHECK(p >= 0 && p < columns, QD_EINVAL, "processing position %" PRId64 " is stored at %" PRId64 " of %" PRId64 " positions", c,
-             p, columns);
+    QD_CHECK(p >= 0 && p < columns, QD_EINVAL, "position %" PRId64 " is stored at %" PRId64 ", beyond %" PRId64, c, p, columns);
     QD_CHECK(!seen[p], QD_EINVAL, "two processing positions are stored at %" PRId64, p);
     seen[p] = 1;
   }
@@ -81,7 +80,7 @@ static qd_status check_gptq(qd_device *device, const qd_gptq_args *args) {
   QD_TRY(check_vector("the stored positions", args->stored, QD_I32, columns));
   QD_CHECK(args->u.dtype == real_dtype(device), QD_EDTYPE, "the factor is %s, expected %s", qd_dtype_name(args->u.dtype),
            qd_dtype_name(real_dtype(device)));
-  QD_CHECK(args->u.n == columns, QD_ESHAPE, "the factor is of %" PRId64 " columns, the weights have %" PRId64, args->u.n, columns);
+  QD_CHECK(args->u.n == columns, QD_ESHAPE, "the factor has %" PRId64 " columns, the weights %" PRId64, args->u.n, columns);
   QD_CHECK(args->block >= 1, QD_EINVAL, "a block must have at least 1 column, got %" PRId64, args->block);
   uint8_t *seen;
   size_t mark = qd_arena_mark(&device->scratch);

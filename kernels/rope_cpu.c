@@ -1,7 +1,8 @@
 #include "kernels/forward_isa.h"
 #include "kernels/ops_table.h"
 
-qd_status qd_cpu_rope_table(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine, qd_tensor sine) {
+qd_status qd_cpu_rope_table(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine,
+                            qd_tensor sine) {
 #pragma omp parallel num_threads(device->threads)
   {
     qd_flush_denormals();

@@ -9,7 +9,8 @@ static void sine_and_cosine(double angle, double *s, double *c) {
 #endif
 }
 
-qd_status QD_REF(rope_table)(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine, qd_tensor sine) {
+qd_status QD_REF(rope_table)(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine,
+                             qd_tensor sine) {
   (void)device;
   const double *f = frequency.data;
   for (int64_t t = 0; t < cosine.dim[0]; t++)

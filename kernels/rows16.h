@@ -1,4 +1,4 @@
-/* Sixteen rows side by side, in a *_isa.c file: one AVX-512 register, two of AVX2, or a loop.  Every operation is correctly rounded. */
+/* Sixteen rows side by side, in a *_isa.c file: one AVX-512 register, two of AVX2, or a loop.  All is correctly rounded. */
 #ifndef QDIST_KERNELS_ROWS16_H
 #define QDIST_KERNELS_ROWS16_H
 

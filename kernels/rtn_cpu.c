@@ -21,7 +21,8 @@ qd_status qd_cpu_rtn_fit(qd_device *device, qd_tensor w, qd_scheme scheme, qd_te
   int64_t rows = w.dim[0], groups = qd_scheme_groups(scheme, w.dim[1]);
   place beyond = {.row = rows, .group = 0};
 #pragma omp parallel for schedule(dynamic, 4) num_threads(device->threads)
-  for (int64_t r = 0; r < rows; r++)
+  for (int64_t r = 0; r < rows; r++) {
+    qd_flush_denormals();
     for (int64_t g = 0; g < groups; g++) {
       place here = {r, g};
       qd_rtn_rows job = group_of_row(w, scheme, scale, zero, here);
@@ -29,18 +30,22 @@ qd_status qd_cpu_rtn_fit(qd_device *device, qd_tensor w, qd_scheme scheme, qd_te
 #pragma omp critical(qd_rtn_beyond)
       if (comes_before(here, beyond)) beyond = here;
     }
+  }
   return beyond.row < rows ? qd_rtn_beyond(beyond.row, beyond.group, scheme) : QD_OK;
 }
 
-qd_status qd_cpu_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code) {
+qd_status qd_cpu_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero,
+                              qd_tensor code) {
   int64_t groups = qd_scheme_groups(scheme, w.dim[1]), size = qd_scheme_group_size(scheme, w.dim[1]);
   float top = (float)qd_scheme_max_code(scheme);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
-  for (int64_t r = 0; r < w.dim[0]; r++)
+  for (int64_t r = 0; r < w.dim[0]; r++) {
+    qd_flush_denormals();
     for (int64_t g = 0; g < groups; g++) {
       qd_rtn_rows job = group_of_row(w, scheme, scale, zero, (place){r, g});
       uint8_t *codes = (uint8_t *)code.data + r * code.stride[0] + g * size;
       QD_ISA_CALL(device, qd_rtn_quantize_group, (job.w, job.n, *job.scale, (float)*job.zero, top, codes));
     }
+  }
   return QD_OK;
 }

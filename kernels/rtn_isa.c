@@ -1,7 +1,7 @@
 /* min/max grids and the clip search of GPTQ's quantizer, a row's weights in lanes.
  *
- * The search takes the first least of 80 sums of n terms, each a division and a power.  A cheap estimate of every sum, good to a few per
- * cent, leaves only candidates near the least, for which the sum itself is formed: the result is that of forming them all. */
+ * The search takes the first least of 80 sums of n terms, each a division and a power.  A cheap estimate of every sum, good to
+ * a few per cent, leaves only candidates near the least, for which the sum itself is formed: the result is the same. */
 #include "kernels/rtn_cpu.h"
 
 #include "kernels/solvers.h"
@@ -12,7 +12,7 @@
 #endif
 
 enum { LANES = 16 };
-static const int64_t most_estimated = 1 << 20; /* weights: the rounding of longer fp32 sums is not covered by the margin below */
+static const int64_t most_estimated = 1 << 20; /* weights: the margin below does not cover the rounding of longer sums */
 
 typedef struct interval {
   float lo, hi;
@@ -119,8 +119,8 @@ static double group_error(const float *w, int64_t n, grid_values grid) {
   return error;
 }
 
-/* About |error|^2.4 as x^2 x^0.4, where x^0.4 takes the bits of x for its logarithm: log2 (1 + m) = m + s(m), 0 <= s <= 0.0861, so that
- * log2 of the estimate is off by s(m') - 0.4 s(m) - 0.02585, at most 0.0603: a factor of 1.0427. */
+/* About |error|^2.4 as x^2 x^0.4, where x^0.4 takes the bits of x for its logarithm: log2 (1 + m) = m + s(m), 0 <= s <= 0.0861,
+ * so that log2 of the estimate is off by s(m') - 0.4 s(m) - 0.02585, at most 0.0603: a factor of 1.0427. */
 static inline void add_estimates(const float *restrict w, grid_values grid, float inverse, float *restrict lane) {
   const float offset = 0x1p23f * (0.6f * 127 - 0.02585f);
   for (int l = 0; l < LANES; l++) {
@@ -146,9 +146,9 @@ static grid_values candidate_grid(const candidates *all, int i, qd_scheme scheme
   return (grid_values){all->scale[i], all->zero[i], (float)qd_scheme_max_code(scheme)};
 }
 
-/* Estimates of every candidate's error; returns the bound above which a candidate cannot be the least: 1.0427 twice, and room for
- * codes on the other side of a tie (5e-4), the power's own error (5e-5) and the sum's (4e-3 for 2^20 weights).  Infinite where
- * numbers come near the ends of the range, or are none. */
+/* Estimates of every candidate's error; returns the bound above which a candidate cannot be the least: 1.0427 twice, and room
+ * for codes on the other side of a tie (5e-4), the power's own error (5e-5) and the sum's (4e-3 for 2^20 weights).  Infinite
+ * where numbers come near the ends of the range, or are none. */
 static float estimate(const float *w, int64_t n, qd_scheme scheme, const candidates *all, float *error) {
   float least = INFINITY;
   if (n > most_estimated || !(all->scale[0] <= 0x1p100f)) return INFINITY;

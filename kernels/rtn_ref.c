@@ -89,7 +89,8 @@ qd_status QD_REF(rtn_fit)(qd_device *device, qd_tensor w, qd_scheme scheme, qd_t
   return QD_OK;
 }
 
-qd_status QD_REF(rtn_quantize)(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code) {
+qd_status QD_REF(rtn_quantize)(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero,
+                               qd_tensor code) {
   (void)device;
   int64_t size = qd_scheme_group_size(scheme, w.dim[1]);
   for (int64_t r = 0; r < w.dim[0]; r++)

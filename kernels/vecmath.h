@@ -1,10 +1,10 @@
-/* Elementary functions that give the same bits in every instruction set and in scalar code.  They are made of correctly rounded
- * operations only (+ - * / fma, and scalings by powers of two through the exponent bits) and choose by selects, so that a loop over
- * them in a *_isa.c file is vectorised by the compiler.  Errors are in units in the last place (ulp) of the result, measured against
- * long double over all floats, or over 10^8 arguments for double.
+/* Elementary functions that give the same bits in every instruction set and in scalar code.  They are made of correctly
+ * rounded operations only (+ - * / fma, and scalings by powers of two through the exponent bits) and choose by selects, so
+ * that a loop over them in a *_isa.c file is vectorised by the compiler.  Errors are in units in the last place (ulp) of the
+ * result: floats measured over all floats against double, doubles over 10^8 arguments against long double.
  *
- * Nothing depends on denormals: results below the smallest normal number are 0, and a denormal argument counts as 0.  A NaN gives a
- * NaN.  The rounding mode is to nearest.
+ * Nothing depends on denormals: results below the smallest normal number are 0, and a denormal argument counts as 0.  A NaN
+ * gives a NaN.  The rounding mode is to nearest.
  *
  * Coefficients: Cephes (expf, exp2f, logf), fdlibm (log, sin, cos), Taylor (exp, exp2). */
 #ifndef QDIST_KERNELS_VECMATH_H
@@ -219,7 +219,7 @@ static inline double qd_vm_log2(double x) {
   return high;
 }
 
-/* base^y for a normal base > 0 and |y log2(base)| up to 1022.  At most 1.25 ulp.  NaN for base < 0; base 0 or Inf: unspecified. */
+/* base^y for a normal base > 0 and |y log2(base)| up to 1022.  At most 1.25 ulp.  NaN for base < 0; 0 or Inf: unspecified. */
 static inline double qd_vm_pow(double base, double y) {
   double high, low;
   qd_vm_log2_pair(base, &high, &low);
@@ -227,8 +227,8 @@ static inline double qd_vm_pow(double base, double y) {
   return qd_vm_exp2_pair(product, fma(y, low, fma(y, high, -product)));
 }
 
-/* Sine and cosine for |x| <= 2^24.  x - n pi/2 is formed from three parts of pi/2: the first difference is exact, the second is kept
- * with its error.  At most 0.8 ulp.  NaN for infinities; beyond 2^24 accuracy fades. */
+/* Sine and cosine for |x| <= 2^24.  x - n pi/2 is formed from three parts of pi/2: the first difference is exact, the second
+ * is kept with its error.  At most 0.8 ulp.  NaN for infinities; beyond 2^24 accuracy fades. */
 static inline void qd_vm_sincos(double x, double *sine, double *cosine) {
   double shifted = fma(x, 0.6366197723675814, QD_VM_ROUND64), n = shifted - QD_VM_ROUND64;
   double first = fma(n, -1.5707963267948966, x);

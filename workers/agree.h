@@ -4,8 +4,8 @@
 
 #include "workers/comm.h"
 
-/* Collective.  QD_OK if every rank passes QD_OK; else the status of the lowest failing rank, on every rank, with that rank's error text
- * set in this thread ("rank 3: ..." unless it is the coordinator's or everyone's). */
+/* Collective.  QD_OK if every rank passes QD_OK; else the status of the lowest failing rank, on every rank, with that rank's
+ * error text and trace set in this thread ("rank 3: ..." unless it is the coordinator's or everyone's). */
 qd_status qd_agree(qd_comm *comm, qd_status mine) QD_MUST_USE;
 
 /* Whether qd_agree ever returned a failure in this process: then every rank knows, and is on its way out. */

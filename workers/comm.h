@@ -1,5 +1,5 @@
-/* Ranks.  One interface; comm_self (one rank, no MPI) and comm_mpi behind it.  Everything here is collective unless it says otherwise.
- * Errors: QD_ECOMM.  Sums are of integers only: they are exact, so no order of ranks can show (arithmetic.md, section 8). */
+/* Ranks.  One interface; comm_self (one rank, no MPI) and comm_mpi behind it.  Everything here is collective unless it says
+ * otherwise.  Errors: QD_ECOMM.  Sums are of integers only: they are exact, so no order of ranks can show (docs/numerics). */
 #ifndef QDIST_WORKERS_COMM_H
 #define QDIST_WORKERS_COMM_H
 
@@ -26,10 +26,11 @@ qd_status qd_comm_barrier(qd_comm *comm) QD_MUST_USE;
 /* `bytes` bytes of root's data to all; any size (cut in pieces inside). */
 qd_status qd_comm_bcast(qd_comm *comm, void *data, size_t bytes, int root) QD_MUST_USE;
 
-/* data[i] summed over ranks, into root's data; what the others hold afterwards is unspecified.  In pieces: no second copy of data. */
+/* data[i] summed over ranks, into root's data; what the others hold afterwards is unspecified.  In pieces: no second copy. */
 qd_status qd_comm_reduce_i64(qd_comm *comm, int64_t *data, size_t n, int root) QD_MUST_USE;
 
-/* all = mine of rank 0, of rank 1 ...; bytes_of_rank is the same on every rank, and this rank's is `bytes`.  mine may lie inside all at its place. */
+/* all = mine of rank 0, of rank 1 ...; bytes_of_rank is the same on every rank, and this rank's is `bytes`.  mine may lie
+ * inside all at its place. */
 qd_status qd_comm_allgatherv(qd_comm *comm, const void *mine, size_t bytes, void *all, const size_t *bytes_of_rank) QD_MUST_USE;
 
 #endif

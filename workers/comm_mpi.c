@@ -13,7 +13,7 @@ typedef struct comm_mpi {
   qd_comm base; /* first: a qd_comm * is cast to this */
   MPI_Comm mpi;
   size_t piece_bytes;
-  int *counts, *places; /* one int a rank each: allocated at the start, so that no gather fails for want of memory on one rank */
+  int *counts, *places; /* one a rank; allocated at the start, so that no gather fails for want of memory on one rank */
   int ranks_on_node;
 } comm_mpi;
 
@@ -123,7 +123,6 @@ static qd_status fill(comm_mpi *self) {
   return QD_OK;
 }
 
-/* After a failure MPI stays started: the caller ends the job, as the other ranks may wait for this one. */
 qd_status qd_comm_mpi_open(size_t piece_bytes, qd_comm **out) {
   QD_ASSERT(piece_bytes > 0 && piece_bytes % sizeof(int64_t) == 0 && piece_bytes <= INT_MAX);
   *out = NULL;

@@ -11,14 +11,15 @@ typedef struct qd_range {
 /* The part of 0 .. total - 1 that rank takes: consecutive, sizes differ by at most one, the larger first. */
 qd_range qd_partition_even(int64_t total, int rank, int size);
 
-/* Rows of several linears over ranks by cost.  Linear i has rows[i] rows of cost[i] each; a share is a range of rows of one linear, cut at
- * multiples of `tile` (so that sums over row tiles stay whole).  Gives the shares in (linear, row) order with their ranks: consecutive
- * shares go to ascending ranks, the largest rank's cost is as small as a greedy cut allows. */
+/* Rows of several linears over ranks by cost.  Linear i has rows[i] rows of cost[i] each; a share is a range of rows of one
+ * linear, cut at multiples of `tile` (so that sums over row tiles stay whole).  Gives the shares in (linear, row) order with
+ * their ranks: consecutive shares go to ascending ranks, and no such cut makes the largest rank's cost smaller. */
 typedef struct qd_share {
   int      linear, rank;
   qd_range rows;
 } qd_share;
 /* *n_shares at most n_linears + size; `shares` has room for that. */
-void qd_partition_rows(int n_linears, const int64_t *rows, const double *cost, int64_t tile, int size, qd_share *shares, int *n_shares);
+void qd_partition_rows(int n_linears, const int64_t *rows, const double *cost, int64_t tile, int size, qd_share *shares,
+                       int *n_shares);
 
 #endif

@@ -41,7 +41,7 @@ static void *reader_main(void *argument) {
   return NULL;
 }
 
-/* One thread an item: to start one costs microseconds, an item takes seconds, and joining it is all the synchronisation there is. */
+/* One thread an item: starting one costs microseconds, an item takes far longer, and joining is all there is to synchronise. */
 static qd_status reader_start(qd_stream *stream, int64_t item) {
   if (stream->comm->rank != COORDINATOR || item >= stream->source.n_items) return QD_OK;
   stream->job = (reader_job){.source = &stream->source, .item = item, .to = stream->buffer[item % 2]};

@@ -1,4 +1,4 @@
-/* Coordinator -> workers: items (a block's weights) read by rank 0 ahead of time, in a thread of its own, and broadcast in chunks. */
+/* Coordinator -> workers: items (a block's weights) read by rank 0 ahead of time, in a thread of its own, and broadcast. */
 #ifndef QDIST_WORKERS_STREAM_H
 #define QDIST_WORKERS_STREAM_H
 

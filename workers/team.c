@@ -29,11 +29,11 @@ static long launched_size(void) {
   return 1;
 }
 
-/* A launcher of another MPI starts n processes, each of which takes itself for the only one: they would all write the same store. */
+/* A launcher of another MPI starts n processes, each of which takes itself for the only one: all would write the same store. */
 static qd_status check_size(int size) {
   QD_CHECK(launched_size() <= size, QD_ECOMM,
-           "the launcher started %ld processes, but each sees %d: use the mpirun of %s, or srun --mpi=pmix", launched_size(), size,
-           qd_team_library());
+           "the launcher started %ld processes, but each sees %d: use the mpirun of %s, or srun --mpi=pmix", launched_size(),
+           size, qd_team_library());
   return QD_OK;
 }
 
@@ -44,8 +44,8 @@ qd_status qd_team_open(qd_comm **out) {
     *out = qd_comm_self();
     return QD_OK;
   }
-  /* A rank that waits must leave its core to one that works; Open MPI does so by itself only where there are more ranks than cores,
-   * and does not count threads. */
+  /* A rank that waits must leave its core to one that works; Open MPI does so by itself only where there are more ranks than
+   * cores, and does not count threads. */
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   qd_comm *comm;
   QD_TRY(qd_comm_mpi_open(QD_COMM_PIECE_BYTES, &comm));

@@ -8,8 +8,8 @@
  * Errors between ranks end the job (Open MPI 4 has no way to go on). */
 qd_status qd_team_open(qd_comm **out) QD_MUST_USE;
 
-/* status: this rank's last one.  With QD_OK or a status that all agreed on: orderly end.  Otherwise, when ranks may wait for this one,
- * abort is true and the job is ended with `exit_code`. */
+/* After success, or a failure that all agreed on: orderly end.  Otherwise, when ranks may wait for this one, abort is true and
+ * the job is ended with `exit_code`.  comm may be NULL where qd_team_open failed. */
 void qd_team_close(qd_comm *comm, bool abort, int exit_code);
 
 int  qd_team_ranks_on_node(const qd_comm *comm); /* ranks that share this rank's memory; 1 for self */

@@ -1,5 +1,6 @@
 /* One block of memory with a bump pointer.  Whoever opens the arena owns the memory; views into it die with it.
- * The block is reserved as address space and touched page by page, so an arena costs what was used of it. */
+ * The block is reserved as address space and made usable in steps, so an arena costs what was used of it, also where the system
+ * does not overcommit. */
 #ifndef QDIST_KERNELS_BASE_ARENA_H
 #define QDIST_KERNELS_BASE_ARENA_H
 
@@ -9,7 +10,7 @@ enum { QD_ARENA_ALIGNMENT = 64 };
 
 typedef struct qd_arena {
   unsigned char *base;
-  size_t capacity_bytes, used_bytes, peak_bytes;
+  size_t capacity_bytes, used_bytes, peak_bytes, usable_bytes;
   const char *name; /* for messages: "block", "scratch" ... */
 } qd_arena;
 

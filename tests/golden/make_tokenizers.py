@@ -109,7 +109,14 @@ def families(corpus):
     odd_added = [added("<s>", n), added("</s>", n + 1), added("<tool>", n + 2, lstrip=True, rstrip=True), added("word", n + 3, False, single_word=True),
                  added("<left>", n + 4, lstrip=True), added("<right>", n + 5, False, rstrip=True), added("<long>", n + 6), added("<longer>", n + 7, False, normalized=False),
                  added("<long><longer>", n + 8), added("NORM", n + 9, False), added("<n\u00f6rm>", n + 10, False), added("[MASK]", n + 11, True, lstrip=True, normalized=True)]
+    # Without merges, and with a mark before each piece, ids show where an expression cuts.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet()) + [MARK]
+    show = lambda *parts: dict(pre_tokenizer=sequence("pretokenizers", [*parts, metaspace("always", False)]), decoder=byte_level(), added_tokens=[],
+                               model=model(letters, []), bos=None)
     return {
+        "cuts_gpt2": show(byte_level(False, True)), "cuts_llama3": show(split(LLAMA3), byte_level()),
+        "cuts_qwen2": show(split(QWEN2), byte_level()), "cuts_tekken": show(split(TEKKEN), byte_level()),
+        "cuts_digits": show({"type": "Digits", "individual_digits": True}, split(r"\p{Lu}+(?=\p{Ll})|(?<=\S)[\t ]|\P{L}{3,5}?x", "MergedWithNext"), byte_level()),
         "llama2": dict(normalizer=LEGACY, post_processor=template([("<s>", 1)]), decoder=SP_DECODER, added_tokens=sp_added,
                        model=model(sp, sp_merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True), bos="<s>"),
         "mistral": dict(pre_tokenizer=metaspace("first", False), post_processor=template([("<s>", 1)]), decoder=SP_DECODER,

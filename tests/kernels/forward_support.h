@@ -106,8 +106,16 @@ static inline qd_device open_named(const char *name) {
 static inline bool open_cpu(qd_device *device, int k) {
   qd_isa best = qd_isa_best(), isa = best == QD_ISA_PORTABLE ? QD_ISA_PORTABLE : (qd_isa)(QD_ISA_AVX2 + k / 2);
   if (isa > best || (best == QD_ISA_PORTABLE && k > 1)) return false;
-  qd_device_options options = {.name = "cpu", .isa = qd_isa_name(isa), .threads = 1 + k % 2, .scratch_bytes = (size_t)256 << 20};
+  qd_device_options options = {.name = "cpu", .isa = qd_isa_name(isa), .threads = 1 + k % 2};
+  options.scratch_bytes = (size_t)256 << 20;
   OK(qd_device_open(device, options));
+  return true;
+}
+
+/* The reference first, then every cpu device. */
+static inline bool open_any(qd_device *device, int k) {
+  if (k > 0) return open_cpu(device, k - 1);
+  *device = open_named("ref");
   return true;
 }
 

@@ -54,8 +54,10 @@ static inline void fill_weights(qd_tensor w, uint64_t seed) {
     for (int64_t c = 0; c < w.dim[1]; c++) {
       float value = (float)(spread * normal(&seed) * (uniform(&seed) < 0.01 ? 6 : 1));
       int64_t at = r * w.stride[0] + c;
-      if (w.dtype == QD_F64) ((double *)w.data)[at] = (double)value;
-      else ((float *)w.data)[at] = value;
+      if (w.dtype == QD_F64)
+        ((double *)w.data)[at] = (double)value;
+      else
+        ((float *)w.data)[at] = value;
     }
   }
 }

@@ -5,10 +5,11 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-    {1, 1, 1, 1, 1, 0},      {5, 5, 2, 1, 3, 0},       {17, 17, 4, 2, 16, 0},  {85, 85, 3, 3, 7, 0},     {300, 300, 2, 1, 33, 0},
-    {300, 300, 2, 2, 18, 20}, {13, 300, 4, 2, 9, 0},   {3, 600, 1, 1, 8, 100}, {100, 700, 2, 1, 4, 300}, {2, 4200, 2, 1, 5, 0},
-    {2, 8200, 1, 1, 3, 4096}, {4, 40, 2, 2, 257, 0},   {3, 9, 1, 1, 600, 2},   {6, 6, 3, 1, 2, 1},       {0, 5, 2, 1, 4, 0},
-    {100, 513, 1, 1, 6, 256}, {257, 257, 1, 1, 1, 17}, {2, 300, 6, 1, 5, 1000},
+    {1, 1, 1, 1, 1, 0},       {5, 5, 2, 1, 3, 0},        {17, 17, 4, 2, 16, 0},    {85, 85, 3, 3, 7, 0},
+    {300, 300, 2, 1, 33, 0},  {300, 300, 2, 2, 18, 20},  {13, 300, 4, 2, 9, 0},    {3, 600, 1, 1, 8, 100},
+    {100, 700, 2, 1, 4, 300}, {2, 4200, 2, 1, 5, 0},     {6, 8200, 1, 1, 3, 4300}, {4, 40, 2, 2, 257, 0},
+    {3, 9, 1, 1, 600, 2},     {6, 6, 3, 1, 2, 1},        {0, 5, 2, 1, 4, 0},       {100, 513, 1, 1, 6, 256},
+    {257, 257, 1, 1, 1, 17},  {2, 300, 6, 1, 5, 1000},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -33,7 +34,7 @@ static void check_cpu(qd_dtype dtype, shape s) {
     qd_attention_args got = args;
     got.out = copy(args.out);
     OK(qd_attention(&device, &got));
-    cr_assert(same_bits(got.out, wanted.out), "%s with %d threads, %s: %" PRId64 " of %" PRId64 ", size %" PRId64 ", window %" PRId64,
+    cr_assert(same_bits(got.out, wanted.out), "%s, %d threads, %s: %" PRId64 " of %" PRId64 " x %" PRId64 ", window %" PRId64,
               qd_isa_name(device.isa), device.threads, qd_dtype_name(dtype), s.queries, s.keys, s.size, s.window);
     qd_device_close(&device);
   }
@@ -66,7 +67,8 @@ static double worst_against_formula(const qd_attention_args *args, qd_tensor out
       }
       for (int64_t d = 0; d < s.size; d++) {
         double value = 0;
-        for (int64_t j = 0; j <= position; j++) value += p[j] / sum * get(args->v, j * args->v.stride[0] + kv * args->v.stride[1] + d);
+        for (int64_t j = 0; j <= position; j++)
+          value += p[j] / sum * get(args->v, j * args->v.stride[0] + kv * args->v.stride[1] + d);
         worst = fmax(worst, fabs(value - get(out, i * out.stride[0] + h * out.stride[1] + d)));
       }
     }
@@ -101,7 +103,7 @@ static void check_cache(qd_dtype dtype, int64_t keys, int64_t window) {
   for (int k = 0; open_cpu(&device, k); k++) {
     OK(qd_attention(&device, &full));
     for (int c = 0; c < 6; c++)
-      for (int64_t have = keys; have >= counts[c]; have -= 97) {
+      for (int64_t have = keys; have >= counts[c]; have -= 193) {
         qd_attention_args part = full;
         part.k = qd_tensor_rows(full.k, 0, have);
         part.v = qd_tensor_rows(full.v, 0, have);
@@ -146,7 +148,7 @@ Test(attention, equal_scores_average_the_values_seen, .fini = free_blocks) {
   qd_attention_args args = {.q = qd_tensor_3d(q, QD_F32, 4, 1, 1), .k = qd_tensor_3d(k, QD_F32, 4, 1, 1),
                             .v = qd_tensor_3d(v, QD_F32, 4, 1, 1), .out = qd_tensor_3d(out, QD_F32, 4, 1, 1), .scale = 1};
   qd_device device;
-  for (int n = 0; open_cpu(&device, n); n++) {
+  for (int n = 0; open_any(&device, n); n++) {
     OK(qd_attention(&device, &args));
     cr_assert_eq(out[0], 8);
     cr_assert_eq(out[1], 6);

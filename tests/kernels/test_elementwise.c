@@ -37,7 +37,7 @@ Test(elementwise, swiglu_and_add_give_the_values_of_a_hand_calculation) {
   float gate[] = {0, 1, -1, 50, -200}, up[] = {3, 2, 2, 2, 2}, y[5];
   qd_tensor g = qd_tensor_2d(gate, QD_F32, 1, 5), u = qd_tensor_2d(up, QD_F32, 1, 5), out = qd_tensor_2d(y, QD_F32, 1, 5);
   qd_device device;
-  for (int k = 0; open_cpu(&device, k); k++) {
+  for (int k = 0; open_any(&device, k); k++) {
     OK(qd_swiglu(&device, g, u, out));
     cr_assert_eq(y[0], 0);
     cr_assert_float_eq(y[1], 2 / (1 + exp(-1)), 3e-7);
@@ -98,7 +98,7 @@ Test(elementwise, ref_is_near_double, .fini = free_blocks) {
 Test(elementwise, bf16_rounds_to_nearest_even) {
   uint16_t a[] = {0x3f80, 0x3f81}, b[] = {0x3b80, 0x3b80}, y[2]; /* half a step beside an even and an odd number */
   qd_device device;
-  for (int k = 0; open_cpu(&device, k); k++) {
+  for (int k = 0; open_any(&device, k); k++) {
     OK(qd_add(&device, qd_tensor_2d(a, QD_BF16, 1, 2), qd_tensor_2d(b, QD_BF16, 1, 2), qd_tensor_2d(y, QD_BF16, 1, 2)));
     cr_assert_eq(y[0], 0x3f80);
     cr_assert_eq(y[1], 0x3f82);

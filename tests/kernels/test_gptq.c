@@ -1,24 +1,24 @@
 #include "tests/kernels/solver_fixture.h"
 
-/* ---- a layer in double: Hessian, order, damping, factor --------------------------------------------------------------------------- */
+/* ---- a layer in double: Hessian, order, damping, factor ------------------------------------------------------------------ */
 
 enum { MAX_COLUMNS = 200, MAX_ROWS = 16, GOLDEN_TOKENS = 24 };
 #define DAMPING 0.01
 
 typedef struct layer {
   int64_t rows, columns;
-  double  w[MAX_ROWS][MAX_COLUMNS];    /* original order, dead columns not yet zeroed */
-  double  h[MAX_COLUMNS][MAX_COLUMNS]; /* undamped                                     */
-  int32_t order[MAX_COLUMNS];          /* column of each processing position           */
-  double  lambda;
-  double *x;                           /* of golden layers: (GOLDEN_TOKENS, columns)   */
+  double w[MAX_ROWS][MAX_COLUMNS];    /* original order, dead columns not yet zeroed */
+  double h[MAX_COLUMNS][MAX_COLUMNS]; /* undamped                                     */
+  int32_t order[MAX_COLUMNS];         /* column of each processing position           */
+  double lambda;
+  double *x; /* of golden layers: (GOLDEN_TOKENS, columns)   */
 } layer;
 
 /* What one run gave, by column. */
 typedef struct result {
-  double  q[MAX_ROWS][MAX_COLUMNS];
+  double q[MAX_ROWS][MAX_COLUMNS];
   uint8_t code[MAX_ROWS][MAX_COLUMNS];
-  double  loss;
+  double loss;
 } result;
 
 typedef enum order_kind { NATURAL, ACT_ORDER } order_kind;
@@ -78,14 +78,14 @@ static void factor(const layer *l, double *u) {
     for (int64_t c = 0; c <= j; c++) u[qd_tri_index(j, c)] = x[n - 1 - c][n - 1 - j];
 }
 
-/* ---- running it on a device ------------------------------------------------------------------------------------------------------- */
+/* ---- running it on a device ---------------------------------------------------------------------------------------------- */
 
 typedef struct options {
   qd_scheme scheme;
-  bool      stored_by_column; /* stored positions are columns: static groups; else they are processing positions */
-  bool      fit;
-  int64_t   block;
-  bool      through_ops; /* Hessian and factor by the operations, unscaled: X^T X = GOLDEN_TOKENS / 2 * H */
+  bool stored_by_column; /* stored positions are columns: static groups; else they are processing positions */
+  bool fit;
+  int64_t block;
+  bool through_ops; /* Hessian and factor by the operations, unscaled: X^T X = GOLDEN_TOKENS / 2 * H */
 } options;
 
 static qd_tensor new_real(qd_device *device, int64_t rows, int64_t columns) {
@@ -100,8 +100,10 @@ static double get(qd_tensor t, int64_t r, int64_t c) {
 
 static void set(qd_tensor t, int64_t r, int64_t c, double value) {
   int64_t at = r * t.stride[0] + c;
-  if (t.dtype == QD_F64) ((double *)t.data)[at] = value;
-  else ((float *)t.data)[at] = (float)value;
+  if (t.dtype == QD_F64)
+    ((double *)t.data)[at] = value;
+  else
+    ((float *)t.data)[at] = (float)value;
 }
 
 static qd_tri device_factor(qd_device *device, const layer *l) {
@@ -122,8 +124,10 @@ static qd_tri ops_hessian(qd_device *device, const layer *l) {
   qd_tensor exponent = qd_tensor_1d(e, QD_I32, l->columns);
   qd_tri total = {must_alloc(qd_tri_elements(l->columns), 8), QD_I64, l->columns}, h = total;
   for (int64_t c = 0; c < l->columns; c++) diagonal[c] = is_dead(l, c) ? 0 : l->h[c][c] * GOLDEN_TOKENS / 2;
-  cr_assert_eq(qd_hessian_grid(device, qd_tensor_2d(diagonal, QD_F64, 1, l->columns), 0x1p62, exponent), QD_OK, "%s", qd_error_text());
-  cr_assert_eq(qd_hessian(device, qd_tensor_3d(l->x, QD_F64, 1, GOLDEN_TOKENS, l->columns), exponent, total), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_hessian_grid(device, qd_tensor_2d(diagonal, QD_F64, 1, l->columns), 0x1p62, exponent), QD_OK, "%s",
+               qd_error_text());
+  cr_assert_eq(qd_hessian(device, qd_tensor_3d(l->x, QD_F64, 1, GOLDEN_TOKENS, l->columns), exponent, total), QD_OK, "%s",
+               qd_error_text());
   h.dtype = QD_F64;
   cr_assert_eq(qd_hessian_values(device, total, exponent, h), QD_OK, "%s", qd_error_text());
   return h;
@@ -135,8 +139,11 @@ static qd_tri ops_factor(qd_device *device, const layer *l) {
   for (int64_t c = 0; c < n; c++) add[c] = (l->lambda + (is_dead(l, c) ? 1 : 0)) * GOLDEN_TOKENS / 2;
   int32_t order[MAX_COLUMNS];
   memcpy(order, l->order, sizeof order);
-  qd_factor_args args = {.h = ops_hessian(device, l), .order = qd_tensor_1d(order, QD_I32, n), .add = qd_tensor_1d(add, QD_F64, n),
-                         .work = {must_alloc(qd_tri_elements(n), 8), QD_F64, n}, .u = {must_alloc(qd_tri_elements(n), 8), QD_F64, n}};
+  qd_factor_args args = {.h = ops_hessian(device, l),
+                         .order = qd_tensor_1d(order, QD_I32, n),
+                         .add = qd_tensor_1d(add, QD_F64, n),
+                         .work = {must_alloc(qd_tri_elements(n), 8), QD_F64, n},
+                         .u = {must_alloc(qd_tri_elements(n), 8), QD_F64, n}};
   cr_assert_eq(qd_factor(device, &args, &pivot), QD_OK, "%s", qd_error_text());
   cr_assert_eq(pivot, -1);
   qd_heap_free(args.h.data), qd_heap_free(args.work.data);
@@ -180,8 +187,12 @@ static void run(const char *name, const layer *l, options o, result *out) {
   int32_t stored[MAX_COLUMNS];
   double loss[MAX_ROWS];
   for (int64_t p = 0; p < l->columns; p++) stored[p] = o.stored_by_column ? l->order[p] : (int32_t)p;
-  qd_gptq_args args = {.w = new_real(&device, l->rows, l->columns), .u = o.through_ops ? ops_factor(&device, l) : device_factor(&device, l), .scheme = o.scheme, .fit = o.fit,
-                       .block = o.block, .stored = qd_tensor_1d(stored, QD_I32, l->columns),
+  qd_gptq_args args = {.w = new_real(&device, l->rows, l->columns),
+                       .u = o.through_ops ? ops_factor(&device, l) : device_factor(&device, l),
+                       .scheme = o.scheme,
+                       .fit = o.fit,
+                       .block = o.block,
+                       .stored = qd_tensor_1d(stored, QD_I32, l->columns),
                        .code = qd_tensor_2d(must_alloc((size_t)(l->rows * l->columns), 1), QD_U8, l->rows, l->columns),
                        .scale = new_real(&device, l->rows, groups),
                        .zero = qd_tensor_2d(must_alloc((size_t)(l->rows * groups), 1), QD_U8, l->rows, groups),
@@ -191,7 +202,8 @@ static void run(const char *name, const layer *l, options o, result *out) {
   cr_assert_eq(qd_gptq(&device, &args), QD_OK, "%s", qd_error_text());
   collect(l, &args, loss, out);
   if (o.through_ops) out->loss /= GOLDEN_TOKENS / 2;
-  qd_heap_free(args.w.data), qd_heap_free(args.u.data), qd_heap_free(args.code.data), qd_heap_free(args.scale.data), qd_heap_free(args.zero.data);
+  qd_heap_free(args.w.data), qd_heap_free(args.u.data), qd_heap_free(args.code.data), qd_heap_free(args.scale.data),
+      qd_heap_free(args.zero.data);
   qd_device_close(&device);
 }
 
@@ -208,24 +220,24 @@ static double half_trace(const layer *l, const result *got, double damping) {
   return sum / 2;
 }
 
-/* ---- the published numbers, in double --------------------------------------------------------------------------------------------- */
+/* ---- the published numbers, in double ------------------------------------------------------------------------------------ */
 
 static const double golden_w[3][8] = {{0.165, 0.04, -0.068, 0.554, -0.154, -0.933, -0.165, 0.617},
                                       {0.225, 0.43, -0.635, 0.032, 0.124, -0.503, 0.839, -0.778},
                                       {0.317, -0.343, -0.629, 0.342, 0.837, -0.737, -0.179, 0.698}};
 static const double golden_x[GOLDEN_TOKENS][8] = {
-    {-.181, -.483, -.237, .101, -.221, .76, .098, .02},     {.409, .513, .531, .418, .03, .524, .417, .047},
-    {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},     {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},
-    {-.337, -.456, -.493, -.417, -.165, -.484, -.057, .299}, {-.804, -.827, -.271, -.149, .259, .512, -.308, -.207},
-    {-.969, -.755, -.577, .005, .209, .156, .189, -.053},   {-.651, -.321, .106, .1, -.336, -1.92, -.59, -.034},
-    {-.803, -.749, -.346, -.587, -.128, .968, -.249, -.431}, {-.14, -.38, .138, .132, .454, 1.856, .304, .291},
-    {-.024, -.086, .297, .523, .506, 2.176, .228, .137},    {.402, -.152, .232, .528, .656, 2.172, .49, .364},
-    {.835, .618, .662, .408, .042, -.544, .314, .583},      {.175, .32, .403, .211, .092, -1.264, .015, .395},
-    {.644, .733, .552, .367, .08, -.232, -.335, -.377},     {-.344, -.147, .035, -.195, -.111, .648, -.043, .167},
+    {-.181, -.483, -.237, .101, -.221, .76, .098, .02},       {.409, .513, .531, .418, .03, .524, .417, .047},
+    {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},       {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},
+    {-.337, -.456, -.493, -.417, -.165, -.484, -.057, .299},  {-.804, -.827, -.271, -.149, .259, .512, -.308, -.207},
+    {-.969, -.755, -.577, .005, .209, .156, .189, -.053},     {-.651, -.321, .106, .1, -.336, -1.92, -.59, -.034},
+    {-.803, -.749, -.346, -.587, -.128, .968, -.249, -.431},  {-.14, -.38, .138, .132, .454, 1.856, .304, .291},
+    {-.024, -.086, .297, .523, .506, 2.176, .228, .137},      {.402, -.152, .232, .528, .656, 2.172, .49, .364},
+    {.835, .618, .662, .408, .042, -.544, .314, .583},        {.175, .32, .403, .211, .092, -1.264, .015, .395},
+    {.644, .733, .552, .367, .08, -.232, -.335, -.377},       {-.344, -.147, .035, -.195, -.111, .648, -.043, .167},
     {-.573, -.637, .007, -.328, -.356, -2.044, -.704, -.508}, {.35, .272, .262, .166, -.099, -.964, -.18, .174},
-    {.108, -.108, .335, .483, .423, .124, .183, -.195},     {.54, .164, .125, .371, .598, 1.568, .216, .327},
-    {.263, .541, -.057, .049, .397, -.044, -.387, -.329},   {-.965, -.181, .234, .22, .471, 1.82, .563, .478},
-    {-.127, .113, .086, .062, .148, 1.436, .09, .132},      {.921, .189, .447, -.058, -.245, -.956, -.443, -.6}};
+    {.108, -.108, .335, .483, .423, .124, .183, -.195},       {.54, .164, .125, .371, .598, 1.568, .216, .327},
+    {.263, .541, -.057, .049, .397, -.044, -.387, -.329},     {-.965, -.181, .234, .22, .471, 1.82, .563, .478},
+    {-.127, .113, .086, .062, .148, 1.436, .09, .132},        {.921, .189, .447, -.058, -.245, -.956, -.443, -.6}};
 
 static layer golden_layer(int dead, order_kind kind) {
   static double x[GOLDEN_TOKENS][8];
@@ -240,14 +252,15 @@ static layer golden_layer(int dead, order_kind kind) {
 
 typedef struct golden {
   const char *name;
-  options     run;
-  order_kind  order;
-  int         dead; /* a column of X set to 0, or -1 */
-  double      loss, raw;
+  options run;
+  order_kind order;
+  int dead; /* a column of X set to 0, or -1 */
+  double loss, raw;
 } golden;
 
 /* 3 bits, asymmetric, scales not rounded; `compat` is the reference's stale groups */
-#define G3(group, mse, compat) {3, group, false, mse, QD_F32, compat}
+#define G3(group, mse, compat) \
+  { 3, group, false, mse, QD_F32, compat }
 
 static const golden goldens[] = {
     {"per row", {G3(-1, false, false), true, false, 128, false}, NATURAL, -1, 0.008216456, 0.007732094},
@@ -256,8 +269,18 @@ static const golden goldens[] = {
     {"groups of 4, stale", {G3(4, false, true), true, true, 128, false}, NATURAL, -1, 0.010221371, 0.009519934},
     {"groups of 4, fresh", {G3(4, false, false), true, true, 128, false}, NATURAL, -1, 0.006848599, 0.006496530},
     {"groups of 4, blocks of 4", {G3(4, false, true), true, true, 4, false}, NATURAL, -1, 0.006848599, 0.006496530},
-    {"groups of 4, act-order, dynamic, stale", {G3(4, false, true), false, true, 128, false}, ACT_ORDER, -1, 0.004493920, 0.004245717},
-    {"groups of 4, act-order, dynamic, fresh", {G3(4, false, false), false, true, 128, false}, ACT_ORDER, -1, 0.005184328, 0.004741730},
+    {"groups of 4, act-order, dynamic, stale",
+     {G3(4, false, true), false, true, 128, false},
+     ACT_ORDER,
+     -1,
+     0.004493920,
+     0.004245717},
+    {"groups of 4, act-order, dynamic, fresh",
+     {G3(4, false, false), false, true, 128, false},
+     ACT_ORDER,
+     -1,
+     0.005184328,
+     0.004741730},
     {"groups of 4, act-order, static", {G3(4, false, false), true, false, 128, false}, ACT_ORDER, -1, 0.008266287, 0.007848531},
     {"per row, clip search", {G3(-1, true, false), true, false, 128, false}, NATURAL, -1, 0.025458967, 0.024528573},
     {"dead column", {G3(-1, false, false), true, false, 128, false}, NATURAL, 6, 0.013737200, 0.013278548},
@@ -296,7 +319,8 @@ Test(gptq, golden_error_through_the_operations) {
     for (int c = 0; c < 8; c++) difference[r][c] = l.w[r][c] - got.q[r][c];
   must_open(&device, "ref64", NULL, 1);
   qd_tri h = ops_hessian(&device, &l);
-  cr_assert_eq(qd_sqerror(&device, qd_tensor_2d(difference, QD_F64, 3, 8), h, qd_tensor_1d(value, QD_F64, 3)), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_sqerror(&device, qd_tensor_2d(difference, QD_F64, 3, 8), h, qd_tensor_1d(value, QD_F64, 3)), QD_OK, "%s",
+               qd_error_text());
   cr_expect_float_eq((value[0] + value[1] + value[2]) / GOLDEN_TOKENS, goldens[1].raw, 5.1e-10);
   qd_heap_free(h.data);
   qd_device_close(&device);
@@ -327,7 +351,8 @@ static void round_to_nearest(const char *name, const layer *l, qd_scheme scheme,
   qd_device device;
   must_open(&device, name, NULL, 1);
   uint8_t zero[MAX_ROWS];
-  qd_tensor w = new_real(&device, l->rows, l->columns), scale = new_real(&device, l->rows, 1), z = qd_tensor_2d(zero, QD_U8, l->rows, 1);
+  qd_tensor w = new_real(&device, l->rows, l->columns), scale = new_real(&device, l->rows, 1),
+            z = qd_tensor_2d(zero, QD_U8, l->rows, 1);
   qd_tensor code = qd_tensor_2d(out->code, QD_U8, l->rows, l->columns);
   code.stride[0] = MAX_COLUMNS;
   for (int64_t r = 0; r < l->rows; r++)
@@ -347,7 +372,7 @@ Test(gptq, golden_rounding_to_nearest) {
   cr_expect_float_eq(half_trace(&l, &got, 0), 0.036853952, 5.1e-10);
 }
 
-/* ---- what must hold for any layer -------------------------------------------------------------------------------------------------- */
+/* ---- what must hold for any layer ---------------------------------------------------------------------------------------- */
 
 /* A layer with correlated inputs: few directions and noise. */
 static layer *random_layer(int64_t rows, int64_t columns, uint64_t seed, order_kind kind) {
@@ -371,7 +396,10 @@ static layer *random_layer(int64_t rows, int64_t columns, uint64_t seed, order_k
 
 Test(gptq, loss_is_the_damped_trace) {
   static result got;
-  static const struct { const char *device; double bound; } devices[] = {{"ref64", 1e-9}, {"ref", 1e-4}, {"cpu", 1e-4}};
+  static const struct {
+    const char *device;
+    double bound;
+  } devices[] = {{"ref64", 1e-9}, {"ref", 1e-4}, {"cpu", 1e-4}};
   for (int act = 0; act < 2; act++) {
     layer *l = random_layer(16, 200, 11, act ? ACT_ORDER : NATURAL);
     for (int d = 0; d < 3; d++)
@@ -412,7 +440,8 @@ Test(gptq, diagonal_hessian_gives_rounding) {
   }
 }
 
-/* In double the width of a block shows in no code: per channel, and for groups fitted on fresh values, short last group or not. */
+/* In double the width of a block shows in no code: per channel, and for groups fitted on fresh values, short last group or not.
+ */
 Test(gptq, block_size_does_not_matter_in_double) {
   static result want, got;
   static const int64_t groups[] = {-1, 32, 30}, blocks[] = {1, 2, 64, 128, 200, 1000};
@@ -421,239 +450,9 @@ Test(gptq, block_size_does_not_matter_in_double) {
     for (int b = 0; b < 6; b++) {
       options o = {.scheme = {3, groups[g], false, false, QD_F16, false}, .fit = groups[g] > 0, .block = blocks[b]};
       run("ref64", l, o, b == 0 ? &want : &got);
-      if (b > 0) cr_expect_arr_eq(got.code, want.code, sizeof want.code, "groups of %" PRId64 ", blocks of %" PRId64, groups[g], blocks[b]);
+      if (b > 0)
+        cr_expect_arr_eq(got.code, want.code, sizeof want.code, "groups of %" PRId64 ", blocks of %" PRId64, groups[g],
+                         blocks[b]);
     }
   qd_heap_free(l);
-}
-
-/* ---- cpu equals ref ---------------------------------------------------------------------------------------------------------------- */
-
-/* A problem whose factor is made up: the loop does not ask where it came from. */
-typedef struct problem {
-  int64_t   rows, columns;
-  qd_tensor w, stored, scale, zero;
-  qd_tri    u;
-} problem;
-
-typedef enum stored_kind { IN_ORDER, SCATTERED, GROUPS_MOVED } stored_kind;
-
-/* Groups in another order and their columns within them; the short last group comes first. */
-static void move_groups(int32_t *stored, int64_t columns, int64_t size) {
-  int64_t at = 0, groups = (columns + size - 1) / size;
-  for (int64_t i = 0; i < groups; i++) {
-    int64_t g = i == 0 ? groups - 1 : i - 1, first = g * size, n = columns - first < size ? columns - first : size;
-    for (int64_t c = 0; c < n; c++) stored[at++] = (int32_t)(first + n - 1 - c);
-  }
-}
-
-static void scatter(int32_t *stored, int64_t columns, uint64_t seed) {
-  for (int64_t c = columns - 1; c > 0; c--) {
-    int64_t i = (int64_t)(uniform(&seed) * (double)(c + 1));
-    int32_t swap = stored[c];
-    stored[c] = stored[i];
-    stored[i] = swap;
-  }
-}
-
-static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, stored_kind kind) {
-  problem p = {.rows = rows, .columns = columns};
-  uint64_t seed = (uint64_t)(rows * 1000 + columns);
-  int64_t groups = qd_scheme_groups(scheme, columns), gap = 5;
-  p.w = qd_tensor_2d(must_alloc((size_t)(rows * (columns + gap)), 4), QD_F32, rows, columns);
-  p.w.stride[0] = columns + gap;
-  fill_weights(p.w, seed);
-  p.u = (qd_tri){must_alloc(qd_tri_elements(columns), 4), QD_F32, columns};
-  for (int64_t j = 0; j < columns; j++)
-    for (int64_t c = 0; c <= j; c++)
-      ((float *)p.u.data)[qd_tri_index(j, c)] = (float)(c == j ? 0.5 + uniform(&seed) : 0.3 * normal(&seed) / sqrt((double)columns));
-  int32_t *stored = must_alloc((size_t)columns, sizeof *stored);
-  for (int64_t c = 0; c < columns; c++) stored[c] = (int32_t)c;
-  if (kind == SCATTERED) scatter(stored, columns, seed);
-  if (kind == GROUPS_MOVED) move_groups(stored, columns, qd_scheme_group_size(scheme, columns));
-  p.stored = qd_tensor_1d(stored, QD_I32, columns);
-  p.scale = qd_tensor_2d(must_alloc((size_t)(rows * groups), 4), QD_F32, rows, groups);
-  p.zero = qd_tensor_2d(must_alloc((size_t)(rows * groups), 1), QD_U8, rows, groups);
-  for (int64_t i = 0; i < rows * groups; i++) {
-    ((float *)p.scale.data)[i] = (float)(0.003 + 0.02 * uniform(&seed));
-    ((uint8_t *)p.zero.data)[i] = (uint8_t)(uniform(&seed) * (1 << scheme.bits));
-  }
-  return p;
-}
-
-static void free_problem(problem p) { qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data), qd_heap_free(p.zero.data); }
-
-static qd_tensor copy_of(qd_tensor t) {
-  size_t bytes = (size_t)((t.dim[0] ? t.dim[0] : 1) * t.stride[0]) * qd_dtype_bytes(t.dtype);
-  void *copy = must_alloc(bytes, 1);
-  if (t.dim[0] > 0) memcpy(copy, t.data, bytes);
-  t.data = copy;
-  return t;
-}
-
-typedef struct outcome {
-  qd_tensor code, scale, zero, loss;
-} outcome;
-
-/* Rows [first, first + n) of the problem, on copies. */
-static outcome solve(qd_device *device, const problem *p, options o, int64_t first, int64_t n) {
-  qd_tensor w = copy_of(qd_tensor_rows(p->w, first, n));
-  outcome out = {.scale = copy_of(qd_tensor_rows(p->scale, first, n)), .zero = copy_of(qd_tensor_rows(p->zero, first, n))};
-  out.code = qd_tensor_2d(must_alloc((size_t)(n * (p->columns + 2)), 1), QD_U8, n, p->columns);
-  out.code.stride[0] = p->columns + 2;
-  out.loss = qd_tensor_1d(must_alloc((size_t)n, 8), QD_F64, n);
-  qd_gptq_args args = {w, p->u, p->stored, o.scheme, o.fit, o.block, out.code, out.scale, out.zero, out.loss};
-  cr_assert_eq(qd_gptq(device, &args), QD_OK, "%s", qd_error_text());
-  qd_heap_free(w.data);
-  return out;
-}
-
-static void release(outcome o) { qd_heap_free(o.code.data), qd_heap_free(o.scale.data), qd_heap_free(o.zero.data), qd_heap_free(o.loss.data); }
-
-static bool rows_equal(qd_tensor whole, int64_t first, qd_tensor part) {
-  size_t stride = (size_t)whole.stride[0] * qd_dtype_bytes(whole.dtype);
-  return memcmp((unsigned char *)whole.data + (size_t)first * stride, part.data, (size_t)part.dim[0] * stride) == 0;
-}
-
-static bool same(outcome whole, int64_t first, outcome part) {
-  return rows_equal(whole.code, first, part.code) && rows_equal(whole.scale, first, part.scale) &&
-         rows_equal(whole.zero, first, part.zero) && rows_equal(whole.loss, first, part.loss);
-}
-
-static void check_cpu(int64_t rows, int64_t columns, options o, stored_kind kind) {
-  problem p = make_problem(rows, columns, o.scheme, kind);
-  qd_device ref, cpu;
-  variant all[6];
-  must_open(&ref, "ref", NULL, 1);
-  outcome want = solve(&ref, &p, o, 0, rows);
-  for (int v = 0, n = variants(all); v < n; v++) {
-    must_open(&cpu, "cpu", qd_isa_name(all[v].isa), all[v].threads);
-    outcome got = solve(&cpu, &p, o, 0, rows);
-    cr_expect(same(want, 0, got), "%" PRId64 " x %" PRId64 ", groups of %" PRId64 ", fit %d, compat %d, mse %d, blocks of %" PRId64 ": %s with %d threads differs",
-              rows, columns, o.scheme.group_size, o.fit, o.scheme.compat, o.scheme.mse, o.block, qd_isa_name(all[v].isa), all[v].threads);
-    release(got);
-    qd_device_close(&cpu);
-  }
-  release(want);
-  free_problem(p);
-  qd_device_close(&ref);
-}
-
-static const int64_t group_sizes[] = {-1, 128, 64, 32, 96, 30};
-
-/* Every group size on shapes around the row unit, the block and the tile of u. */
-static void check_shapes(bool fit, bool compat) {
-  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {40, 352}, {7, 700}};
-  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-    for (size_t g = 0; g < sizeof group_sizes / sizeof *group_sizes; g++) {
-      options o = {.scheme = {2 + (int)(s % 3), group_sizes[g], s & 1, false, compat ? QD_F32 : QD_F16, compat}, .fit = fit, .block = 128};
-      check_cpu(shapes[s][0], shapes[s][1], o, fit ? (g & 1 ? GROUPS_MOVED : IN_ORDER) : SCATTERED);
-    }
-}
-
-Test(gptq, cpu_equals_ref_with_static_groups) { check_shapes(false, false); }
-Test(gptq, cpu_equals_ref_with_fresh_groups) { check_shapes(true, false); }
-Test(gptq, cpu_equals_ref_with_stale_groups) { check_shapes(true, true); }
-
-/* Several tiles of rows; blocks of other widths, wider than a chunk too; groups larger than a block; the clip search. */
-Test(gptq, cpu_equals_ref_on_odd_blocks) {
-  static const int64_t blocks[] = {1, 3, 32, 200, 256, 300, 1000};
-  for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
-    for (int flags = 0; flags < 4; flags++) {
-      options o = {.scheme = {4, flags & 1 ? 96 : 30, false, flags & 1, QD_F16, flags & 2}, .fit = true, .block = blocks[b]};
-      check_cpu(3, 700, o, GROUPS_MOVED);
-    }
-  check_cpu(700, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, GROUPS_MOVED);
-  check_cpu(0, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
-  check_cpu(3, 0, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
-}
-
-Test(gptq, rows_do_not_know_each_other) {
-  enum { ROWS = 77 };
-  options o = {.scheme = {4, 32, false, false, QD_F16, false}, .fit = true, .block = 128};
-  problem p = make_problem(ROWS, 300, o.scheme, IN_ORDER);
-  qd_device cpu;
-  must_open(&cpu, "cpu", NULL, 2);
-  outcome whole = solve(&cpu, &p, o, 0, ROWS);
-  for (int64_t first = 0, n = 1; first < ROWS; first += n, n = n * 2 + 1) {
-    if (n > ROWS - first) n = ROWS - first;
-    outcome part = solve(&cpu, &p, o, first, n);
-    cr_expect(same(whole, first, part), "rows %" PRId64 " and %" PRId64 " more", first, n - 1);
-    release(part);
-  }
-  release(whole);
-  free_problem(p);
-  qd_device_close(&cpu);
-}
-
-/* ---- refusals and bad numbers ------------------------------------------------------------------------------------------------------ */
-
-static qd_status solve_status(qd_device *device, qd_gptq_args args, qd_tensor w) {
-  args.w = copy_of(w);
-  qd_status status = qd_gptq(device, &args);
-  qd_heap_free(args.w.data);
-  return status;
-}
-
-Test(gptq, bad_arguments_are_refused) {
-  qd_scheme scheme = {4, 16, false, false, QD_F16, false};
-  problem p = make_problem(4, 40, scheme, IN_ORDER);
-  qd_device cpu;
-  must_open(&cpu, "cpu", NULL, 1);
-  uint8_t code[4 * 40];
-  double loss[4];
-  int32_t *stored = p.stored.data;
-  const qd_gptq_args good = {p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4)};
-  qd_gptq_args bad = good;
-  cr_expect_eq(solve_status(&cpu, good, p.w), QD_OK);
-  bad.block = 0;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EINVAL);
-  bad = good, bad.u.n = 39;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
-  bad = good, bad.u.dtype = QD_F64;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
-  bad = good, bad.loss.dtype = QD_F32;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
-  bad = good, bad.code.dim[1] = 39;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
-  bad = good, bad.stored.dim[0] = 39;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
-  stored[3] = 40;
-  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL);
-  stored[3] = -1;
-  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL);
-  stored[3] = 4;
-  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL, "a position twice");
-  stored[3] = 20, stored[20] = 3;
-  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL, "a scattered group");
-  bad = good, bad.fit = false;
-  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_OK, "static groups may be scattered");
-  free_problem(p);
-  qd_device_close(&cpu);
-}
-
-/* Damage stays in its row and shows in the loss; a scale beyond fp16 is named, the same on every device. */
-Test(gptq, bad_numbers_are_seen) {
-  static const struct { const char *name; int threads; } devices[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
-  qd_scheme scheme = {4, 16, false, false, QD_F32, false};
-  problem p = make_problem(70, 40, scheme, IN_ORDER);
-  uint8_t code[70 * 40];
-  double loss[70];
-  qd_gptq_args args = {p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 70, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 70)};
-  set(p.w, 40, 20, (double)NAN);
-  for (int d = 0; d < 3; d++) {
-    qd_device device;
-    must_open(&device, devices[d].name, NULL, devices[d].threads);
-    args.scheme.scale_dtype = QD_F32;
-    cr_assert_eq(solve_status(&device, args, p.w), QD_OK, "%s", qd_error_text());
-    for (int r = 0; r < 70; r++) cr_expect_eq(isfinite(loss[r]) != 0, r != 40, "%s, row %d: loss %g", devices[d].name, r, loss[r]);
-    args.scheme.scale_dtype = QD_F16;
-    qd_tensor w = copy_of(p.w);
-    set(w, 69, 0, 1e7);
-    set(w, 66, 39, 1e9);
-    cr_expect_eq(solve_status(&device, args, w), QD_ENUMERIC);
-    cr_expect_not_null(strstr(qd_error_text(), "row 66, group 2"), "%s: %s", devices[d].name, qd_error_text());
-    qd_heap_free(w.data);
-    qd_device_close(&device);
-  }
-  free_problem(p);
 }

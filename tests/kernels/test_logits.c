@@ -15,7 +15,7 @@ Test(logits, nll_gives_the_values_of_a_hand_calculation) {
   int32_t target[] = {2, 0, -1};
   double nll[3];
   qd_device device;
-  for (int k = 0; open_cpu(&device, k); k++) {
+  for (int k = 0; open_any(&device, k); k++) {
     OK(qd_nll(&device, qd_tensor_2d(logits, QD_F32, 3, 4), qd_tensor_1d(target, QD_I32, 3), qd_tensor_1d(nll, QD_F64, 3)));
     cr_assert_float_eq(nll[0], log(4), 1e-15);
     cr_assert_float_eq(nll[1], log(1 + exp(1) + exp(2) + exp(3)), 1e-7);
@@ -56,7 +56,7 @@ Test(logits, nll_of_a_large_vocabulary_is_near, .fini = free_blocks) {
   int32_t target = 0;
   double nll, exact = -log_softmax(logits.data, V, target);
   qd_device device;
-  for (int k = 0; open_cpu(&device, k); k++) {
+  for (int k = 0; open_any(&device, k); k++) {
     OK(qd_nll(&device, logits, qd_tensor_1d(&target, QD_I32, 1), qd_tensor_1d(&nll, QD_F64, 1)));
     cr_assert_float_eq(nll, exact, 3e-8, "off by %g", nll - exact);
     qd_device_close(&device);
@@ -68,7 +68,7 @@ Test(logits, kl_gives_the_values_of_a_hand_calculation) {
   double kl[4];
   int32_t same[4];
   qd_device device;
-  for (int k = 0; open_cpu(&device, k); k++) {
+  for (int k = 0; open_any(&device, k); k++) {
     OK(qd_kl(&device, qd_tensor_2d(p, QD_F32, 4, 2), qd_tensor_2d(q, QD_F32, 4, 2), qd_tensor_1d(kl, QD_F64, 4),
              qd_tensor_1d(same, QD_I32, 4)));
     cr_assert_float_eq(kl[0], 0.5 * log(0.5 / 0.75) + 0.5 * log(0.5 / 0.25), 1e-7);
@@ -95,7 +95,8 @@ Test(logits, kl_is_near_double_and_cpu_equals_ref, .fini = free_blocks) {
     double wanted[ROWS], wanted64[ROWS], got[ROWS];
     int32_t same[ROWS], got_same[ROWS];
     OK(qd_kl(&ref, p, q, qd_tensor_1d(wanted, QD_F64, ROWS), qd_tensor_1d(same, QD_I32, ROWS)));
-    OK(qd_kl(&ref64, copy_as(p, QD_F64), copy_as(q, QD_F64), qd_tensor_1d(wanted64, QD_F64, ROWS), qd_tensor_1d(got_same, QD_I32, ROWS)));
+    OK(qd_kl(&ref64, copy_as(p, QD_F64), copy_as(q, QD_F64), qd_tensor_1d(wanted64, QD_F64, ROWS),
+             qd_tensor_1d(got_same, QD_I32, ROWS)));
     cr_assert_arr_eq(got_same, same, sizeof same);
     for (int t = 0; t < ROWS; t++) cr_assert_float_eq(wanted[t], wanted64[t], 1e-13);
     if (sizes[s] <= 300)
@@ -115,7 +116,8 @@ Test(logits, empty_and_unfit_input, .fini = free_blocks) {
   double values[2] = {5, 5};
   int32_t none[2] = {-1, -1}, same[2];
   qd_device device = open_named("cpu");
-  qd_tensor x = random_matrix(QD_F32, 2, 4, 0, 1), empty = qd_tensor_2d(NULL, QD_F32, 2, 0), out = qd_tensor_1d(values, QD_F64, 2);
+  qd_tensor x = random_matrix(QD_F32, 2, 4, 0, 1), empty = qd_tensor_2d(NULL, QD_F32, 2, 0);
+  qd_tensor out = qd_tensor_1d(values, QD_F64, 2);
   OK(qd_kl(&device, empty, empty, out, qd_tensor_1d(same, QD_I32, 2)));
   cr_assert(values[0] == 0 && values[1] == 0 && same[0] == 1 && same[1] == 1);
   OK(qd_nll(&device, empty, qd_tensor_1d(none, QD_I32, 2), out));

@@ -2,16 +2,16 @@
 
 static const qd_scheme plain4 = {.bits = 4, .group_size = QD_PER_CHANNEL, .scale_dtype = QD_F16};
 
-/* ---- the published numbers, in double -------------------------------------------------------------------------------------------- */
+/* ---- the published numbers, in double ------------------------------------------------------------------------------------ */
 
 static const double golden_x[8] = {0.11, -0.52, 0.37, 0.98, -0.24, 0.05, -0.71, 0.63};
 
 typedef struct golden {
   qd_scheme scheme;
-  double    scale;
-  int       zero;
-  int       code[8];
-  double    error; /* sum |difference|^2.4, or 0 where none is published */
+  double scale;
+  int zero;
+  int code[8];
+  double error; /* sum |difference|^2.4, or 0 where none is published */
 } golden;
 
 static double golden_error(double scale, int zero, const uint8_t *code) {
@@ -50,12 +50,12 @@ Test(rtn, golden_grids) {
   for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) check_golden(&goldens[i]);
 }
 
-/* ---- cpu equals ref -------------------------------------------------------------------------------------------------------------- */
+/* ---- cpu equals ref ------------------------------------------------------------------------------------------------------ */
 
 typedef struct outcome {
-  float   *scale;
+  float *scale;
   uint8_t *zero, *code;
-  size_t   grids, codes;
+  size_t grids, codes;
 } outcome;
 
 /* Fit and quantize; matrices with gaps between rows. */
@@ -66,8 +66,7 @@ static outcome solve(qd_device *device, const float *weights, int64_t rows, int6
   out.zero = must_alloc(out.grids, 1);
   out.code = must_alloc(out.codes, 1);
   float *copy = must_alloc(out.codes, sizeof(float));
-  for (int64_t r = 0; r < rows; r++)
-    memcpy(copy + r * (columns + gap), weights + r * columns, (size_t)columns * sizeof(float));
+  for (int64_t r = 0; r < rows; r++) memcpy(copy + r * (columns + gap), weights + r * columns, (size_t)columns * sizeof(float));
   qd_tensor w = qd_tensor_2d(copy, QD_F32, rows, columns), scale = qd_tensor_2d(out.scale, QD_F32, rows, groups);
   qd_tensor zero = qd_tensor_2d(out.zero, QD_U8, rows, groups), code = qd_tensor_2d(out.code, QD_U8, rows, columns);
   w.stride[0] = code.stride[0] = columns + gap;
@@ -97,9 +96,11 @@ static void check_cpu(const float *w, int64_t rows, int64_t columns, qd_scheme s
   for (int v = 0, n = variants(all); v < n; v++) {
     must_open(&cpu, "cpu", qd_isa_name(all[v].isa), all[v].threads);
     outcome got = solve(&cpu, w, rows, columns, scheme);
-    cr_expect(same(want, got), "%" PRId64 " x %" PRId64 ", %d bits, groups of %" PRId64 ", symmetric %d, mse %d, compat %d: %s with %d threads differs",
-              rows, columns, scheme.bits, scheme.group_size, scheme.symmetric, scheme.mse, scheme.compat, qd_isa_name(all[v].isa),
-              all[v].threads);
+    cr_expect(same(want, got),
+              "%" PRId64 " x %" PRId64 ", %d bits, groups of %" PRId64
+              ", symmetric %d, mse %d, compat %d: %s with %d threads differs",
+              rows, columns, scheme.bits, scheme.group_size, scheme.symmetric, scheme.mse, scheme.compat,
+              qd_isa_name(all[v].isa), all[v].threads);
     release(got);
     qd_device_close(&cpu);
   }
@@ -108,14 +109,17 @@ static void check_cpu(const float *w, int64_t rows, int64_t columns, qd_scheme s
 }
 
 Test(rtn, cpu_equals_ref) {
-  const int64_t shapes[][3] = {{1, 1, -1}, {7, 64, 32}, {5, 200, 30}, {3, 17, -1}, {4, 352, 96}, {2, 700, 128}, {9, 15, 128}, {0, 8, 4}};
+  const int64_t shapes[][3] = {{1, 1, -1},   {7, 64, 32},   {5, 200, 30}, {3, 17, -1},
+                               {4, 352, 96}, {2, 700, 128}, {9, 15, 128}, {0, 8, 4}};
   const int bits[] = {2, 3, 4, 8};
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     int64_t rows = shapes[i][0], columns = shapes[i][1];
     float *w = must_alloc((size_t)(rows * columns), sizeof *w);
     fill_weights(qd_tensor_2d(w, QD_F32, rows, columns), 7 + i);
     for (int flags = 0; flags < 16; flags++)
-      check_cpu(w, rows, columns, (qd_scheme){bits[(i + (size_t)flags) % 4], shapes[i][2], flags & 1, flags & 2, flags & 4 ? QD_F32 : QD_F16, flags & 8});
+      check_cpu(w, rows, columns,
+                (qd_scheme){bits[(i + (size_t)flags) % 4], shapes[i][2], flags & 1, flags & 2, flags & 4 ? QD_F32 : QD_F16,
+                            flags & 8});
     qd_heap_free(w);
   }
 }
@@ -177,10 +181,10 @@ Test(rtn, rows_do_not_know_each_other) {
   qd_device_close(&cpu);
 }
 
-/* ---- what a grid must do --------------------------------------------------------------------------------------------------------- */
+/* ---- what a grid must do ------------------------------------------------------------------------------------------------- */
 
 typedef struct fitted {
-  float   scale;
+  float scale;
   uint8_t zero, code[40];
 } fitted;
 
@@ -188,7 +192,8 @@ static fitted fit_row(qd_device *device, const float *row, int64_t n, qd_scheme 
   float copy[40];
   fitted out;
   memcpy(copy, row, (size_t)n * sizeof *copy);
-  qd_tensor w = qd_tensor_2d(copy, QD_F32, 1, n), s = qd_tensor_2d(&out.scale, QD_F32, 1, 1), z = qd_tensor_2d(&out.zero, QD_U8, 1, 1);
+  qd_tensor w = qd_tensor_2d(copy, QD_F32, 1, n), s = qd_tensor_2d(&out.scale, QD_F32, 1, 1),
+            z = qd_tensor_2d(&out.zero, QD_U8, 1, 1);
   cr_assert_eq(qd_rtn_fit(device, w, scheme, s, z), QD_OK, "%s", qd_error_text());
   cr_assert_eq(qd_rtn_quantize(device, w, scheme, s, z, qd_tensor_2d(out.code, QD_U8, 1, n)), QD_OK, "%s", qd_error_text());
   return out;
@@ -216,7 +221,8 @@ Test(rtn, codes_are_the_nearest) {
                         (double)w[r][i], (double)again[i], (double)f.scale);
       }
       qd_tensor s = qd_tensor_2d(&f.scale, QD_F32, 1, 1), z = qd_tensor_2d(&f.zero, QD_U8, 1, 1);
-      cr_assert_eq(qd_rtn_quantize(&cpu, qd_tensor_2d(again, QD_F32, 1, 40), scheme, s, z, qd_tensor_2d(code, QD_U8, 1, 40)), QD_OK);
+      cr_assert_eq(qd_rtn_quantize(&cpu, qd_tensor_2d(again, QD_F32, 1, 40), scheme, s, z, qd_tensor_2d(code, QD_U8, 1, 40)),
+                   QD_OK);
       cr_expect_arr_eq(code, f.code, sizeof code);
     }
   qd_device_close(&cpu);
@@ -301,7 +307,7 @@ Test(rtn, clip_search_is_never_worse) {
   qd_device_close(&cpu);
 }
 
-/* ---- refusals -------------------------------------------------------------------------------------------------------------------- */
+/* ---- refusals ------------------------------------------------------------------------------------------------------------ */
 
 Test(rtn, scale_beyond_fp16_names_row_and_group) {
   static float w[9][64];
@@ -311,13 +317,17 @@ Test(rtn, scale_beyond_fp16_names_row_and_group) {
   w[8][0] = 2e6f;
   w[5][50] = -1e6f;
   w[5][40] = -1e6f;
-  const struct { const char *name; int threads; } devices[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
+  const struct {
+    const char *name;
+    int threads;
+  } devices[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
   for (int d = 0; d < 3; d++)
     for (int mse = 0; mse < 2; mse++) {
       qd_device device;
       must_open(&device, devices[d].name, NULL, devices[d].threads);
       qd_scheme scheme = {4, 16, false, mse, QD_F16, false};
-      qd_tensor all = qd_tensor_2d(w, QD_F32, 9, 64), s = qd_tensor_2d(scale, QD_F32, 9, 4), z = qd_tensor_2d(zero, QD_U8, 9, 4);
+      qd_tensor all = qd_tensor_2d(w, QD_F32, 9, 64), s = qd_tensor_2d(scale, QD_F32, 9, 4),
+                z = qd_tensor_2d(zero, QD_U8, 9, 4);
       cr_expect_eq(qd_rtn_fit(&device, all, scheme, s, z), QD_ENUMERIC);
       cr_expect_not_null(strstr(qd_error_text(), "row 5, group 2"), "%s", qd_error_text());
       scheme.scale_dtype = QD_F32;

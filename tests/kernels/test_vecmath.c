@@ -127,7 +127,8 @@ Test(vecmath, floats_have_edges) {
   cr_assert(isnan(qd_vm_exp2f(NAN)));
   for (int k = -126; k < 128; k++) cr_assert_eq(qd_vm_log2f(ldexpf(1, k)), k);
   cr_assert(qd_vm_log2f(0) == -INFINITY && qd_vm_log2f(-0.0f) == -INFINITY && qd_vm_log2f(0x1p-140f) == -INFINITY);
-  cr_assert(qd_vm_log2f(INFINITY) == INFINITY && isnan(qd_vm_log2f(-INFINITY)) && isnan(qd_vm_log2f(-2)) && isnan(qd_vm_log2f(NAN)));
+  cr_assert(qd_vm_log2f(INFINITY) == INFINITY && isnan(qd_vm_log2f(-INFINITY)));
+  cr_assert(isnan(qd_vm_log2f(-2)) && isnan(qd_vm_log2f(NAN)));
 }
 
 Test(vecmath, doubles_have_edges) {
@@ -136,9 +137,11 @@ Test(vecmath, doubles_have_edges) {
   cr_assert(qd_vm_exp(0) == 1 && qd_vm_exp(-infinity) == 0 && qd_vm_exp(infinity) == infinity && isnan(qd_vm_exp(nan)));
   cr_assert(qd_vm_exp(709.782712893384) <= DBL_MAX && qd_vm_exp(709.7827128933842) == infinity);
   cr_assert(qd_vm_exp(-708.3964185322) >= DBL_MIN && qd_vm_exp(-708.39641854) == 0);
-  cr_assert(qd_vm_exp2(-1022) == DBL_MIN && qd_vm_exp2(-1022.001) == 0 && qd_vm_exp2(1023) == 0x1p1023 && qd_vm_exp2(1024) == infinity);
+  cr_assert(qd_vm_exp2(-1022) == DBL_MIN && qd_vm_exp2(-1022.001) == 0);
+  cr_assert(qd_vm_exp2(1023) == 0x1p1023 && qd_vm_exp2(1024) == infinity);
   cr_assert(qd_vm_exp2(-infinity) == 0 && qd_vm_exp2(infinity) == infinity && isnan(qd_vm_exp2(nan)));
-  cr_assert(qd_vm_log(1) == 0 && qd_vm_log(0) == -infinity && qd_vm_log(-0.0) == -infinity && qd_vm_log(0x1p-1060) == -infinity);
+  cr_assert(qd_vm_log(1) == 0 && qd_vm_log(0) == -infinity && qd_vm_log(-0.0) == -infinity);
+  cr_assert(qd_vm_log(0x1p-1060) == -infinity);
   cr_assert(qd_vm_log(infinity) == infinity && isnan(qd_vm_log(-1)) && isnan(qd_vm_log(-infinity)) && isnan(qd_vm_log(nan)));
   cr_assert(qd_vm_log2(0x1p-1022) == -1022 && qd_vm_log2(0x1p1000) == 1000 && qd_vm_log2(0) == -infinity);
   cr_assert(qd_vm_log2(infinity) == infinity && isnan(qd_vm_log2(-1)) && isnan(qd_vm_log2(nan)));

@@ -64,6 +64,25 @@ Test(h5_zstd, refuses_all_but_one_whole_frame) {
   cr_assert_eq(qd_zstd_decompress(frame, bytes, to, 301), QD_ECORRUPT);
 }
 
+Test(h5_zstd, refuses_frames_that_give_the_right_bytes_together) {
+  fill(300, true);
+  size_t bytes = compressed(300), nothing = ZSTD_compress(frame + bytes, sizeof frame - bytes, from, 0, 1);
+  cr_assert_not(ZSTD_isError(nothing));
+  cr_assert_eq(qd_zstd_decompress(frame, bytes + nothing, to, 300), QD_ECORRUPT);
+  cr_assert_eq(qd_zstd_decompress(frame, bytes, to, 300), QD_OK);
+}
+
+Test(h5_zstd, refuses_a_frame_without_content_size) {
+  fill(300, true);
+  ZSTD_CCtx *context = ZSTD_createCCtx();
+  ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+  ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0);
+  size_t bytes = ZSTD_compress2(context, frame, sizeof frame, from, 300);
+  ZSTD_freeCCtx(context);
+  cr_assert_not(ZSTD_isError(bytes));
+  cr_assert_eq(qd_zstd_decompress(frame, bytes, to, 300), QD_ECORRUPT);
+}
+
 Test(h5_zstd, refuses_a_frame_without_checksum) {
   fill(300, true);
   size_t bytes = ZSTD_compress(frame, sizeof frame, from, 300, 1);

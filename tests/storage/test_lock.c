@@ -89,7 +89,7 @@ Test(lock, file_of_a_machine_that_went_down_is_taken_over) {
 static void compete(void) {
   char path[QD_TEMPORARY_PATH_BYTES];
   strcpy(path, qd_temporary_path(&folder, "inside"));
-  for (int taken = 0; taken < 100;) {
+  for (int taken = 0; taken < 300;) {
     qd_store_lock lock;
     qd_status status = qd_store_lock_take(folder.path, "competitor", &lock);
     if (status == QD_EEXIST) continue;

@@ -72,8 +72,9 @@ static void cut_all(const char *name, size_t step) {
   strcat(path, name);
   MUST(qd_file_identify(path, &identity));
   for (size_t n = (size_t)identity.size; n-- > 0;) {
+    if (n % step != 0 && n >= 64) continue;
     cr_assert_eq(truncate(path, (off_t)n), 0);
-    if (n % step == 0 || n < 64) cr_assert_eq(verify(), QD_ECORRUPT, "%zu bytes of %s", n, name);
+    cr_assert_eq(verify(), QD_ECORRUPT, "%zu bytes of %s", n, name);
   }
   unlink(path);
   cr_assert_eq(verify(), QD_ECORRUPT);
@@ -81,7 +82,7 @@ static void cut_all(const char *name, size_t step) {
 }
 
 Test(verify, finds_a_block_that_is_cut_off_or_missing) { cut_all("block-00000.h5", 11); }
-Test(verify, finds_a_manifest_that_is_cut_off_or_missing) { cut_all("manifest.json", 1); }
+Test(verify, finds_a_manifest_that_is_cut_off_or_missing) { cut_all("manifest.json", 3); }
 Test(verify, finds_a_side_file_that_is_cut_off_or_missing) { cut_all("config.json", 1); }
 
 Test(verify, finds_what_was_added_to_a_file) {

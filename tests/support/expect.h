@@ -1,4 +1,4 @@
-/* For test programs that run under mpirun, where Criterion cannot: the first expectation that fails ends the program, and so the job. */
+/* For test programs that run under mpirun, where Criterion cannot: the first expectation that fails ends the job. */
 #ifndef QDIST_TESTS_SUPPORT_EXPECT_H
 #define QDIST_TESTS_SUPPORT_EXPECT_H
 

@@ -20,14 +20,15 @@ typedef struct qd_run {
   double deadline;
 } qd_run;
 
-/* argv ends in NULL and is looked up in PATH; `environment`, "NAME=value" or "NAME" to unset, is put over this process's own (NULL: nothing).
- * Whatever cannot be done here (no memory, no pipe) ends the test. */
+/* argv ends in NULL and is looked up in PATH; `environment`, "NAME=value" or "NAME" to unset, is put over this process's own
+ * (NULL: nothing).  Whatever cannot be done here (no memory, no pipe) ends the test. */
 qd_run qd_run_command(const char *const *argv, const char *const *environment, double limit_seconds);
 
 /* The same under mpirun with so many ranks, with more ranks than cores allowed and as root. */
 qd_run qd_run_ranks(int n_ranks, const char *const *argv, const char *const *environment, double limit_seconds);
 
-/* In steps, for tests that interfere: start, wait until `text` came on either output (false: it ended or timed out without), finish. */
+/* In steps, for tests that interfere: start, wait until `text` came on either output (false: it ended or timed out without),
+ * finish. */
 qd_run qd_run_start(const char *const *argv, const char *const *environment, double limit_seconds);
 qd_run qd_run_start_ranks(int n_ranks, const char *const *argv, const char *const *environment, double limit_seconds);
 bool   qd_run_until(qd_run *run, const char *text);

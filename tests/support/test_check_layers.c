@@ -40,8 +40,10 @@ static const source_file allowed[] = {
                      "const char *a = \"free(x) // exit(1)\"; // abort()\nchar quote = '\"'; /* \" */\n"},
     {"jobs/main.c", "int main(void) { printf(\"x\"); exit(0); }\n"},
     {"kernels/base/a.c", "void *a = malloc(1);\n"},
-    {"kernels/a_ref.c", "#ifdef QD_REAL64\n#define a exp(1.0)\n#if 1\n#define b log(2.0)\n#endif\n#else\n#define a qd_exp(1.0f)\n#endif\n"
-                        "#pragma omp parallel for reduction(min : first)\ndouble b = frexp(1.0, &e) + ldexp(1.0, 3) + table->exp(2);\n"},
+    {"kernels/a_ref.c", "#ifdef QD_REAL64\n#define a exp(1.0)\n#if 1\n#define b log(2.0)\n#endif\n"
+                        "#else\n#define a qd_exp(1.0f)\n#endif\n"
+                        "#pragma omp parallel for reduction(min : first)\n"
+                        "double b = frexp(1.0, &e) + ldexp(1.0, 3) + table->exp(2);\n"},
 };
 
 /* Each must be found, and its file named. */

@@ -34,7 +34,7 @@ Test(agree, a_failure_that_could_not_be_told_is_not_everyones) {
   cr_assert_not(qd_agree_failed());
 }
 
-/* Every rank must write "<rank STATUS|text|trace>", with so many places of mpi_agree.c, where the failure happened, in the trace. */
+/* Every rank must write "<rank STATUS|text|trace>", with so many places of mpi_agree.c, where it happened, in the trace. */
 static void check(int n_ranks, const char *which, const char *failing, const char *expected, int n_places) {
   const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_agree", which, failing, NULL};
   qd_run run = qd_run_ranks(n_ranks, argv, NULL, 60.0);

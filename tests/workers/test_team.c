@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const by_itself[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", NULL};
+#define NO_LAUNCHER "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"
+static const char *const by_itself[] = {NO_LAUNCHER, NULL};
 
 static qd_run run_team(int n_ranks, const char *what) {
   const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_team", what, NULL};
@@ -66,7 +67,7 @@ Test(team, a_killed_rank_ends_the_job) {
 /* Each of these processes would take itself for the only one and write the same store. */
 static void check_refused(const char *variable) {
   const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_team", "describe", NULL};
-  const char *const environment[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_STEP_NUM_TASKS", variable, NULL};
+  const char *const environment[] = {NO_LAUNCHER, variable, NULL};
   qd_run run = qd_run_command(argv, environment, 60.0);
   cr_assert_eq(run.exit_code, 1);
   cr_assert_str_empty(run.out.text);

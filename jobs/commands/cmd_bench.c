@@ -1,0 +1,131 @@
+#include "jobs/bench.h"
+#include "jobs/command.h"
+#include "jobs/options.h"
+#include "jobs/yardstick.h"
+#include "kernels/base/heap.h"
+#include "storage/json.h"
+#include "workers/agree.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct {
+  qd_common_options common;
+  qd_bench_request  request;
+  bool json;
+} wanted;
+
+enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS };
+
+static const struct argp_option options_list[] = {
+    {"shape", KEY_SHAPE, "M[xN[xK]]", 0, "Of every operation named: tokens x out features x in features", 1},
+    {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
+    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+  qd_bench_request *request = &wanted.request;
+  switch (key) {
+    case KEY_JSON: wanted.json = true; return 0;
+    case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
+    case KEY_SHAPE:
+      if (!qd_bench_shape(text, request->shape)) argp_error(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
+      return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.common; return 0;
+    case ARGP_KEY_ARG:
+      if (!qd_bench_select(request, text)) argp_error(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_child children[] = {{&qd_common_argp, 0, "Running:", 90}, {0}};
+
+static const struct argp argp = {
+    .options = options_list,
+    .parser = parse,
+    .args_doc = "[OPERATION...]",
+    .doc = "Rates of the operations on this machine, beside the physical peak of its units and, where oneDNN is built in, its matrix product of "
+           "the same precision on the same units.\v"
+           "Examples:\n"
+           "  qdist bench\n"
+           "  qdist bench gemm --shape 2048x4096x4096 --isa avx512 --json",
+    .children = children,
+};
+
+static void parse_command_line(int argc, char **argv) {
+  wanted.common = qd_common_defaults;
+  wanted.request.repeats = 3;
+  qd_options_parse(&argp, argc, argv, NULL);
+}
+
+static void print_text(const qd_bench *bench) {
+  printf("%s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(), bench->isa,
+         bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none", bench->yardstick[0],
+         bench->yardstick[1]);
+  printf("%-10s %-6s %-18s %10s %10s %8s %10s\n", "operation", "dtype", "shape", "seconds", "GFLOP/s", "of peak", "yardstick");
+  for (int i = 0; i < bench->n; i++) {
+    const qd_bench_row *row = &bench->row[i];
+    printf("%-10s %-6s %-18s %10.5f %10.1f %7.0f%% ", row->op, row->dtype, row->shape, row->seconds, row->gflops, 100 * row->share_of_peak);
+    if (row->share_of_yardstick > 0) printf("%9.0f%%\n", 100 * row->share_of_yardstick);
+    else printf("%10s\n", "-");
+  }
+}
+
+static qd_json *row_json(const qd_bench_row *row) {
+  qd_json *out = qd_json_object();
+  qd_json_set_text(out, "op", row->op);
+  qd_json_set_text(out, "shape", row->shape);
+  qd_json_set_text(out, "dtype", row->dtype);
+  qd_json_set_number(out, "seconds", row->seconds);
+  qd_json_set_number(out, "gflops", row->gflops);
+  qd_json_set_number(out, "gbytes_per_second", row->gbytes_per_second);
+  qd_json_set_number(out, "share_of_peak", row->share_of_peak);
+  if (row->share_of_yardstick > 0) qd_json_set_number(out, "share_of_yardstick", row->share_of_yardstick);
+  return out;
+}
+
+static qd_json *rates_json(const double *rate) {
+  qd_json *out = qd_json_object();
+  qd_json_set_number(out, "fp32_gflops", rate[0]);
+  qd_json_set_number(out, "bf16_gflops", rate[1]);
+  return out;
+}
+
+static qd_status print_json(const qd_bench *bench) {
+  char *text;
+  qd_json *out = qd_json_object(), *ops = qd_json_array();
+  qd_json_set_text(out, "cpu", qd_cpu_model());
+  qd_json_set_text(out, "isa", bench->isa);
+  qd_json_set_integer(out, "threads", bench->threads);
+  qd_json_set(out, "peak", rates_json(bench->peak));
+  if (qd_yardstick_name() != NULL) {
+    qd_json *yardstick = rates_json(bench->yardstick);
+    qd_json_set_text(yardstick, "name", qd_yardstick_name());
+    qd_json_set(out, "yardstick", yardstick);
+  }
+  for (int i = 0; i < bench->n; i++) qd_json_append(ops, row_json(&bench->row[i]));
+  qd_json_set(out, "ops", ops);
+  qd_status status = qd_json_print(out, 2, &text);
+  qd_json_free(out);
+  QD_TRY(status);
+  printf("%s\n", text);
+  qd_heap_free(text);
+  return QD_OK;
+}
+
+static qd_status bench_here(void) {
+  qd_device device;
+  qd_bench bench;
+  qd_device_options options = qd_common_device(&wanted.common);
+  QD_TRY(qd_device_open(&device, options));
+  qd_status status = qd_bench_run(&device, &wanted.request, &bench);
+  if (status == QD_OK) status = wanted.json ? print_json(&bench) : (print_text(&bench), QD_OK);
+  qd_device_close(&device);
+  return status;
+}
+
+static qd_status run(qd_comm *comm) { return qd_agree(comm, comm->rank == 0 ? bench_here() : QD_OK); }
+
+const qd_command qd_command_bench = {
+    .name = "bench", .summary = "rates of the operations on this machine", .parse = parse_command_line, .run = run};

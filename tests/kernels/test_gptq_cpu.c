@@ -1,0 +1,265 @@
+/* The cpu's GPTQ against the reference loop, to the bit; what is refused; what damage does. */
+#include "tests/kernels/solver_fixture.h"
+
+/* A problem whose factor is made up: the loop does not ask where it came from. */
+typedef struct problem {
+  int64_t rows, columns;
+  qd_tensor w, stored, scale, zero;
+  qd_tri u;
+} problem;
+
+typedef enum stored_kind { IN_ORDER, SCATTERED, GROUPS_MOVED } stored_kind;
+
+/* Groups in another order and their columns within them; the short last group comes first. */
+static void move_groups(int32_t *stored, int64_t columns, int64_t size) {
+  int64_t at = 0, groups = (columns + size - 1) / size;
+  for (int64_t i = 0; i < groups; i++) {
+    int64_t g = i == 0 ? groups - 1 : i - 1, first = g * size, n = columns - first < size ? columns - first : size;
+    for (int64_t c = 0; c < n; c++) stored[at++] = (int32_t)(first + n - 1 - c);
+  }
+}
+
+static void scatter(int32_t *stored, int64_t columns, uint64_t seed) {
+  for (int64_t c = columns - 1; c > 0; c--) {
+    int64_t i = (int64_t)(uniform(&seed) * (double)(c + 1));
+    int32_t swap = stored[c];
+    stored[c] = stored[i];
+    stored[i] = swap;
+  }
+}
+
+static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, stored_kind kind) {
+  problem p = {.rows = rows, .columns = columns};
+  uint64_t seed = (uint64_t)(rows * 1000 + columns);
+  int64_t groups = qd_scheme_groups(scheme, columns), gap = 5;
+  p.w = qd_tensor_2d(must_alloc((size_t)(rows * (columns + gap)), 4), QD_F32, rows, columns);
+  p.w.stride[0] = columns + gap;
+  fill_weights(p.w, seed);
+  p.u = (qd_tri){must_alloc(qd_tri_elements(columns), 4), QD_F32, columns};
+  for (int64_t j = 0; j < columns; j++)
+    for (int64_t c = 0; c <= j; c++)
+      ((float *)p.u.data)[qd_tri_index(j, c)] =
+          (float)(c == j ? 0.5 + uniform(&seed) : 0.3 * normal(&seed) / sqrt((double)columns));
+  int32_t *stored = must_alloc((size_t)columns, sizeof *stored);
+  for (int64_t c = 0; c < columns; c++) stored[c] = (int32_t)c;
+  if (kind == SCATTERED) scatter(stored, columns, seed);
+  if (kind == GROUPS_MOVED) move_groups(stored, columns, qd_scheme_group_size(scheme, columns));
+  p.stored = qd_tensor_1d(stored, QD_I32, columns);
+  p.scale = qd_tensor_2d(must_alloc((size_t)(rows * groups), 4), QD_F32, rows, groups);
+  p.zero = qd_tensor_2d(must_alloc((size_t)(rows * groups), 1), QD_U8, rows, groups);
+  for (int64_t i = 0; i < rows * groups; i++) {
+    ((float *)p.scale.data)[i] = (float)(0.003 + 0.02 * uniform(&seed));
+    ((uint8_t *)p.zero.data)[i] = (uint8_t)(uniform(&seed) * (1 << scheme.bits));
+  }
+  return p;
+}
+
+static void free_problem(problem p) {
+  qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data),
+      qd_heap_free(p.zero.data);
+}
+
+static qd_tensor copy_of(qd_tensor t) {
+  size_t bytes = (size_t)((t.dim[0] ? t.dim[0] : 1) * t.stride[0]) * qd_dtype_bytes(t.dtype);
+  void *copy = must_alloc(bytes, 1);
+  if (t.dim[0] > 0) memcpy(copy, t.data, bytes);
+  t.data = copy;
+  return t;
+}
+
+typedef struct options {
+  qd_scheme scheme;
+  bool fit;
+  int64_t block;
+} options;
+
+typedef struct outcome {
+  qd_tensor code, scale, zero, loss;
+} outcome;
+
+/* Rows [first, first + n) of the problem, on copies. */
+static outcome solve(qd_device *device, const problem *p, options o, int64_t first, int64_t n) {
+  qd_tensor w = copy_of(qd_tensor_rows(p->w, first, n));
+  outcome out = {.scale = copy_of(qd_tensor_rows(p->scale, first, n)), .zero = copy_of(qd_tensor_rows(p->zero, first, n))};
+  out.code = qd_tensor_2d(must_alloc((size_t)(n * (p->columns + 2)), 1), QD_U8, n, p->columns);
+  out.code.stride[0] = p->columns + 2;
+  out.loss = qd_tensor_1d(must_alloc((size_t)n, 8), QD_F64, n);
+  qd_gptq_args args = {w, p->u, p->stored, o.scheme, o.fit, o.block, out.code, out.scale, out.zero, out.loss};
+  cr_assert_eq(qd_gptq(device, &args), QD_OK, "%s", qd_error_text());
+  qd_heap_free(w.data);
+  return out;
+}
+
+static void release(outcome o) {
+  qd_heap_free(o.code.data), qd_heap_free(o.scale.data), qd_heap_free(o.zero.data), qd_heap_free(o.loss.data);
+}
+
+static bool rows_equal(qd_tensor whole, int64_t first, qd_tensor part) {
+  size_t stride = (size_t)whole.stride[0] * qd_dtype_bytes(whole.dtype);
+  return memcmp((unsigned char *)whole.data + (size_t)first * stride, part.data, (size_t)part.dim[0] * stride) == 0;
+}
+
+static bool same(outcome whole, int64_t first, outcome part) {
+  return rows_equal(whole.code, first, part.code) && rows_equal(whole.scale, first, part.scale) &&
+         rows_equal(whole.zero, first, part.zero) && rows_equal(whole.loss, first, part.loss);
+}
+
+static void check_cpu(int64_t rows, int64_t columns, options o, stored_kind kind) {
+  problem p = make_problem(rows, columns, o.scheme, kind);
+  qd_device ref, cpu;
+  variant all[6];
+  must_open(&ref, "ref", NULL, 1);
+  outcome want = solve(&ref, &p, o, 0, rows);
+  for (int v = 0, n = variants(all); v < n; v++) {
+    must_open(&cpu, "cpu", qd_isa_name(all[v].isa), all[v].threads);
+    outcome got = solve(&cpu, &p, o, 0, rows);
+    cr_expect(same(want, 0, got),
+              "%" PRId64 " x %" PRId64 ", groups of %" PRId64 ", fit %d, compat %d, mse %d, blocks of %" PRId64
+              ": %s with %d threads differs",
+              rows, columns, o.scheme.group_size, o.fit, o.scheme.compat, o.scheme.mse, o.block, qd_isa_name(all[v].isa),
+              all[v].threads);
+    release(got);
+    qd_device_close(&cpu);
+  }
+  release(want);
+  free_problem(p);
+  qd_device_close(&ref);
+}
+
+static const int64_t group_sizes[] = {-1, 128, 64, 32, 96, 30};
+
+/* Every group size on shapes around the row unit, the block and the tile of u. */
+static void check_shapes(bool fit, bool compat) {
+  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {40, 352}, {7, 700}};
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+    for (size_t g = 0; g < sizeof group_sizes / sizeof *group_sizes; g++) {
+      options o = {.scheme = {2 + (int)(s % 3), group_sizes[g], s & 1, false, compat ? QD_F32 : QD_F16, compat},
+                   .fit = fit,
+                   .block = 128};
+      check_cpu(shapes[s][0], shapes[s][1], o, fit ? (g & 1 ? GROUPS_MOVED : IN_ORDER) : SCATTERED);
+    }
+}
+
+Test(gptq_cpu, equals_ref_with_static_groups) { check_shapes(false, false); }
+Test(gptq_cpu, equals_ref_with_fresh_groups) { check_shapes(true, false); }
+Test(gptq_cpu, equals_ref_with_stale_groups) { check_shapes(true, true); }
+
+/* Several tiles of rows; blocks of other widths, wider than a chunk too; groups larger than a block; the clip search. */
+Test(gptq_cpu, equals_ref_on_odd_blocks) {
+  static const int64_t blocks[] = {1, 3, 32, 200, 256, 300, 1000};
+  for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
+    for (int flags = 0; flags < 4; flags++) {
+      options o = {.scheme = {4, flags & 1 ? 96 : 30, false, flags & 1, QD_F16, flags & 2}, .fit = true, .block = blocks[b]};
+      check_cpu(3, 700, o, GROUPS_MOVED);
+    }
+  check_cpu(700, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, GROUPS_MOVED);
+  check_cpu(0, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
+  check_cpu(3, 0, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
+}
+
+Test(gptq_cpu, rows_do_not_know_each_other) {
+  enum { ROWS = 77 };
+  options o = {.scheme = {4, 32, false, false, QD_F16, false}, .fit = true, .block = 128};
+  problem p = make_problem(ROWS, 300, o.scheme, IN_ORDER);
+  qd_device cpu;
+  must_open(&cpu, "cpu", NULL, 2);
+  outcome whole = solve(&cpu, &p, o, 0, ROWS);
+  for (int64_t first = 0, n = 1; first < ROWS; first += n, n = n * 2 + 1) {
+    if (n > ROWS - first) n = ROWS - first;
+    outcome part = solve(&cpu, &p, o, first, n);
+    cr_expect(same(whole, first, part), "rows %" PRId64 " and %" PRId64 " more", first, n - 1);
+    release(part);
+  }
+  release(whole);
+  free_problem(p);
+  qd_device_close(&cpu);
+}
+
+/* ---- refusals and bad numbers -------------------------------------------------------------------------------------------- */
+
+static void set_weight(qd_tensor w, int64_t r, int64_t c, float value) { ((float *)w.data)[r * w.stride[0] + c] = value; }
+
+static qd_status solve_status(qd_device *device, qd_gptq_args args, qd_tensor w) {
+  args.w = copy_of(w);
+  qd_status status = qd_gptq(device, &args);
+  qd_heap_free(args.w.data);
+  return status;
+}
+
+Test(gptq_cpu, bad_arguments_are_refused) {
+  qd_scheme scheme = {4, 16, false, false, QD_F16, false};
+  problem p = make_problem(4, 40, scheme, IN_ORDER);
+  qd_device cpu;
+  must_open(&cpu, "cpu", NULL, 1);
+  uint8_t code[4 * 40];
+  double loss[4];
+  int32_t *stored = p.stored.data;
+  const qd_gptq_args good = {
+      p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4)};
+  qd_gptq_args bad = good;
+  cr_expect_eq(solve_status(&cpu, good, p.w), QD_OK);
+  bad.block = 0;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EINVAL);
+  bad = good, bad.u.n = 39;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
+  bad = good, bad.u.dtype = QD_F64;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
+  bad = good, bad.loss.dtype = QD_F32;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
+  bad = good, bad.code.dim[1] = 39;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
+  bad = good, bad.stored.dim[0] = 39;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
+  stored[3] = 40;
+  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL);
+  stored[3] = -1;
+  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL);
+  stored[3] = 4;
+  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL, "a position twice");
+  stored[3] = 20, stored[20] = 3;
+  cr_expect_eq(solve_status(&cpu, good, p.w), QD_EINVAL, "a scattered group");
+  bad = good, bad.fit = false;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_OK, "static groups may be scattered");
+  free_problem(p);
+  qd_device_close(&cpu);
+}
+
+/* Damage stays in its row and shows in the loss; a scale beyond fp16 is named, the same on every device. */
+Test(gptq_cpu, bad_numbers_are_seen) {
+  static const struct {
+    const char *name;
+    int threads;
+  } devices[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
+  qd_scheme scheme = {4, 16, false, false, QD_F32, false};
+  problem p = make_problem(70, 40, scheme, IN_ORDER);
+  uint8_t code[70 * 40];
+  double loss[70];
+  qd_gptq_args args = {p.w,
+                       p.u,
+                       p.stored,
+                       scheme,
+                       true,
+                       128,
+                       qd_tensor_2d(code, QD_U8, 70, 40),
+                       p.scale,
+                       p.zero,
+                       qd_tensor_1d(loss, QD_F64, 70)};
+  set_weight(p.w, 40, 20, NAN);
+  for (int d = 0; d < 3; d++) {
+    qd_device device;
+    must_open(&device, devices[d].name, NULL, devices[d].threads);
+    args.scheme.scale_dtype = QD_F32;
+    cr_assert_eq(solve_status(&device, args, p.w), QD_OK, "%s", qd_error_text());
+    for (int r = 0; r < 70; r++)
+      cr_expect_eq(isfinite(loss[r]) != 0, r != 40, "%s, row %d: loss %g", devices[d].name, r, loss[r]);
+    args.scheme.scale_dtype = QD_F16;
+    qd_tensor w = copy_of(p.w);
+    set_weight(w, 69, 0, 1e7f);
+    set_weight(w, 66, 39, 1e9f);
+    cr_expect_eq(solve_status(&device, args, w), QD_ENUMERIC);
+    cr_expect_not_null(strstr(qd_error_text(), "row 66, group 2"), "%s: %s", devices[d].name, qd_error_text());
+    qd_heap_free(w.data);
+    qd_device_close(&device);
+  }
+  free_problem(p);
+}
