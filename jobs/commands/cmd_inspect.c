@@ -5,7 +5,6 @@
 #include "pipeline/summary.h"
 #include "workers/agree.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,10 +19,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
   switch (key) {
     case 'j': wanted.json = true; return 0;
     case ARGP_KEY_ARG:
-      if (wanted.folder != NULL) argp_error(state, "one store only; \"%s\" is the second", text);
+      if (wanted.folder != NULL) qd_option_refuse(state, "one store only; \"%s\" is the second", text);
       wanted.folder = text;
       return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "the folder of a store is needed"); return EINVAL;
+    case ARGP_KEY_NO_ARGS: qd_option_refuse(state, "the folder of a store is needed");
     default: return ARGP_ERR_UNKNOWN;
   }
 }
