@@ -2,7 +2,6 @@
 
 #include "kernels/base/heap.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 static const struct argp_option options_list[] = {{"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0}, {0}};
@@ -12,10 +11,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
   switch (key) {
     case 'j': options->json = true; return 0;
     case ARGP_KEY_ARG:
-      if (options->folder != NULL) argp_error(state, "one store only; \"%s\" is the second", text);
+      if (options->folder != NULL) qd_option_refuse(state, "one store only; \"%s\" is the second", text);
       options->folder = text;
       return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "the folder of a store is needed"); return EINVAL;
+    case ARGP_KEY_NO_ARGS: qd_option_refuse(state, "the folder of a store is needed");
     default: return ARGP_ERR_UNKNOWN;
   }
 }

@@ -27,11 +27,11 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_SHAPE:
-      if (!qd_bench_shape(text, request->shape)) argp_error(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
+      if (!qd_bench_shape(text, request->shape)) qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
       return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.common; return 0;
     case ARGP_KEY_ARG:
-      if (!qd_bench_select(request, text)) argp_error(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
+      if (!qd_bench_select(request, text)) qd_option_refuse(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }

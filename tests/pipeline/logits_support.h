@@ -30,7 +30,7 @@ static inline int places(place out[8]) {
   out[n++] = (place){"ref", NULL, 1};
   qd_isa best = qd_isa_best();
   if (best == QD_ISA_PORTABLE) out[n++] = (place){"cpu", NULL, 1};
-  for (qd_isa isa = QD_ISA_AVX2; isa <= best; isa++) out[n++] = (place){"cpu", qd_isa_name(isa), 1 + (int)isa % 2};
+  for (qd_isa isa = QD_ISA_AVX2; isa <= best; isa++) out[n++] = (place){"cpu", qd_isa_name(isa), 1};
   return n;
 }
 

@@ -86,6 +86,16 @@ Test(archs, every_golden_model_is_tested) {
   cr_expect_eq(found, n);
 }
 
+Test(archs, threads_do_not_show) {
+  golden g = golden_open("llama_grouped");
+  logits one = run_model(g.path, QD_COMPUTE_FP32, (place){"cpu", NULL, 1}, g.ids, 1, g.expected.tokens);
+  logits three = run_model(g.path, QD_COMPUTE_FP32, (place){"cpu", NULL, 3}, g.ids, 1, g.expected.tokens);
+  cr_expect_eq(memcmp(one.value, three.value, logits_bytes(&one)), 0);
+  qd_heap_free(one.value);
+  qd_heap_free(three.value);
+  golden_close(&g);
+}
+
 /* The same weights under the configuration that transformers 4 wrote. */
 static void check_old_keys(const char *name) {
   static const char *const links[][2] = {{"model.safetensors", "model.safetensors"}, {"config.v4.json", "config.json"}};
@@ -146,7 +156,7 @@ static void check_real_model(const char *name, const char *model) {
   MUST(qd_json_read(path_of_data(file), (size_t)64 << 20, &document));
   int32_t *ids = read_ids(qd_json_get(document, "first_ids"), &n);
   cr_assert_geq(n, TOKENS);
-  logits got = run_model(model, QD_COMPUTE_FP32, (place){"cpu", NULL, 2}, ids, 1, TOKENS);
+  logits got = run_model(model, QD_COMPUTE_FP32, (place){"cpu", NULL, 1}, ids, 1, TOKENS);
   const qd_json *expected = qd_json_get(qd_json_get(document, "fp32"), "logits");
   cr_assert_gt(qd_json_length(qd_json_get(expected, "positions")), 0);
   check_positions(expected, &got);
