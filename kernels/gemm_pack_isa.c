@@ -21,7 +21,7 @@ static const union {
 
 static int at_most(int64_t n, int most) { return n < most ? (int)n : most; }
 
-/* ---- blocks in registers ----------------------------------------------------------------------------------------------------- */
+/* ---- blocks in registers ---- */
 #if defined(__AVX2__)
 
 /* Words at..at + 7 of eight rows, as eight steps. */
@@ -103,12 +103,12 @@ static inline void copy_doubles(const double *from, int n, int width, double *to
 
 #endif
 
-/* ---- one panel from rows along k --------------------------------------------------------------------------------------------- */
+/* ---- one panel from rows along k ---- */
 
 /* The rows of a panel; where the panel is wider, zeros. */
 typedef struct row_list {
   const unsigned char *at[MAX_WIDTH];
-  int64_t              bytes; /* from one row to the next */
+  int64_t bytes; /* from one row to the next */
 } row_list;
 
 static row_list find_rows(const void *first, int64_t row_bytes, int n) {
@@ -117,8 +117,8 @@ static row_list find_rows(const void *first, int64_t row_bytes, int n) {
   return rows;
 }
 
-/* Blocks of `size` rows go in ascending order, but one that the panel's width cuts goes first, so that its surplus is written over.
- * This is the block after the one at i; that of the next panel at the end. */
+/* Blocks of `size` rows go in ascending order, but one that the panel's width cuts goes first, so that its surplus is written
+ * over. This is the block after the one at i; that of the next panel at the end. */
 static int next_block(int i, int width, int size) {
   int cut = width % size ? width / size * size : -1, whole = width / size * size;
   int next = i == cut ? 0 : i + size;
@@ -160,7 +160,7 @@ static void doubles_along_k(const row_list *rows, int64_t steps, int width, doub
     for (int i = 0; i < width; i++) memcpy(to + k * width + i, rows->at[i] + 8 * k, 8);
 }
 
-/* ---- fp32 and fp64 ----------------------------------------------------------------------------------------------------------- */
+/* ---- fp32 and fp64 ---- */
 
 void QD_ISA(qd_panel_pack_f32)(const qd_gemm_rows *from, int width, void *panels) {
   const uint32_t *data = from->data;
@@ -208,7 +208,7 @@ void QD_ISA(qd_panel_pack_f64)(const qd_gemm_rows *from, int width, void *panels
   }
 }
 
-/* ---- bf16 -------------------------------------------------------------------------------------------------------------------- */
+/* ---- bf16 ---- */
 
 static void pair_row(const uint16_t *restrict even, const uint16_t *restrict odd, int n, int width, uint32_t *restrict to) {
   for (int i = 0; i < n; i++) to[i] = even[i] | (uint32_t)odd[i] << 16;
@@ -217,7 +217,8 @@ static void pair_row(const uint16_t *restrict even, const uint16_t *restrict odd
 
 /* One panel; a last k without a partner is paired with zero. */
 static void pack_pairs_panel(const qd_gemm_rows *from, int64_t i0, int width, uint32_t *to) {
-  const uint16_t *first = (const uint16_t *)from->data + i0 * from->row_stride, *none = (const uint16_t *)(const void *)zeros.bytes;
+  const uint16_t *first = (const uint16_t *)from->data + i0 * from->row_stride,
+                 *none = (const uint16_t *)(const void *)zeros.bytes;
   int64_t k_stride = from->k_stride, pairs = from->k / 2, steps = (from->k + 1) / 2;
   int n = at_most(from->rows - i0, width);
   if (from->row_stride == 1) {
