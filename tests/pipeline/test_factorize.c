@@ -101,11 +101,8 @@ Test(factorize, dead_columns_as_the_reference_has_them) {
   double add[HIDDEN], sum = 0, dead = SEQUENCES / 2.0;
   fill_hessian();
   kill_column(4);
-  for (int c = 0; c < HIDDEN; c++) sum += (double)*h_at(c, c);
-  for (int c = 0; c < HIDDEN; c++) add[c] = 0.01 * (sum + dead) / HIDDEN + (c == 4 ? dead : 0);
   for (int c = 5; c < HIDDEN; c++)
     for (int j = 0; j < HIDDEN; j++) *h_at(c, j) *= 1e-4f; /* smaller than a dead one */
-  sum = 0;
   for (int c = 0; c < HIDDEN; c++) sum += (double)*h_at(c, c);
   for (int c = 0; c < HIDDEN; c++) add[c] = 0.01 * (sum + dead) / HIDDEN + (c == 4 ? dead : 0);
   s.job.scheme.compat = true;
