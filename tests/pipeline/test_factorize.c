@@ -147,7 +147,8 @@ Test(factorize, or_ends_the_job) {
   spoil(3e4f);
   s.job.on_failure = QD_FAILURE_STOP;
   cr_expect_eq(qd_factorize(&s.run, &block, QD_STAGE_GATE_UP, &stats, 4, &factor), QD_ENUMERIC);
-  cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s", qd_error_text());
+  cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s",
+            qd_error_text());
 }
 
 Test(factorize, a_method_without_a_factor_gets_none) {

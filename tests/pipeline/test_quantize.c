@@ -18,7 +18,8 @@ static void open_fixture(void) {
   block = (qd_block){.index = 1, .n = 3};
   for (int i = 0; i < 3; i++) {
     qd_weight *w = &block.weight[i];
-    *w = (qd_weight){.slot = {.role = QD_Q_PROJ + (qd_role)i, .expert = -1, .rank = 2, .dim = {HIDDEN, HIDDEN}}, .dtype = QD_BF16};
+    *w = (qd_weight){.slot = {.role = QD_Q_PROJ + (qd_role)i, .expert = -1, .rank = 2, .dim = {HIDDEN, HIDDEN}},
+                     .dtype = QD_BF16};
     snprintf(w->slot.name, sizeof w->slot.name, "%s", names[i]);
     for (int k = 0; k < HIDDEN * HIDDEN; k++) weights[i][k] = qd_bf16_from_f32((float)(0.1 * noise(&seed)));
     w->original = qd_tensor_2d(weights[i], QD_BF16, HIDDEN, HIDDEN);
@@ -155,6 +156,7 @@ Test(quantize, without_a_factor_it_rounds_to_nearest_and_says_so) {
 Test(quantize, a_scale_that_does_not_fit_is_told_with_its_tensor) {
   weights[2][3 * HIDDEN + 9] = qd_bf16_from_f32(1e7f);
   cr_expect_eq(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats), QD_ENUMERIC);
-  cr_expect(strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL, "%s",
-            qd_error_text());
+  cr_expect(
+      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL,
+      "%s", qd_error_text());
 }
