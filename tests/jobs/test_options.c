@@ -160,8 +160,8 @@ Test(options, takes_sizes) {
     const char *text;
     int64_t bytes;
   } sizes[] = {{"1", 1}, {"1000", 1000}, {"512B", 512}, {"4K", 4096}, {"4k", 4096}, {"4KB", 4096}, {"4KiB", 4096},
-               {"4Ki", 4096}, {"512M", 512 << 20}, {"4G", (int64_t)4 << 30}, {"4GiB", (int64_t)4 << 30}, {"2T", (int64_t)2 << 40},
-               {"1.5G", (int64_t)3 << 29}, {"0.5M", 1 << 19}};
+               {"4Ki", 4096}, {"512M", 512 << 20}, {"4G", (int64_t)4 << 30}, {"4GiB", (int64_t)4 << 30},
+               {"2T", (int64_t)2 << 40}, {"1.5G", (int64_t)3 << 29}, {"0.5M", 1 << 19}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     cr_expect_eq(accept_one("--shard-size", sizes[i].text).size, sizes[i].bytes, "%s", sizes[i].text);
 }
