@@ -89,10 +89,18 @@ typedef struct subject {
 } subject;
 
 static subject usual(void) {
-  subject s = {.job = {.method = &qd_method_gptq, .scheme = {.bits = 4, .group_size = 128, .scale_dtype = QD_F16}, .damp = 1,
-                       .act_order = QD_ORDER_STATIC, .true_sequential = true, .block = 128, .pack = true, .seed = 7, .shard_bytes = 1 << 20},
+  subject s = {.job = {.method = &qd_method_gptq,
+                       .scheme = {.bits = 4, .group_size = 128, .scale_dtype = QD_F16},
+                       .damp = 1,
+                       .act_order = QD_ORDER_STATIC,
+                       .true_sequential = true,
+                       .block = 128,
+                       .pack = true,
+                       .seed = 7,
+                       .shard_bytes = 1 << 20},
                .model = {.arch = qd_arch_find("llama"), .n_blocks = 2, .dtype = QD_BF16},
-               .tokens = {.rows = 8, .sequence_tokens = 64, .text_tokens = 1000, .kind = QD_TEXT_PLAIN}, .calibrates = true};
+               .tokens = {.rows = 8, .sequence_tokens = 64, .text_tokens = 1000, .kind = QD_TEXT_PLAIN},
+               .calibrates = true};
   qd_digest_of("text", 4, &s.tokens.text_digest);
   qd_digest_of("config", 6, &s.config);
   qd_digest_of("tokenizer", 9, &s.tokenizer);
@@ -198,7 +206,8 @@ Test(job, another_text_is_named) {
   now = was;
   char then[QD_DIGEST_DIGITS + 3], today[QD_DIGEST_DIGITS + 3];
   qd_digest_of("other", 5, &now.tokens.text_digest);
-  snprintf(then, sizeof then, "\"%s\"", was.tokens.text_digest.hex), snprintf(today, sizeof today, "\"%s\"", now.tokens.text_digest.hex);
+  snprintf(then, sizeof then, "\"%s\"", was.tokens.text_digest.hex),
+      snprintf(today, sizeof today, "\"%s\"", now.tokens.text_digest.hex);
   expect_difference(&was, &now, "digest", then, today);
 }
 
