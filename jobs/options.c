@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,12 +87,29 @@ static void dashes_for_underscores(int argc, char **argv) {
         if (*c == '_') *c = '-';
 }
 
+static bool asks_for_help(int argc, char **argv) {
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-?") == 0 || strcmp(argv[i], "--usage") == 0) return true;
+  return false;
+}
+
 void qd_options_parse(const struct argp *argp, int argc, char **argv, void *input) {
   bool speaks = qd_launcher_rank() == 0;
   argp_err_exit_status = USAGE_EXIT;
   dashes_for_underscores(argc, argv);
+  if (!speaks && asks_for_help(argc, argv)) exit(0);
   refuse_misspelt(argp, argc, argv);
   if (argp_parse(argp, argc, argv, speaks ? 0 : ARGP_NO_ERRS | ARGP_NO_EXIT, NULL, input) != 0) exit(USAGE_EXIT);
+}
+
+_Noreturn void qd_option_refuse(const struct argp_state *state, const char *format, ...) {
+  char text[512];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  argp_error(state, "%s", text);
+  exit(USAGE_EXIT);
 }
 
 /* ---- values ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -100,20 +118,16 @@ int64_t qd_option_integer(struct argp_state *state, const char *option, const ch
   char *end;
   errno = 0;
   long long value = strtoll(text, &end, 10);
-  if (end == text || *end != '\0' || errno != 0 || value < low || value > high) {
-    argp_error(state, "%s takes a whole number from %lld to %lld, got \"%s\"", option, (long long)low, (long long)high, text);
-    exit(USAGE_EXIT);
-  }
+  if (end == text || *end != '\0' || errno != 0 || value < low || value > high)
+    qd_option_refuse(state, "%s takes a whole number from %lld to %lld, got \"%s\"", option, (long long)low, (long long)high, text);
   return value;
 }
 
 double qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high) {
   char *end;
   double value = strtod(text, &end);
-  if (end == text || *end != '\0' || !(value >= low && value <= high)) {
-    argp_error(state, "%s takes a number from %g to %g, got \"%s\"", option, low, high, text);
-    exit(USAGE_EXIT);
-  }
+  if (end == text || *end != '\0' || !(value >= low && value <= high))
+    qd_option_refuse(state, "%s takes a number from %g to %g, got \"%s\"", option, low, high, text);
   return value;
 }
 
@@ -129,30 +143,40 @@ int64_t qd_option_bytes(struct argp_state *state, const char *option, const char
     if (*end == 'i') end++;
   }
   if (*end == 'B') end++;
-  if (!fine || *end != '\0' || value < 1 || value > 1e18) {
-    argp_error(state, "%s takes a size such as 512M or 4G, got \"%s\"", option, text);
-    exit(USAGE_EXIT);
-  }
+  if (!fine || *end != '\0' || value < 1 || value > 1e18)
+    qd_option_refuse(state, "%s takes a size such as 512M or 4G, got \"%s\"", option, text);
   return (int64_t)value;
 }
 
-double qd_option_seconds(struct argp_state *state, const char *option, const char *text) {
-  double total = 0, part;
+/* Hours, minutes and seconds, or minutes and seconds. */
+static bool parse_clock(const char *text, double *total) {
   char *end;
-  const char *at = text;
-  bool fine = *at != '\0', colons = strchr(text, ':') != NULL;
-  while (fine && *at != '\0') {
-    part = strtod(at, &end);
-    fine = end != at && part >= 0;
-    if (colons) total = total * 60 + part;
-    else total += part * (*end == 'h' ? 3600 : *end == 'm' ? 60 : *end == 'd' ? 86400 : 1);
-    fine = fine && (*end == '\0' || strchr(colons ? ":" : "dhms", *end) != NULL);
-    at = *end == '\0' ? end : end + 1;
+  int fields = 0;
+  for (*total = 0; fields < 3; fields++, text = end + 1) {
+    double part = strtod(text, &end);
+    if (end == text || !(part >= 0)) return false;
+    *total = *total * 60 + part;
+    if (*end != ':') return *end == '\0' && fields > 0;
   }
-  if (!fine || !(total > 0 && total < 1e9)) {
-    argp_error(state, "%s takes a time such as 90s, 45m, 2h30m or 1:30:00, got \"%s\"", option, text);
-    exit(USAGE_EXIT);
+  return false;
+}
+
+/* Numbers with a unit each; seconds need none. */
+static bool parse_spans(const char *text, double *total) {
+  char *end;
+  for (*total = 0; *text != '\0'; text = *end == '\0' ? end : end + 1) {
+    double part = strtod(text, &end);
+    if (end == text || !(part >= 0) || strchr("dhms", *end) == NULL) return false;
+    *total += part * (*end == 'd' ? 86400 : *end == 'h' ? 3600 : *end == 'm' ? 60 : 1);
   }
+  return true;
+}
+
+double qd_option_seconds(struct argp_state *state, const char *option, const char *text) {
+  double total;
+  bool fine = strchr(text, ':') != NULL ? parse_clock(text, &total) : parse_spans(text, &total);
+  if (!fine || !(total > 0 && total < 1e9))
+    qd_option_refuse(state, "%s takes a time such as 90s, 45m, 2h30m or 1:30:00, got \"%s\"", option, text);
   return total;
 }
 
@@ -162,8 +186,7 @@ int qd_option_choice(struct argp_state *state, const char *option, const char *t
     if (strcmp(text, choices[i]) == 0) return i;
     snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", choices[i]);
   }
-  argp_error(state, "%s takes one of %s, got \"%s\"", option, list, text);
-  exit(USAGE_EXIT);
+  qd_option_refuse(state, "%s takes one of %s, got \"%s\"", option, list, text);
 }
 
 /* ---- common options ---------------------------------------------------------------------------------------------------------------------------- */

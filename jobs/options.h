@@ -20,7 +20,10 @@ qd_device_options qd_common_device(const qd_common_options *options);
 /* argp_parse with all of the above.  Ends the program with 2 on a wrong use. */
 void qd_options_parse(const struct argp *argp, int argc, char **argv, void *input);
 
-/* Values; on a wrong one argp_error names the option, what it takes and what was given. */
+/* A wrong use: the first rank says what and how to ask for help, every rank ends with 2. */
+_Noreturn void qd_option_refuse(const struct argp_state *state, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Values; a wrong one is refused by the option, what it takes and what was given. */
 int64_t qd_option_integer(struct argp_state *state, const char *option, const char *text, int64_t low, int64_t high);
 double  qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high);
 int64_t qd_option_bytes(struct argp_state *state, const char *option, const char *text);   /* 4G, 512M, 4GiB */

@@ -40,7 +40,7 @@ void qd_text_options_settle(struct argp_state *state, qd_text_options *options) 
   if (options->arithmetic < 0) return;
   qd_compute wanted = options->arithmetic == 0 ? QD_COMPUTE_FP32 : QD_COMPUTE_BF16;
   if (options->compute != QD_COMPUTE_MODEL && options->compute != wanted)
-    argp_error(state, "--arithmetic %s contradicts --compute-dtype %s", options->arithmetic == 0 ? "f32" : "bf16-pairs",
+    qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", options->arithmetic == 0 ? "f32" : "bf16-pairs",
                options->compute == QD_COMPUTE_FP32 ? "fp32" : "bf16");
   options->compute = wanted;
 }

@@ -2,11 +2,15 @@
 
 #include <string.h>
 
-/* Eight codes of b bits stand in 8 b bits.  They are spread to one a byte in three halvings (4, 2, 1 codes a field), each of which
- * moves the upper half of every field up: the same steps backwards pack them. */
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+/* Eight codes of b bits stand in 8 b bits.  They are spread to one a byte in three halvings (4, 2, 1 codes a field), each of
+ * which moves the upper half of every field up: the same steps backwards pack them. */
 typedef struct spread {
-  uint64_t low[3];   /* the lower halves of the fields, before the move */
-  int      shift[3];
+  uint64_t low[3]; /* the lower halves of the fields, before the move */
+  int shift[3];
 } spread;
 
 static spread spread_of(int bits) {
@@ -41,9 +45,40 @@ static inline uint64_t little_endian(uint64_t x) {
 #endif
 }
 
+#if defined(__AVX2__)
+
+/* 32 codes at a time, eight in each 64 bits; returns how many were unpacked. */
+static int64_t unpack_vectors(const uint8_t *packed, int64_t n, int bits, const spread *s, uint8_t *codes) {
+  int64_t i = 0, n_bytes = (n * bits + 7) / 8;
+  uint8_t place[16]; /* bytes of the first eight codes to the lower 64 bits, of the next eight to the upper; 0x80: zero */
+  for (int j = 0; j < 16; j++) place[j] = (uint8_t)(j % 8 < bits ? j / 8 * bits + j % 8 : 0x80);
+  const __m256i places = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)place));
+  for (; i + 32 <= n && i / 8 * bits + 2 * bits + 16 <= n_bytes; i += 32) {
+    const uint8_t *from = packed + i / 8 * bits;
+    __m128i first = _mm_loadu_si128((const __m128i *)(const void *)from);
+    __m128i second = _mm_loadu_si128((const __m128i *)(const void *)(from + 2 * bits));
+    __m256i x = _mm256_shuffle_epi8(_mm256_set_m128i(second, first), places);
+    for (int j = 0; j < 3; j++) {
+      __m256i low = _mm256_and_si256(x, _mm256_set1_epi64x((int64_t)s->low[j]));
+      x = _mm256_or_si256(low, _mm256_sll_epi64(_mm256_xor_si256(x, low), _mm_cvtsi32_si128(s->shift[j])));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)(codes + i), x);
+  }
+  return i;
+}
+
+#else
+
+static int64_t unpack_vectors(const uint8_t *packed, int64_t n, int bits, const spread *s, uint8_t *codes) {
+  (void)packed, (void)n, (void)bits, (void)s, (void)codes;
+  return 0;
+}
+
+#endif
+
 void QD_ISA(qd_codes_unpack)(const uint8_t *packed, int64_t n, int bits, uint8_t *codes) {
   const spread s = spread_of(bits);
-  int64_t i = 0, n_bytes = (n * bits + 7) / 8;
+  int64_t n_bytes = (n * bits + 7) / 8, i = unpack_vectors(packed, n, bits, &s, codes);
   for (; i + 8 <= n && i / 8 * bits + 8 <= n_bytes; i += 8) {
     uint64_t x;
     memcpy(&x, packed + i / 8 * bits, 8);
@@ -79,7 +114,8 @@ static void round_codes(const uint8_t *restrict codes, int64_t n, float scale, i
 }
 
 static float scale_at(const qd_qtensor *q, int64_t index) {
-  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[index]) : ((const float *)q->scales.data)[index];
+  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[index])
+                                   : ((const float *)q->scales.data)[index];
 }
 
 /* One run of at most QD_CODES_RUN positions, group by group. */
@@ -93,8 +129,10 @@ static void dequantize_run(const qd_qtensor *q, int64_t row, int64_t first, int6
     int64_t group = (first + i) / size, end = (group + 1) * size - first, run = (end < n ? end : n) - i;
     float scale = scale_at(q, row * q->scales.stride[0] + group);
     int zero = q->zeros.rank ? ((const uint8_t *)q->zeros.data)[row * q->zeros.stride[0] + group] : 1 << (bits - 1);
-    if (dtype == QD_BF16) round_codes(codes + i, run, scale, zero, (uint16_t *)out + i);
-    else scale_codes(codes + i, run, scale, zero, (float *)out + i);
+    if (dtype == QD_BF16)
+      round_codes(codes + i, run, scale, zero, (uint16_t *)out + i);
+    else
+      scale_codes(codes + i, run, scale, zero, (float *)out + i);
     i += run;
   }
 }
@@ -116,8 +154,12 @@ static void round_biased(const float *restrict sum, const float *restrict bias, 
 
 void QD_ISA(qd_round_row)(const float *sum, const float *bias, int64_t n, qd_dtype dtype, void *y) {
   float *out = y;
-  if (dtype == QD_BF16 && bias) round_biased(sum, bias, n, y);
-  else if (dtype == QD_BF16) round_sums(sum, n, y);
-  else if (bias) for (int64_t i = 0; i < n; i++) out[i] = sum[i] + bias[i];
-  else if (sum != out) memcpy(out, sum, (size_t)n * sizeof *out);
+  if (dtype == QD_BF16 && bias)
+    round_biased(sum, bias, n, y);
+  else if (dtype == QD_BF16)
+    round_sums(sum, n, y);
+  else if (bias)
+    for (int64_t i = 0; i < n; i++) out[i] = sum[i] + bias[i];
+  else if (sum != out)
+    memcpy(out, sum, (size_t)n * sizeof *out);
 }

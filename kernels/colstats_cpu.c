@@ -26,12 +26,16 @@ static void strided_column(qd_tensor x, qd_tensor stats, int64_t c) {
 qd_status qd_cpu_colstats(qd_device *device, qd_tensor x, qd_tensor stats) {
   bool dense = x.stride[1] == 1 && stats.stride[1] == 1;
   int64_t columns = x.dim[1], blocks = (columns + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(device->threads) schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
-    int64_t first = block * BLOCK, n = columns - first < BLOCK ? columns - first : BLOCK;
-    if (dense) QD_ISA_CALL(device, qd_colstats_columns, (x, stats, first, n));
-    else
-      for (int64_t c = first; c < first + n; c++) strided_column(x, stats, c);
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+      int64_t first = block * BLOCK, n = columns - first < BLOCK ? columns - first : BLOCK;
+      if (dense) QD_ISA_CALL(device, qd_colstats_columns, (x, stats, first, n));
+      else
+        for (int64_t c = first; c < first + n; c++) strided_column(x, stats, c);
+    }
   }
   return QD_OK;
 }

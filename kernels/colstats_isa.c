@@ -32,7 +32,11 @@ static inline void sum_group(qd_tensor x, qd_tensor stats, int64_t first, int64_
     }
   }
   double *out = (double *)stats.data + first;
-  for (int64_t i = 0; i < n; i++) out[i] = sum[i], out[stats.stride[0] + i] = squares[i], out[2 * stats.stride[0] + i] = largest[i];
+  for (int64_t i = 0; i < n; i++, out++) {
+    out[0] = sum[i];
+    out[stats.stride[0]] = squares[i];
+    out[2 * stats.stride[0]] = largest[i];
+  }
 }
 
 void QD_ISA(qd_colstats_columns)(qd_tensor x, qd_tensor stats, int64_t first, int64_t n) {

@@ -1,7 +1,7 @@
-/* The factor in tiles of 256: nearly all of it is the fp64 matrix kernel; what is left to one-at-a-time arithmetic (a diagonal tile and
- * the tiles below it) is vectorized over rows.  Everything happens in `work`, a tile column at a time:
- *   Cholesky   left to right: subtract the columns before, factor the diagonal tile, solve the tiles below; the diagonal tile of L is not
- *              needed again, so that its inverse takes its place at once
+/* The factor in tiles of 256: nearly all of it is the fp64 matrix kernel; what is left to one-at-a-time arithmetic (a diagonal
+ * tile and the tiles below it) is vectorized over rows.  Everything happens in `work`, a tile column at a time:
+ *   Cholesky   left to right: subtract the columns before, factor the diagonal tile, solve the tiles below; the diagonal tile of
+ *              L is not needed again, so that its inverse takes its place at once
  *   inverse    right to left: column B of X needs column B of L (multiplied into scratch) and the columns of X after it. */
 #include "kernels/factor.h"
 #include "kernels/gemm_cpu.h"
@@ -67,9 +67,13 @@ static void fill_tile(const solver *s, const qd_factor_args *args, int64_t ti, i
 static void fill(solver *s, const qd_factor_args *args) {
   const int32_t *order = args->order.rank == 0 ? NULL : args->order.data;
   for (int64_t a = 0; a < s->n; a++) s->column[a] = order ? order[s->n - 1 - a] : s->n - 1 - a;
-#pragma omp parallel for num_threads(s->device->threads) schedule(dynamic)
-  for (int64_t ti = s->side - 1; ti >= 0; ti--)
-    for (int64_t tj = 0; tj <= ti; tj++) fill_tile(s, args, ti, tj);
+#pragma omp parallel num_threads(s->device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t ti = s->side - 1; ti >= 0; ti--)
+      for (int64_t tj = 0; tj <= ti; tj++) fill_tile(s, args, ti, tj);
+  }
 }
 
 /* ---- Cholesky ---- */
@@ -77,15 +81,17 @@ static void fill(solver *s, const qd_factor_args *args) {
 /* Subtract the tile columns before `tj` from some rows of tile (p.tile, tj), its first `columns` only. */
 static void subtract_before(const solver *s, piece p, int64_t tj, int64_t columns) {
   qd_tensor c = block(qd_tri_tile(s->work, p.tile, tj), p.row, p.rows, 0, columns);
-  for (int64_t tk = 0; tk < tj; tk++)
-    qd_gemm_serial(s->device, omp_get_thread_num(), QD_GEMM_SUBTRACT, qd_tensor_rows(qd_tri_tile(s->work, p.tile, tk), p.row, p.rows),
-                   qd_tensor_transposed(qd_tensor_rows(qd_tri_tile(s->work, tj, tk), 0, columns)), c);
+  for (int64_t tk = 0; tk < tj; tk++) {
+    qd_tensor left = qd_tensor_rows(qd_tri_tile(s->work, p.tile, tk), p.row, p.rows);
+    qd_tensor right = qd_tensor_rows(qd_tri_tile(s->work, tj, tk), 0, columns);
+    qd_gemm_serial(s->device, omp_get_thread_num(), QD_GEMM_SUBTRACT, left, qd_tensor_transposed(right), c);
+  }
 }
 
 /* The tile's lower triangle transposed into lt, made a multiple of QD_FACTOR_PAD by the identity.  Returns the new size. */
 static int64_t load_diagonal(const solver *s, qd_tensor tile) {
   int64_t n = tile.dim[0], padded = (n + QD_FACTOR_PAD - 1) / QD_FACTOR_PAD * QD_FACTOR_PAD;
-  memset(s->lt, 0, sizeof(double) * TILE * TILE);
+  memset(s->lt, 0, sizeof(double) * (size_t)(padded * TILE));
   for (int64_t i = 0; i < n; i++)
     for (int64_t k = 0; k <= i; k++) s->lt[k * TILE + i] = ((const double *)tile.data)[i * TILE + k];
   for (int64_t i = n; i < padded; i++) s->lt[i * TILE + i] = 1;
@@ -121,6 +127,7 @@ static int64_t cholesky_column(const solver *s, int64_t tj) {
   int64_t tiles = s->side - 1 - tj, pieces = pieces_per_tile(s, tiles), tasks = 1 + tiles * pieces, failed = -1;
 #pragma omp parallel num_threads(s->device->threads)
   {
+    qd_flush_denormals();
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < tasks; task++) {
       piece p = task == 0 ? (piece){0} : piece_at(s, tj + 1, pieces, task - 1);
@@ -150,8 +157,7 @@ static void multiply_diagonal(const solver *s, piece p, int64_t tj) {
 }
 
 /* The last tile of a row of X is triangular: its upper half has 128 columns. */
-static void subtract_triangular(const solver *s, piece p, qd_tensor w, qd_tensor c) {
-  qd_tensor x = qd_tensor_rows(qd_tri_tile(s->work, p.tile, p.tile), p.row, p.rows);
+static void subtract_triangular(const solver *s, piece p, qd_tensor x, qd_tensor w, qd_tensor c) {
   int64_t upper = p.row >= HALF ? 0 : least(p.rows, HALF - p.row), wide = x.dim[1], narrow = least(HALF, wide);
   int thread = omp_get_thread_num();
   qd_gemm_serial(s->device, thread, QD_GEMM_SUBTRACT, block(x, 0, upper, 0, narrow), qd_tensor_rows(w, 0, narrow),
@@ -165,10 +171,9 @@ static void inverse_tile(const solver *s, piece p, int64_t tj) {
   memset(c.data, 0, (size_t)(p.rows * TILE) * sizeof(double));
   for (int64_t tk = tj + 1; tk <= p.tile; tk++) {
     qd_tensor w = qd_tensor_2d(s->w + (tk - tj - 1) * TILE * TILE, QD_F64, least(TILE, s->n - tk * TILE), TILE);
-    if (tk == p.tile) subtract_triangular(s, p, w, c);
-    else
-      qd_gemm_serial(s->device, omp_get_thread_num(), QD_GEMM_SUBTRACT, qd_tensor_rows(qd_tri_tile(s->work, p.tile, tk), p.row, p.rows), w,
-                     c);
+    qd_tensor x = qd_tensor_rows(qd_tri_tile(s->work, p.tile, tk), p.row, p.rows);
+    if (tk == p.tile) subtract_triangular(s, p, x, w, c);
+    else qd_gemm_serial(s->device, omp_get_thread_num(), QD_GEMM_SUBTRACT, x, w, c);
   }
 }
 
@@ -176,10 +181,12 @@ static void inverse_column(const solver *s, int64_t tj) {
   int64_t tiles = s->side - 1 - tj, pieces = pieces_per_tile(s, tiles), tasks = tiles * pieces;
 #pragma omp parallel num_threads(s->device->threads)
   {
+    qd_flush_denormals();
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < tasks; task++) multiply_diagonal(s, piece_at(s, tj + 1, pieces, task), tj);
 #pragma omp for schedule(dynamic)
-    for (int64_t task = tasks - 1; task >= 0; task--) inverse_tile(s, piece_at(s, tj + 1, pieces, task), tj); /* the longest first */
+    for (int64_t task = tasks - 1; task >= 0; task--) /* the longest first */
+      inverse_tile(s, piece_at(s, tj + 1, pieces, task), tj);
   }
 }
 
@@ -199,9 +206,13 @@ static void store_tile(const solver *s, qd_tri u, int64_t ti, int64_t tj) {
 }
 
 static void store(const solver *s, qd_tri u) {
-#pragma omp parallel for num_threads(s->device->threads) schedule(dynamic)
-  for (int64_t ti = s->side - 1; ti >= 0; ti--)
-    for (int64_t tj = 0; tj <= ti; tj++) store_tile(s, u, ti, tj);
+#pragma omp parallel num_threads(s->device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t ti = s->side - 1; ti >= 0; ti--)
+      for (int64_t tj = 0; tj <= ti; tj++) store_tile(s, u, ti, tj);
+  }
 }
 
 static qd_status take_scratch(solver *s) {

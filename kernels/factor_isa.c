@@ -1,5 +1,5 @@
-/* The factor's work on diagonal tiles and next to them: each lane is one row (or one column of the inverse), whose multiply-adds follow
- * each other one k at a time.  COLUMNS x 3 vectors stay in registers while k runs. */
+/* The factor's work on diagonal tiles and next to them: each lane is one row (or one column of the inverse), whose
+ * multiply-adds follow each other one k at a time.  COLUMNS x 3 vectors stay in registers while k runs. */
 #include "kernels/factor.h"
 
 #include <float.h>
@@ -38,8 +38,8 @@ enum { TILE = QD_TRI_TILE, VECTORS = 3, PANEL = VECTORS * LANES };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Columns j .. j + COLUMNS - 1 of `vectors` vectors of rows:  x_j = x_j - l_jk x_k for k = first .. j - 1, then, if `solve`, the
- * columns among themselves and the divisions.  x[k * stride + lane]. */
+/* Columns j .. j + COLUMNS - 1 of `vectors` vectors of rows:  x_j = x_j - l_jk x_k for k = first .. j - 1, then, if `solve`,
+ * the columns among themselves and the divisions.  x[k * stride + lane]. */
 ALWAYS_INLINE void panel(const double *lt, double *x, int64_t stride, int64_t first, int64_t j, int vectors, int solve) {
   vec sum[COLUMNS][VECTORS];
 #pragma GCC unroll 8
@@ -76,8 +76,12 @@ ALWAYS_INLINE void panel(const double *lt, double *x, int64_t stride, int64_t fi
     for (int v = 0; v < vectors; v++) STORE(x + (j + c) * stride + v * LANES, sum[c][v]);
 }
 
-static void wide_panel(const double *lt, double *x, int64_t stride, int64_t first, int64_t j) { panel(lt, x, stride, first, j, VECTORS, 1); }
-static void thin_panel(const double *lt, double *x, int64_t stride, int64_t first, int64_t j) { panel(lt, x, stride, first, j, 1, 1); }
+static void wide_panel(const double *lt, double *x, int64_t stride, int64_t first, int64_t j) {
+  panel(lt, x, stride, first, j, VECTORS, 1);
+}
+static void thin_panel(const double *lt, double *x, int64_t stride, int64_t first, int64_t j) {
+  panel(lt, x, stride, first, j, 1, 1);
+}
 static void thin_update(const double *lt, double *x, int64_t stride, int64_t j) { panel(lt, x, stride, 0, j, 1, 0); }
 
 /* Solve columns j .. for all rows from `from` on. */
@@ -96,7 +100,8 @@ static int64_t square(double *lt, int64_t first) {
     lt[k * TILE + k] = l;
     for (int64_t i = k + 1; i < first + COLUMNS; i++) lt[k * TILE + i] = lt[k * TILE + i] / l;
     for (int64_t j = k + 1; j < first + COLUMNS; j++)
-      for (int64_t i = j; i < first + COLUMNS; i++) lt[j * TILE + i] = fma(-lt[k * TILE + i], lt[k * TILE + j], lt[j * TILE + i]);
+      for (int64_t i = j; i < first + COLUMNS; i++)
+        lt[j * TILE + i] = fma(-lt[k * TILE + i], lt[k * TILE + j], lt[j * TILE + i]);
   }
   return -1;
 }

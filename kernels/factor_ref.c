@@ -54,8 +54,8 @@ static int64_t cholesky(qd_tri work) {
   return -1;
 }
 
-/* A diagonal tile, column by column: nobody but column b of X needs column b of L, except for its diagonal element, which therefore
- * stays until the end.   x: one column. */
+/* A diagonal tile, column by column: nobody but column b of X needs column b of L, except for its diagonal element, which
+ * therefore stays until the end.   x: one column. */
 static void invert_diagonal(qd_tri work, int64_t start, int64_t end, double *x) {
   for (int64_t b = start; b < end; b++) {
     for (int64_t a = b; a < end; a++) {
@@ -73,7 +73,8 @@ static void multiply_diagonal(qd_tri work, int64_t start, double *w) {
   for (int64_t a = start + TILE; a < work.n; a++)
     for (int64_t b = start; b < start + TILE; b++) {
       double s = 0;
-      for (int64_t k = b < start + HALF ? start : start + HALF; k < start + TILE; k++) s = fma(*at(work, a, k), x_at(work, k, b), s);
+      for (int64_t k = b < start + HALF ? start : start + HALF; k < start + TILE; k++)
+        s = fma(*at(work, a, k), x_at(work, k, b), s);
       w[a * TILE + b - start] = s;
     }
 }

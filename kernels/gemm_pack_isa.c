@@ -21,7 +21,7 @@ static const union {
 
 static int at_most(int64_t n, int most) { return n < most ? (int)n : most; }
 
-/* ---- blocks in registers ----------------------------------------------------------------------------------------------------- */
+/* ---- blocks in registers ---- */
 #if defined(__AVX2__)
 
 /* Words at..at + 7 of eight rows, as eight steps. */
@@ -103,30 +103,64 @@ static inline void copy_doubles(const double *from, int n, int width, double *to
 
 #endif
 
-/* ---- one panel from rows along k --------------------------------------------------------------------------------------------- */
+/* ---- one panel from rows along k ---- */
 
-static void find_rows(const unsigned char *first, int64_t row_bytes, int n, const unsigned char *row[MAX_WIDTH]) {
-  for (int i = 0; i < MAX_WIDTH; i++) row[i] = i < n ? first + i * row_bytes : zeros.bytes;
+/* The rows of a panel; where the panel is wider, zeros. */
+typedef struct row_list {
+  const unsigned char *at[MAX_WIDTH];
+  int64_t bytes; /* from one row to the next */
+} row_list;
+
+static row_list find_rows(const void *first, int64_t row_bytes, int n) {
+  row_list rows = {.bytes = row_bytes};
+  for (int i = 0; i < MAX_WIDTH; i++) rows.at[i] = i < n ? (const unsigned char *)first + i * row_bytes : zeros.bytes;
+  return rows;
 }
 
-/* The block that a panel's width cuts goes first, so that its surplus is written over. */
-static void words_along_k(const unsigned char *const row[MAX_WIDTH], int64_t steps, int width, uint32_t *to) {
+/* Blocks of `size` rows go in ascending order, but one that the panel's width cuts goes first, so that its surplus is written
+ * over. This is the block after the one at i; that of the next panel at the end. */
+static int next_block(int i, int width, int size) {
+  int cut = width % size ? width / size * size : -1, whole = width / size * size;
+  int next = i == cut ? 0 : i + size;
+  return next < whole ? next : width + (cut > 0 ? cut : 0);
+}
+
+static int first_block(int width, int size) { return width % size ? width / size * size : 0; }
+
+/* Each row is a stream of its own, too short for the hardware to notice: ask for the rows of the next block. */
+static inline void prefetch_rows(const unsigned char *const *row, int n, int64_t offset) {
+  for (int i = 0; i < n; i++) __builtin_prefetch((const void *)((uintptr_t)row[i] + (uintptr_t)offset), 0, 2);
+}
+
+static void words_along_k(const row_list *rows, int64_t steps, int width, uint32_t *to) {
   int64_t whole = steps / WORDS * WORDS;
-  for (int i = (width - 1) / WORDS * WORDS; i >= 0; i -= WORDS)
-    for (int64_t k = 0; k < whole; k += WORDS) transpose_words(row + i, k, to + k * width + i, width);
+  for (int i = first_block(width, WORDS), next; i < width; i = next) {
+    next = next_block(i, width, WORDS);
+    int64_t ahead = (next - i) * rows->bytes;
+    for (int64_t k = 0; k < whole; k += WORDS) {
+      if (k % 16 == 0) prefetch_rows(rows->at + i, WORDS, ahead + 4 * k);
+      transpose_words(rows->at + i, k, to + k * width + i, width);
+    }
+  }
   for (int64_t k = whole; k < steps; k++)
-    for (int i = 0; i < width; i++) memcpy(to + k * width + i, row[i] + 4 * k, 4);
+    for (int i = 0; i < width; i++) memcpy(to + k * width + i, rows->at[i] + 4 * k, 4);
 }
 
-static void doubles_along_k(const unsigned char *const row[MAX_WIDTH], int64_t steps, int width, double *to) {
+static void doubles_along_k(const row_list *rows, int64_t steps, int width, double *to) {
   int64_t whole = steps / DOUBLES * DOUBLES;
-  for (int i = (width - 1) / DOUBLES * DOUBLES; i >= 0; i -= DOUBLES)
-    for (int64_t k = 0; k < whole; k += DOUBLES) transpose_doubles(row + i, k, to + k * width + i, width);
+  for (int i = first_block(width, DOUBLES), next; i < width; i = next) {
+    next = next_block(i, width, DOUBLES);
+    int64_t ahead = (next - i) * rows->bytes;
+    for (int64_t k = 0; k < whole; k += DOUBLES) {
+      if (k % 8 == 0) prefetch_rows(rows->at + i, DOUBLES, ahead + 8 * k);
+      transpose_doubles(rows->at + i, k, to + k * width + i, width);
+    }
+  }
   for (int64_t k = whole; k < steps; k++)
-    for (int i = 0; i < width; i++) memcpy(to + k * width + i, row[i] + 8 * k, 8);
+    for (int i = 0; i < width; i++) memcpy(to + k * width + i, rows->at[i] + 8 * k, 8);
 }
 
-/* ---- fp32 and fp64 ----------------------------------------------------------------------------------------------------------- */
+/* ---- fp32 and fp64 ---- */
 
 void QD_ISA(qd_panel_pack_f32)(const qd_gemm_rows *from, int width, void *panels) {
   const uint32_t *data = from->data;
@@ -142,9 +176,8 @@ void QD_ISA(qd_panel_pack_f32)(const qd_gemm_rows *from, int width, void *panels
     const uint32_t *first = data + i0 * from->row_stride;
     int n = at_most(from->rows - i0, width);
     if (from->k_stride == 1) {
-      const unsigned char *row[MAX_WIDTH];
-      find_rows((const unsigned char *)first, from->row_stride * 4, n, row);
-      words_along_k(row, from->k, width, to);
+      row_list rows = find_rows(first, from->row_stride * 4, n);
+      words_along_k(&rows, from->k, width, to);
     } else {
       for (int64_t k = 0; k < from->k; k++)
         for (int i = 0; i < width; i++) to[k * width + i] = i < n ? first[i * from->row_stride + k * from->k_stride] : 0;
@@ -166,9 +199,8 @@ void QD_ISA(qd_panel_pack_f64)(const qd_gemm_rows *from, int width, void *panels
     const double *first = data + i0 * from->row_stride;
     int n = at_most(from->rows - i0, width);
     if (from->k_stride == 1) {
-      const unsigned char *row[MAX_WIDTH];
-      find_rows((const unsigned char *)first, from->row_stride * 8, n, row);
-      doubles_along_k(row, from->k, width, to);
+      row_list rows = find_rows(first, from->row_stride * 8, n);
+      doubles_along_k(&rows, from->k, width, to);
     } else {
       for (int64_t k = 0; k < from->k; k++)
         for (int i = 0; i < width; i++) to[k * width + i] = i < n ? first[i * from->row_stride + k * from->k_stride] : 0;
@@ -176,7 +208,7 @@ void QD_ISA(qd_panel_pack_f64)(const qd_gemm_rows *from, int width, void *panels
   }
 }
 
-/* ---- bf16 -------------------------------------------------------------------------------------------------------------------- */
+/* ---- bf16 ---- */
 
 static void pair_row(const uint16_t *restrict even, const uint16_t *restrict odd, int n, int width, uint32_t *restrict to) {
   for (int i = 0; i < n; i++) to[i] = even[i] | (uint32_t)odd[i] << 16;
@@ -185,7 +217,8 @@ static void pair_row(const uint16_t *restrict even, const uint16_t *restrict odd
 
 /* One panel; a last k without a partner is paired with zero. */
 static void pack_pairs_panel(const qd_gemm_rows *from, int64_t i0, int width, uint32_t *to) {
-  const uint16_t *first = (const uint16_t *)from->data + i0 * from->row_stride, *none = (const uint16_t *)(const void *)zeros.bytes;
+  const uint16_t *first = (const uint16_t *)from->data + i0 * from->row_stride,
+                 *none = (const uint16_t *)(const void *)zeros.bytes;
   int64_t k_stride = from->k_stride, pairs = from->k / 2, steps = (from->k + 1) / 2;
   int n = at_most(from->rows - i0, width);
   if (from->row_stride == 1) {
@@ -194,9 +227,8 @@ static void pack_pairs_panel(const qd_gemm_rows *from, int64_t i0, int width, ui
     return;
   }
   if (k_stride == 1) {
-    const unsigned char *row[MAX_WIDTH];
-    find_rows((const unsigned char *)first, from->row_stride * 2, n, row);
-    words_along_k(row, pairs, width, to);
+    row_list rows = find_rows(first, from->row_stride * 2, n);
+    words_along_k(&rows, pairs, width, to);
   } else {
     for (int64_t k = 0; k < pairs; k++)
       for (int i = 0; i < width; i++) {

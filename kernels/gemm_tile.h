@@ -3,8 +3,7 @@
  *   ELEMENT   of the panels;  OUTPUT  of c;  TARGET  attribute of the functions
  *   LANES of a vector, VECTORS across a panel of b, ROWS of the largest tile (6, 8 or 14)
  *
- * A tile keeps rows x (panels * VECTORS) sums in registers over all steps.  One to three rows have too few chains to keep the
- * multipliers busy, and take several panels of b at once. */
+ * A tile keeps rows x VECTORS sums in registers over all steps. */
 #define NAME2(kind, name) kind##_##name
 #define NAME1(kind, name) NAME2(kind, name)
 #define NAME(name) NAME1(KIND, name)
@@ -15,67 +14,72 @@ static void NAME(finish_part)(const qd_gemm_strip *s, int64_t column, int rows, 
   for (int i = 0; i < rows; i++, sum += width) {
     OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;
     switch (s->update) {
-      case QD_TILE_STORE: for (int j = 0; j < columns; j++) c[j] = sum[j]; break;
-      case QD_TILE_ADD: for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j]; break;
-      case QD_TILE_SUBTRACT: for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j]; break;
+      case QD_TILE_STORE:
+        for (int j = 0; j < columns; j++) c[j] = sum[j];
+        break;
+      case QD_TILE_ADD:
+        for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j];
+        break;
+      case QD_TILE_SUBTRACT:
+        for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j];
+        break;
     }
   }
 }
 
-#define EACH_SUM(statement)                                      \
-  _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {      \
-    OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;       \
-    _Pragma("GCC unroll 8") for (int v = 0; v < across; v++, c += LANES) { statement; } \
+#define EACH_SUM(statement)                                                              \
+  _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                              \
+    OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;                               \
+    _Pragma("GCC unroll 3") for (int v = 0; v < VECTORS; v++, c += LANES) { statement; } \
   }
 
-QD_INLINE TARGET void NAME(finish)(const qd_gemm_strip *s, int64_t column, int rows, int across, const NAME(sum) *sum) {
-  if (s->columns - column < across * LANES) {
+QD_INLINE TARGET void NAME(finish)(const qd_gemm_strip *s, int64_t column, int rows, const NAME(sum) * sum) {
+  if (s->columns - column < LANES * VECTORS) {
     OUTPUT part[ROWS * VECTORS * LANES];
-#pragma GCC unroll 42
-    for (int i = 0; i < rows * across; i++) NAME(write)(part + i * LANES, sum[i]);
-    NAME(finish_part)(s, column, rows, across * LANES, part);
+#pragma GCC unroll 28
+    for (int i = 0; i < rows * VECTORS; i++) NAME(write)(part + i * LANES, sum[i]);
+    NAME(finish_part)(s, column, rows, LANES * VECTORS, part);
   } else if (s->update == QD_TILE_STORE) {
-    EACH_SUM(NAME(write)(c, sum[i * across + v]))
+    EACH_SUM(NAME(write)(c, sum[i * VECTORS + v]))
   } else if (s->update == QD_TILE_ADD) {
-    EACH_SUM(NAME(write)(c, NAME(add)(NAME(read)(c), sum[i * across + v])))
+    EACH_SUM(NAME(write)(c, NAME(add)(NAME(read)(c), sum[i * VECTORS + v])))
   } else {
-    EACH_SUM(NAME(write)(c, NAME(subtract)(NAME(read)(c), sum[i * across + v])))
+    EACH_SUM(NAME(write)(c, NAME(subtract)(NAME(read)(c), sum[i * VECTORS + v])))
   }
 }
 
-QD_INLINE TARGET void NAME(tile)(const qd_gemm_strip *s, int64_t column, int rows, int panels) {
-  int across = panels * VECTORS, width = LANES * VECTORS;
+QD_INLINE TARGET void NAME(tile)(const qd_gemm_strip *s, int64_t column, int rows) {
+  const int width = LANES * VECTORS;
   int64_t stride = qd_panel_stride(s->steps, width);
   const ELEMENT *a = s->a, *b = (const ELEMENT *)s->b + column / width * stride;
   NAME(sum) sum[ROWS * VECTORS];
-#pragma GCC unroll 42
-  for (int i = 0; i < rows * across; i++) sum[i] = NAME(zero)();
-#pragma GCC unroll 14
-  for (int i = 0; i < rows; i++) __builtin_prefetch((const OUTPUT *)s->c + i * s->c_stride + column, 1);
+#pragma GCC unroll 28
+  for (int i = 0; i < rows * VECTORS; i++) sum[i] = NAME(zero)();
+  int64_t ahead = column / width * 64;
+  if (ahead < s->ahead_bytes)
+    for (int i = 0; i < rows; i++)
+      __builtin_prefetch((const void *)((uintptr_t)s->ahead + (uintptr_t)(i * s->ahead_stride + ahead)), 0, 2);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < LANES * VECTORS; j += 64 / (int)sizeof(OUTPUT))
+      __builtin_prefetch((const OUTPUT *)s->c + i * s->c_stride + column + j, 1);
   for (int64_t k = 0; k < s->steps; k++) {
-    NAME(input) y[8];
-#pragma GCC unroll 8
-    for (int v = 0; v < across; v++) y[v] = NAME(load)(b + v / VECTORS * stride + v % VECTORS * LANES);
+    NAME(input) y[VECTORS];
+#pragma GCC unroll 3
+    for (int v = 0; v < VECTORS; v++) y[v] = NAME(load)(b + v * LANES);
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++) {
       NAME(input) x = NAME(broadcast)(a + i);
-#pragma GCC unroll 8
-      for (int v = 0; v < across; v++) sum[i * across + v] = NAME(fma)(x, y[v], sum[i * across + v]);
+#pragma GCC unroll 3
+      for (int v = 0; v < VECTORS; v++) sum[i * VECTORS + v] = NAME(fma)(x, y[v], sum[i * VECTORS + v]);
     }
     a += rows;
     b += width;
   }
-  NAME(finish)(s, column, rows, across, sum);
+  NAME(finish)(s, column, rows, sum);
 }
 
 QD_INLINE TARGET void NAME(strip_of)(const qd_gemm_strip *s, int rows) {
-  int width = LANES * VECTORS, most = VECTORS == 2 ? 4 : 2;
-  int64_t j = 0;
-  if (rows == 1)
-    for (; j + (most - 1) * width < s->columns; j += most * width) NAME(tile)(s, j, rows, most);
-  if (rows <= 3)
-    for (; j + width < s->columns; j += 2 * width) NAME(tile)(s, j, rows, 2);
-  for (; j < s->columns; j += width) NAME(tile)(s, j, rows, 1);
+  for (int64_t j = 0; j < s->columns; j += LANES * VECTORS) NAME(tile)(s, j, rows);
 }
 
 #define QD_STRIP(n) \
@@ -102,12 +106,23 @@ QD_STRIP(14)
 
 static void NAME(strip)(const qd_gemm_strip *s) {
   static void (*const strips[])(const qd_gemm_strip *) = {
-    NAME(strip1), NAME(strip2), NAME(strip3), NAME(strip4), NAME(strip5), NAME(strip6),
+    NAME(strip1),
+    NAME(strip2),
+    NAME(strip3),
+    NAME(strip4),
+    NAME(strip5),
+    NAME(strip6),
 #if ROWS >= 8
-    NAME(strip7), NAME(strip8),
+    NAME(strip7),
+    NAME(strip8),
 #endif
 #if ROWS >= 14
-    NAME(strip9), NAME(strip10), NAME(strip11), NAME(strip12), NAME(strip13), NAME(strip14),
+    NAME(strip9),
+    NAME(strip10),
+    NAME(strip11),
+    NAME(strip12),
+    NAME(strip13),
+    NAME(strip14),
 #endif
   };
   strips[s->rows - 1](s);

@@ -1,8 +1,8 @@
 /* total += X^T X on a fixed-point grid.
  *
- * The lower triangle is cut in rectangles, which threads take one after the other; inside a rectangle the units follow each other, so
- * that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and added: a few per
- * cent of the product.  Bound by the rate of the matrix kernel. */
+ * The lower triangle is cut in rectangles, which threads take one after the other; inside a rectangle the units follow each
+ * other, so that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and
+ * added: a few per cent of the product.  Bound by the rate of the matrix kernel. */
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
 #include "kernels/statistics_isa.h"
@@ -27,8 +27,8 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Squares below the diagonal, and strips where they meet it, so that little is computed above it; the long rows first.  Returns how many
- * rectangles there are, and stores them unless `out` is NULL. */
+/* Squares below the diagonal, and strips where they meet it, so that little is computed above it; the long rows first.
+ * Returns how many rectangles there are, and stores them unless `out` is NULL. */
 static int64_t cut(int64_t n, int64_t side, rectangle *out) {
   int64_t count = 0, strip = round_up(side / STRIPS, UNIT);
   for (int64_t row = (n - 1) / side * side; row >= 0; row -= side) {
@@ -93,8 +93,12 @@ static qd_status run(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
   QD_TRY(plan_pieces(device, total.n, &p));
   QD_TRY(plan_scale(device, exponent, &p));
   QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, sizeof(float) * MAX_SIDE * MAX_SIDE, &p.partial));
-#pragma omp parallel for num_threads(device->threads) schedule(dynamic)
-  for (int64_t i = 0; i < p.n_pieces; i++) sum_piece(device, &p, p.piece[i], x, total);
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < p.n_pieces; i++) sum_piece(device, &p, p.piece[i], x, total);
+  }
   return QD_OK;
 }
 

@@ -21,7 +21,8 @@ static inline void add_one(int64_t *total, float p, double scale) {
 enum { LANES = 8 };
 
 static inline void add_lanes(int64_t *total, const float *p, double row, const double *column) {
-  __m512d value = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_mul_pd(_mm512_set1_pd(row), _mm512_loadu_pd(column)));
+  __m512d scale = _mm512_mul_pd(_mm512_set1_pd(row), _mm512_loadu_pd(column));
+  __m512d value = _mm512_mul_pd(_mm512_cvtps_pd(_mm256_loadu_ps(p)), scale);
   value = _mm512_max_pd(_mm512_min_pd(value, _mm512_set1_pd(limit)), _mm512_set1_pd(-limit)); /* a NaN becomes the limit */
   _mm512_storeu_si512(total, _mm512_add_epi64(_mm512_loadu_si512(total), _mm512_cvtpd_epi64(value)));
 }
@@ -39,7 +40,8 @@ static inline __m256i small_integer(__m256d value) {
 /* AVX2 has no conversion to int64: value = high 2^32 + low, both exact. */
 static inline void add_lanes(int64_t *total, const float *p, double row, const double *column) {
   enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
-  __m256d value = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_mul_pd(_mm256_set1_pd(row), _mm256_loadu_pd(column)));
+  __m256d scale = _mm256_mul_pd(_mm256_set1_pd(row), _mm256_loadu_pd(column));
+  __m256d value = _mm256_mul_pd(_mm256_cvtps_pd(_mm_loadu_ps(p)), scale);
   value = _mm256_max_pd(_mm256_min_pd(value, _mm256_set1_pd(limit)), _mm256_set1_pd(-limit)); /* a NaN becomes the limit */
   value = _mm256_round_pd(value, NEAREST);
   __m256d high = _mm256_round_pd(_mm256_mul_pd(value, _mm256_set1_pd(0x1p-32)), NEAREST);
@@ -52,7 +54,9 @@ static inline void add_lanes(int64_t *total, const float *p, double row, const d
 #else
 
 enum { LANES = 1 };
-static inline void add_lanes(int64_t *total, const float *p, double row, const double *column) { add_one(total, *p, row * *column); }
+static inline void add_lanes(int64_t *total, const float *p, double row, const double *column) {
+  add_one(total, *p, row * *column);
+}
 
 #endif
 

@@ -41,9 +41,13 @@ qd_status qd_cpu_hessian_values(qd_device *device, qd_tri total, qd_tensor expon
   double *unit;
   QD_TRY(column_units(device, exponent, &unit));
   int64_t side = (h.n + TILE - 1) / TILE;
-#pragma omp parallel for num_threads(device->threads) schedule(dynamic)
-  for (int64_t ti = side - 1; ti >= 0; ti--)
-    for (int64_t tj = 0; tj <= ti; tj++) convert_tile(total, unit, h, ti, tj);
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t ti = side - 1; ti >= 0; ti--)
+      for (int64_t tj = 0; tj <= ti; tj++) convert_tile(total, unit, h, ti, tj);
+  }
   qd_arena_rewind(&device->scratch, mark);
   return QD_OK;
 }

@@ -1,6 +1,6 @@
 #include "kernels/ref_real.h"
 
-/* Whole tiles are written, so that what lies outside the lower triangle becomes zero; `total` and `h` may be the same memory. */
+/* Whole tiles are written: what lies outside the lower triangle becomes zero.  `total` and `h` may be the same memory. */
 qd_status QD_REF(hessian_values)(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) {
   (void)device;
   const int64_t *from = total.data;

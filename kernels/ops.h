@@ -103,13 +103,13 @@ qd_status qd_colstats(qd_device *device, qd_tensor x, qd_tensor stats) QD_MUST_U
  * e_j = max(frexp exponent of sqrt(H_jj), largest - 20), H_jj of the first unit that is not all zero, largest over that unit
  * (H_jj = 0 takes largest - 20; no such unit: 0).  Then, while the total (in order, in double) of any column j reaches `bound`
  * units of 2^(2 e_j - 42), all e grow by one.  By algorithm.
- * QD_EINVAL: a bound that is not positive and finite.  QD_ENUMERIC: a diagonal, or a total, that is negative or not finite; the text
- * names unit and column. */
+ * QD_EINVAL: a bound that is not positive and finite.  QD_ENUMERIC: a diagonal, or a total, that is negative or not finite; the
+ * text names unit and column. */
 qd_status qd_hessian_grid(qd_device *device, qd_tensor diagonal, double bound, qd_tensor exponent) QD_MUST_USE;
 
 /* total += sum over units of X_u^T X_u on the grid.   x act (U, T, C), exponent I32 (C), total I64 triangle.
- * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62 (a NaN counts as 2^62),
- * rounded to nearest even, added as int64 modulo 2^64: exact, so that no order of units can show.
+ * Each unit's element (i, j) is a product over T in fp32, times 2^(42 - e_i - e_j) in double, clamped to +-2^62 (a NaN counts
+ * as 2^62), rounded to nearest even, added as int64 modulo 2^64: exact, so that no order of units can show.
  * Here and below QD_EINVAL: an exponent beyond +-400, which no grid of fp32 data reaches. */
 qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) QD_MUST_USE;
 
@@ -117,8 +117,8 @@ qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) QD_MUST_USE;
 
 /* value[r] = x_r H x_r^T.   x F32 (R, C), h F32 triangle of C, value F64 (R).
- * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1), so that its chunks are the tiles of that row)
- * of x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending over everything: v = v + x_i * (2 p_i + H_ii x_i). */
+ * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1): its chunks are that row's tiles) of
+ * x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending: v = v + x_i * (2 p_i + H_ii x_i). */
 qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) QD_MUST_USE;
 
 /* ---- solvers -------------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,8 @@ static qd_status check_dtype(const char *op, const char *name, qd_dtype dtype, q
 
 static qd_status check_act(const qd_device *device, const char *op, qd_dtype dtype) {
   qd_dtype real = real_dtype(device);
-  QD_CHECK(dtype == real || dtype == QD_BF16, QD_EDTYPE, "%s: x must be %s or BF16, is %s", op, qd_dtype_name(real), qd_dtype_name(dtype));
+  QD_CHECK(dtype == real || dtype == QD_BF16, QD_EDTYPE, "%s: x must be %s or BF16, is %s", op, qd_dtype_name(real),
+           qd_dtype_name(dtype));
   return QD_OK;
 }
 
@@ -26,7 +27,7 @@ static qd_status check_rank(const char *op, const char *name, qd_tensor t, int r
 }
 
 static qd_status check_dim(const char *op, const char *name, int64_t dim, int64_t expected) {
-  QD_CHECK(dim == expected, QD_ESHAPE, "%s: %s has %" PRId64 " elements where %" PRId64 " are needed", op, name, dim, expected);
+  QD_CHECK(dim == expected, QD_ESHAPE, "%s: %s has size %" PRId64 ", expected %" PRId64, op, name, dim, expected);
   return QD_OK;
 }
 
@@ -50,8 +51,8 @@ static qd_status check_exponent(const char *op, qd_tensor exponent, int64_t n) {
   QD_TRY(check_vector(op, "exponent", exponent, QD_I32, n));
   const int32_t *e = exponent.data;
   for (int64_t j = 0; j < n; j++)
-    QD_CHECK(e[j] >= -MAX_EXPONENT && e[j] <= MAX_EXPONENT, QD_EINVAL, "%s: exponent %" PRId32 " of column %" PRId64 " lies beyond +-%d", op,
-             e[j], j, MAX_EXPONENT);
+    QD_CHECK(e[j] >= -MAX_EXPONENT && e[j] <= MAX_EXPONENT, QD_EINVAL,
+             "%s: exponent %" PRId32 " of column %" PRId64 " lies beyond +-%d", op, e[j], j, MAX_EXPONENT);
   return QD_OK;
 }
 
@@ -83,7 +84,8 @@ qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
 
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) {
   QD_TRY(check_tri("hessian_values", "total", total, QD_I64, total.n));
-  QD_CHECK(h.dtype == QD_F32 || h.dtype == QD_F64, QD_EDTYPE, "hessian_values: h must be F32 or F64, is %s", qd_dtype_name(h.dtype));
+  QD_CHECK(h.dtype == QD_F32 || h.dtype == QD_F64, QD_EDTYPE, "hessian_values: h must be F32 or F64, is %s",
+           qd_dtype_name(h.dtype));
   QD_TRY(check_tri("hessian_values", "h", h, h.dtype, total.n));
   QD_CHECK(h.data != total.data || h.dtype == QD_F64, QD_EDTYPE, "hessian_values: h over total must be F64, is F32");
   QD_TRY(check_exponent("hessian_values", exponent, total.n));
@@ -104,8 +106,8 @@ qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) 
 static qd_status check_permutation(qd_tensor order, unsigned char *seen) {
   const int32_t *column = order.data;
   for (int64_t p = 0; p < order.dim[0]; p++) {
-    QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EINVAL, "factor: order[%" PRId64 "] is %" PRId32 ", but there are %" PRId64 " columns",
-             p, column[p], order.dim[0]);
+    QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EINVAL,
+             "factor: order[%" PRId64 "] is %" PRId32 ", but there are %" PRId64 " columns", p, column[p], order.dim[0]);
     QD_CHECK(!seen[column[p]], QD_EINVAL, "factor: order names column %" PRId32 " twice", column[p]);
     seen[column[p]] = 1;
   }

@@ -45,8 +45,8 @@ static inline v16 v16_fnma(v16 a, v16 b, v16 c) {
 static inline v16 v16_max(v16 a, v16 b) { return (v16){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
 static inline v16 v16_min(v16 a, v16 b) { return (v16){_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
 static inline v16 v16_rint(v16 a) {
-  const int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  return (v16){_mm256_round_ps(a.low, nearest), _mm256_round_ps(a.high, nearest)};
+  enum { NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC };
+  return (v16){_mm256_round_ps(a.low, NEAREST), _mm256_round_ps(a.high, NEAREST)};
 }
 
 #else

@@ -36,8 +36,9 @@ static void block_values(qd_device *device, scratch *s, qd_tensor x, qd_tri h, q
     for (int64_t tj = 0; tj <= ti; tj++) {
       qd_tensor tile = qd_tri_tile(h, ti, tj);
       if (tj == ti) tile = strict_tile(s, tile);
-      qd_gemm_serial(device, omp_get_thread_num(), tj == 0 ? QD_GEMM_SET : QD_GEMM_ADD, qd_tensor_columns(x, tj * TILE, tile.dim[1]),
-                     qd_tensor_transposed(tile), p);
+      qd_tensor part = qd_tensor_columns(x, tj * TILE, tile.dim[1]);
+      qd_gemm_mode mode = tj == 0 ? QD_GEMM_SET : QD_GEMM_ADD;
+      qd_gemm_serial(device, omp_get_thread_num(), mode, part, qd_tensor_transposed(tile), p);
     }
     QD_ISA_CALL(device, qd_sqerror_add, (s->value, qd_tensor_columns(x, first, width), p, s->diagonal));
   }
@@ -49,10 +50,14 @@ qd_status qd_cpu_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor val
   scratch *each;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, sizeof *each, &each));
   int64_t blocks = (x.dim[0] + ROWS - 1) / ROWS;
-#pragma omp parallel for num_threads(device->threads) schedule(dynamic)
-  for (int64_t block = 0; block < blocks; block++) {
-    int64_t first = block * ROWS, rows = x.dim[0] - first < ROWS ? x.dim[0] - first : ROWS;
-    block_values(device, each + omp_get_thread_num(), qd_tensor_rows(x, first, rows), h, qd_tensor_rows(value, first, rows));
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(dynamic)
+    for (int64_t block = 0; block < blocks; block++) {
+      int64_t first = block * ROWS, rows = x.dim[0] - first < ROWS ? x.dim[0] - first : ROWS;
+      block_values(device, each + omp_get_thread_num(), qd_tensor_rows(x, first, rows), h, qd_tensor_rows(value, first, rows));
+    }
   }
   qd_arena_rewind(&device->scratch, mark);
   return QD_OK;

@@ -2,9 +2,10 @@
 
 #include "kernels/base/log.h"
 
+#include <math.h>
 #include <string.h>
 
-/* The ladder: damping as asked for, then ten times more each time. */
+/* The ladder: damping as asked for, then ten times more each time, and no less than this. */
 enum { LADDER_STEPS = 5 };
 static const double ladder_factor = 10, least_ladder_damping = 1e-4;
 
@@ -64,7 +65,7 @@ static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage
     QD_TRY(try_damping(run, stats, mean, dead_value, damping, factor, work, qd_tensor_1d(add, QD_F64, stats->columns), &pivot));
     factor->damping = damping;
     if (pivot < 0) break;
-    double next = damping > least_ladder_damping ? damping * ladder_factor : least_ladder_damping;
+    double next = fmax(damping * ladder_factor, least_ladder_damping);
     qd_log_warning("block %" PRId64 ": %s: the Hessian is not positive at column %" PRId64 " with damping %g", block->index,
                    qd_stage_input_name(stage), pivot, damping);
     damping = next;

@@ -103,7 +103,7 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   snprintf(path, sizeof path, "%s/" QD_LOG_NAME, run->job->output);
   qd_status status = look(run, state);
   if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job);
-  if (status == QD_OK) status = qd_log_open(path);
+  if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path); /* a finished store is left as it is */
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
   qd_json_free(job);
   return status;

@@ -70,6 +70,7 @@ qd_status qd_progress_stop(qd_run *run, int64_t block, double block_seconds) {
   QD_TRY(qd_interrupt_agree(run->comm, &signalled));
   QD_TRY(qd_comm_bcast(run->comm, &late, sizeof late, 0));
   if (block + 1 == run->model.n_blocks || (!signalled && !late)) return QD_OK;
+  QD_TRY(qd_write_wait(run));
   QD_TRY_ALL(run->comm, write_status(run, "stopped", block + 1, 0));
   return qd_agree(run->comm, qd_fail(QD_ESTOPPED, __FILE__, __LINE__, "stopped after block %" PRId64 " of %" PRId64 " (%s): the same command goes on",
                                      block + 1, run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));

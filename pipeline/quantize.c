@@ -93,9 +93,11 @@ static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const
   return measure(run, stats, original, t->norm + rows.first);
 }
 
-static qd_status name_tensor(const task *t, qd_status status) {
+/* A method counts rows from the first of the share. */
+static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
   if (status != QD_ENUMERIC) return status;
-  return qd_fail(status, __FILE__, __LINE__, "%s: %s", t->weight->slot.name, qd_error_text());
+  if (rows.first == 0) QD_FAIL(status, "%s: %s", t->weight->slot.name, qd_error_text());
+  QD_FAIL(status, "%s, its rows from %" PRId64 " on: %s", t->weight->slot.name, rows.first, qd_error_text());
 }
 
 static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks, const qd_share *shares,
@@ -103,7 +105,8 @@ static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, 
   size_t mark = qd_arena_mark(&run->device->scratch);
   for (int i = 0; i < n_shares; i++) {
     if (shares[i].rank != run->comm->rank) continue;
-    QD_TRY(name_tensor(&tasks[shares[i].linear], quantize_rows(run, factor, stats, &tasks[shares[i].linear], shares[i].rows)));
+    const task *t = &tasks[shares[i].linear];
+    QD_TRY(name_tensor(t, shares[i].rows, quantize_rows(run, factor, stats, t, shares[i].rows)));
     qd_arena_rewind(&run->device->scratch, mark);
   }
   return QD_OK;

@@ -71,7 +71,7 @@ static qd_status all_blocks(qd_run *run) {
     QD_TRY(qd_progress_block(run, b, qd_seconds() - start));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
-  return QD_OK;
+  return qd_write_wait(run);
 }
 
 static qd_status work(qd_run *run) {

@@ -79,8 +79,13 @@ static size_t stats_bytes(const qd_run *run) {
   return kept + widest;
 }
 
-static qd_status open_arenas(qd_run *run) {
+static qd_status open_rest_arenas(qd_run *run) {
   QD_TRY(qd_arena_open(&run->block_arena, "block", qd_block_arena_bytes(&run->model)));
+  return qd_arena_open(&run->write_arena, "writer", qd_block_arena_bytes(&run->model));
+}
+
+static qd_status open_arenas(qd_run *run) {
+  QD_TRY(open_rest_arenas(run));
   if (!qd_run_calibrates(run)) return QD_OK;
   QD_TRY(qd_arena_open(&run->stats_arena, "statistics", stats_bytes(run)));
   QD_TRY(open_activations(run));
@@ -88,7 +93,7 @@ static qd_status open_arenas(qd_run *run) {
 }
 
 qd_status qd_setup_open_rest(qd_run *run) {
-  QD_TRY_ALL(run->comm, qd_arena_open(&run->block_arena, "block", qd_block_arena_bytes(&run->model)));
+  QD_TRY_ALL(run->comm, open_rest_arenas(run));
   return QD_OK;
 }
 
@@ -99,11 +104,13 @@ qd_status qd_setup_open(qd_run *run) {
 }
 
 void qd_setup_close(qd_run *run) {
+  qd_write_close(run);
   qd_feed_close(&run->feed);
   qd_decoder_close(&run->decoder);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
+  qd_arena_close(&run->write_arena);
   qd_store_close(&run->stored);
   qd_tokens_release(&run->tokens);
   qd_source_close(run->source);

@@ -2,6 +2,7 @@
 #ifndef QDIST_PIPELINE_STAGES_H
 #define QDIST_PIPELINE_STAGES_H
 
+#include "kernels/base/task.h"
 #include "pipeline/decoder.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
@@ -39,7 +40,9 @@ typedef struct qd_run {
   qd_tokens     tokens;          /* rows 0: no calibration */
   qd_range      mine;            /* this rank's sequences */
   qd_acts       acts;
-  qd_arena      acts_arena, block_arena, stats_arena;
+  qd_arena      acts_arena, block_arena, stats_arena, write_arena;
+  qd_task       writer;          /* brings the last block's files to disk */
+  void         *writing;         /* what it works on (write.c) */
   qd_linear_result result[QD_N_LINEARS];
   qd_input_result  input[QD_N_STAGES];
   qd_phase_seconds seconds;
@@ -62,8 +65,10 @@ qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_sta
 qd_status qd_enter(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
-/* The block's files, each by one rank; then the journal. */
+/* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal. */
 qd_status qd_write(qd_run *run, const qd_block *block) QD_MUST_USE;
+qd_status qd_write_wait(qd_run *run) QD_MUST_USE;
+void      qd_write_close(qd_run *run);
 
 /* Embedding, final norm and head, as they are, by the coordinator. */
 qd_status qd_write_rest(qd_run *run) QD_MUST_USE;

@@ -44,6 +44,11 @@ qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model,
   QD_CHECK(request->sequence_tokens <= model->max_positions, QD_EINVAL,
            "--seqlen %" PRId64 " is more than the model's %" PRId64 " positions (max_position_embeddings)", request->sequence_tokens,
            model->max_positions);
-  QD_TRY_ALL(comm, comm->rank == 0 ? load_on_coordinator(folder, model, request, tokens, tokenizer) : QD_OK);
-  return receive(comm, tokens);
+  qd_status status = comm->rank == 0 ? load_on_coordinator(folder, model, request, tokens, tokenizer) : QD_OK;
+  status = qd_agree(comm, status);
+  if (status == QD_OK) status = receive(comm, tokens);
+  if (status == QD_OK) return QD_OK;
+  qd_tokenizer_close(*tokenizer);
+  *tokenizer = NULL;
+  return qd_forward(status, __FILE__, __LINE__);
 }

@@ -1,5 +1,6 @@
-/* A finished block to disk.  Records are put into files in order, a new file begins when the shard size would be passed: the cut depends on the
- * job alone.  Each file is compressed and written by one rank, blocks in turn; when all are on disk the coordinator notes it in the journal. */
+/* A finished block to disk, behind the work on the next one.  Records are put into files in order, a new file begins when the shard size would be
+ * passed: the cut depends on the job alone.  Each file is compressed and written by one rank, blocks in turn, in a thread of its own from a
+ * copy of its data; when all are on disk the coordinator notes it in the journal. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/stages.h"
@@ -9,7 +10,11 @@
 
 enum { MAX_RECORDS = QD_MAX_SLOTS + QD_N_STAGES, MAX_FILES = MAX_RECORDS };
 
+enum { MAX_TENSORS = MAX_RECORDS * 4 }; /* of a file */
+
 typedef struct plan {
+  const qd_run *run;
+  qd_digest     digest[MAX_FILES][MAX_TENSORS];
   qd_entry      entry;
   qd_record     record[MAX_RECORDS];
   qd_entry_file file[MAX_FILES];
@@ -64,70 +69,120 @@ static void plan_block(const qd_run *run, const qd_block *block, plan *p) {
   cut_files(p, block->index, run->job->shard_bytes);
 }
 
-static qd_status write_file(const qd_run *run, plan *p, int file, qd_digest *digests) {
-  qd_out_tensor out[MAX_RECORDS * 4];
+static qd_status write_file(plan *p, int file) {
+  qd_out_tensor out[MAX_TENSORS];
   int n = 0;
   for (int i = 0; i < p->entry.n_records; i++)
     for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) {
-      QD_ASSERT(n < MAX_RECORDS * 4);
+      QD_ASSERT(n < MAX_TENSORS);
       out[n++] = (qd_out_tensor){.dataset = p->record[i].part[k].dataset, .tensor = p->tensor[i][k]};
     }
   char name[sizeof p->file[0].name];
   memcpy(name, p->file[file].name, sizeof name);
-  return qd_store_write_file(run->job->output, name, out, n, &p->file[file], digests);
+  return qd_store_write_file(p->run->job->output, name, out, n, &p->file[file], p->digest[file]);
 }
 
-static void take_digests(plan *p, int file, const qd_digest *digests) {
+static void take_digests(plan *p, int file) {
   int n = 0;
   for (int i = 0; i < p->entry.n_records; i++)
-    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) p->record[i].part[k].digest = digests[n++];
+    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) p->record[i].part[k].digest = p->digest[file][n++];
 }
 
-static int writer_of(const qd_run *run, int64_t block, int file) {
-  return block == QD_REST ? 0 : (int)((block + file) % run->comm->size);
+static int writer_of(const plan *p, int file) {
+  return p->entry.block == QD_REST ? 0 : (int)((p->entry.block + file) % p->run->comm->size);
 }
 
-static qd_status write_my_files(const qd_run *run, plan *p, qd_digest digests[][MAX_RECORDS * 4]) {
+static bool is_mine(const plan *p, int file) { return writer_of(p, file) == p->run->comm->rank; }
+
+/* What this rank writes must outlive the block: the next one takes its place in memory. */
+static qd_status copy_my_tensors(plan *p, qd_arena *arena) {
+  qd_arena_rewind(arena, 0);
+  for (int i = 0; i < p->entry.n_records; i++)
+    for (int k = 0; is_mine(p, p->file_of[i]) && k < p->record[i].n_parts; k++) {
+      qd_tensor *tensor = &p->tensor[i][k];
+      const void *from = tensor->data;
+      QD_TRY(qd_arena_new(arena, qd_tensor_bytes(*tensor), 1, &tensor->data));
+      memcpy(tensor->data, from, qd_tensor_bytes(*tensor));
+    }
+  return QD_OK;
+}
+
+static qd_status write_my_files(void *context) {
+  plan *p = context;
   for (int f = 0; f < p->entry.n_files; f++)
-    if (writer_of(run, p->entry.block, f) == run->comm->rank) QD_TRY(write_file(run, p, f, digests[f]));
+    if (is_mine(p, f)) QD_TRY(write_file(p, f));
   return QD_OK;
 }
 
 static void release_plan(plan *p) {
+  if (p == NULL) return;
   for (int i = 0; i < p->entry.n_records; i++) qd_json_free(p->record[i].facts);
   qd_heap_free(p);
 }
 
-static qd_status gather_files(const qd_run *run, plan *p, qd_digest digests[][MAX_RECORDS * 4]) {
+static qd_status gather_files(plan *p) {
+  qd_comm *comm = p->run->comm;
   for (int f = 0; f < p->entry.n_files; f++) {
-    int writer = writer_of(run, p->entry.block, f);
-    QD_TRY(qd_comm_bcast(run->comm, &p->file[f], sizeof p->file[f], writer));
-    QD_TRY(qd_comm_bcast(run->comm, digests[f], sizeof digests[f], writer));
-    take_digests(p, f, digests[f]);
+    QD_TRY(qd_comm_bcast(comm, &p->file[f], sizeof p->file[f], writer_of(p, f)));
+    QD_TRY(qd_comm_bcast(comm, p->digest[f], sizeof p->digest[f], writer_of(p, f)));
+    take_digests(p, f);
   }
   return QD_OK;
 }
 
-qd_status qd_write(qd_run *run, const qd_block *block) {
+qd_status qd_write_wait(qd_run *run) {
   double start = qd_seconds();
-  plan *p = NULL;
-  qd_digest(*digests)[MAX_RECORDS * 4] = NULL;
-  qd_status status = qd_heap_new(1, sizeof *p, &p);
-  if (status == QD_OK) status = qd_heap_new(MAX_FILES, sizeof *digests, &digests);
-  if (status == QD_OK) plan_block(run, block, p);
-  status = qd_agree(run->comm, status == QD_OK ? write_my_files(run, p, digests) : status);
-  if (status == QD_OK) status = gather_files(run, p, digests);
-  if (status == QD_OK) status = qd_agree(run->comm, run->comm->rank == 0 ? qd_store_journal(run->job->output, &p->entry) : QD_OK);
-  if (p != NULL) release_plan(p);
-  qd_heap_free(digests);
+  plan *p = run->writing;
+  if (p == NULL) return QD_OK;
+  QD_TRY_ALL(run->comm, qd_task_wait(&run->writer));
+  QD_TRY(gather_files(p));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_store_journal(run->job->output, &p->entry) : QD_OK);
+  run->writing = NULL;
+  release_plan(p);
   run->seconds.write += qd_seconds() - start;
-  return status;
+  return QD_OK;
+}
+
+static qd_status start_writing(qd_run *run, const qd_block *block) {
+  plan *p;
+  QD_TRY(qd_heap_new(1, sizeof *p, &p));
+  run->writing = p;
+  p->run = run;
+  plan_block(run, block, p);
+  QD_TRY(copy_my_tensors(p, &run->write_arena));
+  return qd_task_start(&run->writer, write_my_files, p);
+}
+
+qd_status qd_write(qd_run *run, const qd_block *block) {
+  QD_TRY(qd_write_wait(run));
+  double start = qd_seconds();
+  QD_TRY_ALL(run->comm, start_writing(run, block));
+  run->seconds.write += qd_seconds() - start;
+  return QD_OK;
+}
+
+void qd_write_close(qd_run *run) {
+  qd_task_close(&run->writer);
+  release_plan(run->writing);
+  run->writing = NULL;
 }
 
 /* ---- embedding, final norm, head -------------------------------------------------------------------------------------------------------------- */
 
-static qd_status load_rest(qd_run *run, qd_block *rest, qd_arena *arena) {
+static qd_status load_values(qd_run *run, const qd_source_tensor *tensor, qd_weight *weight) {
+  int64_t index;
+  QD_TRY(qd_arena_new(&run->block_arena, (size_t)tensor->bytes, 1, &weight->original.data));
+  QD_TRY(qd_source_read(run->source, tensor, 0, weight->original.data, (size_t)tensor->bytes));
+  QD_TRY(qd_find_nonfinite(run->device, weight->original, &index));
+  QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", run->job->model, index, weight->slot.name);
+  qd_digest_of(weight->original.data, (size_t)tensor->bytes, &weight->source);
+  return QD_OK;
+}
+
+/* The coordinator loads and writes; the others know the shapes. */
+static qd_status load_rest(qd_run *run, qd_block *rest) {
   qd_slot slots[QD_MAX_SLOTS];
+  qd_arena_rewind(&run->block_arena, 0);
   *rest = (qd_block){.index = QD_REST, .n = qd_model_slots(&run->model, QD_REST, slots)};
   for (int i = 0; i < rest->n; i++) {
     const qd_source_tensor *tensor = qd_source_find(run->source, slots[i].name);
@@ -135,37 +190,15 @@ static qd_status load_rest(qd_run *run, qd_block *rest, qd_arena *arena) {
     *weight = (qd_weight){.slot = slots[i], .dtype = tensor->dtype};
     weight->original = slots[i].rank == 2 ? qd_tensor_2d(NULL, tensor->dtype, slots[i].dim[0], slots[i].dim[1])
                                           : qd_tensor_1d(NULL, tensor->dtype, slots[i].dim[0]);
-    QD_TRY(qd_arena_new(arena, (size_t)tensor->bytes, 1, &weight->original.data));
-    QD_TRY(qd_source_read(run->source, tensor, 0, weight->original.data, (size_t)tensor->bytes));
-    int64_t index;
-    QD_TRY(qd_find_nonfinite(run->device, weight->original, &index));
-    QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", run->job->model, index, slots[i].name);
-    qd_digest_of(weight->original.data, (size_t)tensor->bytes, &weight->source);
+    if (run->comm->rank == 0) QD_TRY(load_values(run, tensor, weight));
   }
   return QD_OK;
 }
 
-static qd_status load_rest_everywhere(qd_run *run, qd_block *rest) {
-  qd_arena_rewind(&run->block_arena, 0);
-  if (run->comm->rank == 0) return load_rest(run, rest, &run->block_arena);
-  *rest = (qd_block){.index = QD_REST};
-  return QD_OK;
-}
-
+/* One block more, whose only writer is the coordinator. */
 qd_status qd_write_rest(qd_run *run) {
   qd_block rest;
-  QD_TRY_ALL(run->comm, load_rest_everywhere(run, &rest));
-  plan *p;
-  QD_TRY(qd_heap_new(1, sizeof *p, &p));
-  qd_digest *digests = NULL;
-  qd_status status = qd_heap_new(MAX_RECORDS * 4, sizeof *digests, &digests);
-  if (status == QD_OK) plan_block(run, &rest, p);
-  for (int f = 0; status == QD_OK && run->comm->rank == 0 && f < p->entry.n_files; f++) {
-    status = write_file(run, p, f, digests);
-    take_digests(p, f, digests);
-  }
-  if (status == QD_OK && run->comm->rank == 0) status = qd_store_journal(run->job->output, &p->entry);
-  release_plan(p);
-  qd_heap_free(digests);
-  return qd_agree(run->comm, status);
+  QD_TRY_ALL(run->comm, load_rest(run, &rest));
+  QD_TRY(qd_write(run, &rest));
+  return qd_write_wait(run);
 }

@@ -31,7 +31,7 @@ static size_t refuse_to_filter(unsigned flags, size_t n_values, const unsigned *
 static const H5Z_class2_t filter_class = {.version = H5Z_CLASS_T_VERS, .id = QD_ZSTD_FILTER, .encoder_present = 1,
                                           .decoder_present = 1, .name = "Zstandard", .filter = refuse_to_filter};
 
-/* At exit HDF5 would write once more to a file whose close has failed, and crashes (1.10.8); all files are closed by then anyway.
+/* At exit HDF5 (1.10.8) would write once more to a file whose close has failed, and crashes; all files are closed by then.
  * A damaged file must not make it load libraries. */
 static void prepare(void) {
   if (ready) return;

@@ -47,6 +47,7 @@ static qd_status take_open(int fd, const char *path, bool *current) {
   return QD_OK;
 }
 
+/* The lock is the process's, and any descriptor of the file that it closes gives it up: nothing else opens job.lock. */
 static qd_status take(const char *path, const char *text, int *out) {
   for (bool current = false; !current;) {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0666);

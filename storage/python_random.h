@@ -1,5 +1,5 @@
-/* Python's `random` for integers: MT19937 (Matsumoto and Nishimura, 1998) seeded by init_by_array as CPython does, and randint by
- * rejection.  Calibration windows of published results are drawn with it. */
+/* Python's `random` for integers: MT19937 (Matsumoto and Nishimura, 1998) seeded by init_by_array as CPython does, and randint
+ * by rejection.  Calibration windows of published results are drawn with it. */
 #ifndef QDIST_STORAGE_PYTHON_RANDOM_H
 #define QDIST_STORAGE_PYTHON_RANDOM_H
 

@@ -76,7 +76,8 @@ qd_status qd_store_write_file(const char *folder, const char *name, const qd_out
 /* State of an output folder, seen by the coordinator. */
 typedef enum qd_store_state { QD_STORE_FRESH, QD_STORE_UNFINISHED, QD_STORE_FINISHED, QD_STORE_FOREIGN } qd_store_state;
 
-/* FRESH: absent or empty (job.lock and logs do not count).  FINISHED: a manifest of ours.  UNFINISHED: partial/job.json of ours.
+/* FRESH: absent or empty (job.lock, logs, report.*, status*.json do not count).  FINISHED: a manifest of ours and no partial/.
+ * UNFINISHED: partial/job.json of ours; or a manifest and partial/, when only qd_store_finish is left to do.
  * FOREIGN: anything else (*what: the first thing found, from the heap).  QD_EIO; QD_EEXIST: path is not a folder. */
 qd_status qd_store_look(const char *folder, qd_store_state *state, char **what) QD_MUST_USE;
 
@@ -86,11 +87,13 @@ typedef struct qd_store_lock { int fd; char *path; } qd_store_lock;
 qd_status qd_store_lock_take(const char *folder, const char *text, qd_store_lock *lock) QD_MUST_USE;
 void      qd_store_lock_release(qd_store_lock *lock);
 
-qd_status qd_store_begin(const char *folder, const qd_json *job) QD_MUST_USE;        /* makes partial/, writes partial/job.json */
+/* Makes partial/, writes partial/job.json.  Fine if it is there with the same job; QD_EEXIST: another job's, or a finished store. */
+qd_status qd_store_begin(const char *folder, const qd_json *job) QD_MUST_USE;
 qd_status qd_store_journal(const char *folder, const qd_entry *entry) QD_MUST_USE;   /* the entry's files are on disk: note it */
 
 /* The end: copies side files (names, from source_folder), composes and writes manifest.json from the job and all journal entries
- * (blocks 0 .. n_blocks - 1 and the rest must be there), removes partial/ and whatever a killed run left.  Can be repeated. */
+ * (blocks 0 .. n_blocks - 1 and the rest must be there), removes partial/ and whatever a killed run left.  Can be repeated.
+ * QD_ENOTFOUND: a block is not done, or there is no unfinished store. */
 qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files, int64_t n_blocks) QD_MUST_USE;
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------------- */
@@ -107,14 +110,15 @@ typedef struct qd_store {
 
 /* A finished store, or with allow_unfinished the blocks that a killed job left (whose files are there with the right size).
  * QD_ENOTFOUND: no store there (unfinished: says so);  QD_ECORRUPT: manifest damaged, a file missing or of another size;
- * QD_EUNSUPPORTED: a newer format version. */
+ * QD_EUNSUPPORTED: a newer format version; an unfinished store of another arithmetic version. */
 qd_status qd_store_open(const char *folder, bool allow_unfinished, qd_store *out) QD_MUST_USE;
 void      qd_store_close(qd_store *store);
 
 /* Read one part into `to` (its bytes); checks dtype, shape and digest.  QD_ECORRUPT names file and dataset. */
 qd_status qd_store_read_part(const qd_store *store, const qd_entry *entry, const qd_stored_part *part, void *to) QD_MUST_USE;
 
-/* Check every byte of every file.  Calls report(context, text) for each piece of damage; QD_ECORRUPT if there was any. */
+/* Check every byte of every file.  Calls report(context, text) for each piece of damage; QD_ECORRUPT if there was any.
+ * QD_ENOTFOUND: no store, or an unfinished one.  `report` may be NULL. */
 qd_status qd_store_verify(const char *folder, void (*report)(void *context, const char *text), void *context) QD_MUST_USE;
 
 #endif

@@ -46,8 +46,8 @@ static qd_status inflate_some(unpacker *u, int *rc) {
 static qd_status unpack_members(unpacker *u) {
   for (int rc = Z_OK; u->used < u->n || rc != Z_STREAM_END;) {
     if (rc == Z_STREAM_END) {
-      QD_CHECK(is_gzip(u->packed + u->used, u->n - u->used), QD_EBADINPUT, "%s: %zu bytes that are not gzip follow its end", u->what,
-               u->n - u->used);
+      QD_CHECK(is_gzip(u->packed + u->used, u->n - u->used), QD_EBADINPUT, "%s: %zu bytes that are not gzip follow its end",
+               u->what, u->n - u->used);
       QD_CHECK(inflateReset(&u->stream) == Z_OK, QD_EBADINPUT, "%s: cannot start the next gzip member", u->what);
     }
     QD_TRY(inflate_some(u, &rc));

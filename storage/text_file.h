@@ -27,7 +27,8 @@ typedef struct qd_jsonl { /* the lines that are not blank; text and path are bor
   size_t         n, capacity;
 } qd_jsonl;
 
-qd_status qd_jsonl_open(const char *text, size_t n, const char *path, qd_jsonl *out) QD_MUST_USE; /* finds the lines, parses none */
+/* Finds the lines, parses none. */
+qd_status qd_jsonl_open(const char *text, size_t n, const char *path, qd_jsonl *out) QD_MUST_USE;
 void      qd_jsonl_close(qd_jsonl *lines);
 /* The member "text" of a line, from the heap.  QD_EBADINPUT names file and line. */
 qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t *n) QD_MUST_USE;

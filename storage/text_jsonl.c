@@ -50,7 +50,8 @@ qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t
   QD_TRY(qd_json_parse(lines->text + line.begin, line.bytes, what, &root));
   const qd_json *member = qd_json_is_object(root) ? qd_json_get(root, "text") : NULL;
   qd_status status = QD_OK;
-  if (!qd_json_is_text(member)) status = qd_fail(QD_EBADINPUT, __FILE__, __LINE__, "%s: not an object with a text \"text\"", what);
+  if (!qd_json_is_text(member))
+    status = qd_fail(QD_EBADINPUT, __FILE__, __LINE__, "%s: not an object with a text \"text\"", what);
   if (status == QD_OK) {
     *n = qd_json_text_bytes(member); /* NULs are for the tokenizer to judge */
     status = qd_heap_text(qd_json_text(member), *n, text);

@@ -17,7 +17,7 @@ struct qd_tokenizer {
   int32_t       bos;
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening -------------------------------------------------------------------------------------------------------- */
 
 enum { FILE_LIMIT = 1 << 30 };
 
@@ -59,7 +59,8 @@ static qd_status find_bos(const char *folder, qd_tokenizer *t) {
 static qd_status parse(const qd_json *root, const char *what, qd_tokenizer *t) {
   QD_CHECK(qd_json_is_object(root), QD_EBADINPUT, "%s: not an object", what);
   const char *version = qd_json_text(qd_json_get(root, "version"));
-  QD_CHECK(version == NULL || strcmp(version, "1.0") == 0, QD_EUNSUPPORTED, "%s: version %s is not supported, only 1.0", what, version);
+  QD_CHECK(version == NULL || strcmp(version, "1.0") == 0, QD_EUNSUPPORTED, "%s: version %s is not supported, only 1.0", what,
+           version);
   QD_TRY(qd_bpe_parse(qd_json_get(root, "model"), what, &t->bpe));
   QD_TRY(qd_normalizer_parse(qd_json_get(root, "normalizer"), what, &t->normalizer));
   QD_TRY(qd_splitter_parse(qd_json_get(root, "pre_tokenizer"), what, &t->splitter));
@@ -113,7 +114,7 @@ bool qd_tokenizer_adds_bos(const qd_tokenizer *tokenizer) {
   return tokenizer->bos >= 0 && tokenizer->post.before.n > 0 && tokenizer->post.before.at[0] == tokenizer->bos;
 }
 
-/* ---- encoding ----------------------------------------------------------------------------------------------------------------- */
+/* ---- encoding ------------------------------------------------------------------------------------------------------- */
 
 typedef struct encoder { /* what one call works with */
   const qd_tokenizer *tokenizer;
@@ -202,11 +203,13 @@ static qd_status add_around(const qd_tokenizer *t, qd_add_bos bos, const qd_ids 
   return QD_OK;
 }
 
-qd_status qd_tokenizer_encode(const qd_tokenizer *tokenizer, const char *text, size_t n, qd_add_bos bos, int32_t **ids, size_t *n_ids) {
+qd_status qd_tokenizer_encode(const qd_tokenizer *tokenizer, const char *text, size_t n, qd_add_bos bos, int32_t **ids,
+                              size_t *n_ids) {
   size_t bad = 0;
   *ids = NULL;
   *n_ids = 0;
-  QD_CHECK(qd_utf8_valid(text, n, &bad), QD_EBADINPUT, "the text is not UTF-8: byte 0x%02X at offset %zu", (unsigned char)text[bad], bad);
+  QD_CHECK(qd_utf8_valid(text, n, &bad), QD_EBADINPUT, "the text is not UTF-8: byte 0x%02X at offset %zu",
+           (unsigned char)text[bad], bad);
   encoder e = {.tokenizer = tokenizer};
   qd_ids all = {0};
   qd_status status = encode_text(&e, text, n);
@@ -221,7 +224,7 @@ qd_status qd_tokenizer_encode(const qd_tokenizer *tokenizer, const char *text, s
   return QD_OK;
 }
 
-/* ---- decoding ----------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------------------------------- */
 
 static qd_status gather_tokens(const qd_tokenizer *t, const int32_t *ids, size_t n_ids, qd_pieces *out) {
   for (size_t i = 0; i < n_ids; i++) {

@@ -7,7 +7,7 @@
 
 enum { TOKEN_BYTES_LIMIT = 1024 }; /* finding takes at most this many steps a byte of text */
 
-/* ---- trie --------------------------------------------------------------------------------------------------------------------- */
+/* ---- trie ----------------------------------------------------------------------------------------------------------- */
 
 static int32_t find_child(const qd_trie *trie, int32_t parent, char byte) {
   int32_t at = trie->node[parent].first_child;
@@ -52,7 +52,7 @@ static int32_t longest(const qd_trie *trie, const char *text, size_t n, size_t *
   return token;
 }
 
-/* ---- parsing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status read_token(const qd_json *part, const char *what, qd_added_token *out) {
   const char *content;
@@ -62,8 +62,8 @@ static qd_status read_token(const qd_json *part, const char *what, qd_added_toke
   QD_TRY(qd_part_text(part, what, "content", &content, &n));
   QD_TRY(qd_json_need_integer(part, what, "id", 0, QD_TOKEN_ID_LIMIT - 1, &id));
   QD_CHECK(n > 0, QD_EBADINPUT, "%s: the added token of id %" PRId64 " is empty", what, id);
-  QD_CHECK(n <= TOKEN_BYTES_LIMIT, QD_EUNSUPPORTED, "%s: the added token of id %" PRId64 " has %zu bytes, at most %d are supported",
-           what, id, n, TOKEN_BYTES_LIMIT);
+  QD_CHECK(n <= TOKEN_BYTES_LIMIT, QD_EUNSUPPORTED,
+           "%s: the added token of id %" PRId64 " has %zu bytes, at most %d are supported", what, id, n, TOKEN_BYTES_LIMIT);
   out->id = (int32_t)id;
   QD_TRY(qd_json_take_bool(part, what, "single_word", false, &out->single_word));
   QD_TRY(qd_json_take_bool(part, what, "lstrip", false, &out->strip_left));
@@ -79,12 +79,14 @@ static qd_status check_id(const qd_added_token *token, int64_t largest_added, co
   int32_t own = qd_vocabulary_find(vocabulary, token->content.at, token->content.n);
   int64_t next = largest_added >= vocabulary->tokens ? largest_added + 1 : vocabulary->tokens;
   int64_t expected = own >= 0 ? own : next;
-  QD_CHECK(token->id == expected, QD_EBADINPUT, "%s: the added token \"%.80s\" has the id %" PRId32 ", its place gives it %" PRId64,
-           what, token->content.at, token->id, expected);
+  QD_CHECK(token->id == expected, QD_EBADINPUT,
+           "%s: the added token \"%.80s\" has the id %" PRId32 ", its place gives it %" PRId64, what, token->content.at,
+           token->id, expected);
   size_t n;
   const char *there = qd_vocabulary_token(vocabulary, token->id, &n);
-  QD_CHECK(own >= 0 || there == NULL, QD_EBADINPUT, "%s: the added token \"%.80s\" has the id %" PRId32 " of the token \"%.*s\"", what,
-           token->content.at, token->id, (int)(n < 80 ? n : 80), there);
+  QD_CHECK(own >= 0 || there == NULL, QD_EBADINPUT,
+           "%s: the added token \"%.80s\" has the id %" PRId32 " of the token \"%.*s\"", what, token->content.at, token->id,
+           (int)(n < 80 ? n : 80), there);
   if (own < 0) QD_TRY(qd_vocabulary_append(vocabulary, token->content.at, token->content.n, token->id));
   return QD_OK;
 }
@@ -105,7 +107,8 @@ static qd_status read_all(const qd_json *list, const char *what, qd_vocabulary *
 }
 
 /* A normalized token is looked for as the normalizer spells it. */
-static qd_status enter_token(qd_added *added, int32_t index, const qd_normalizer *normalizer, qd_matcher *matcher, const char *what) {
+static qd_status enter_token(qd_added *added, int32_t index, const qd_normalizer *normalizer, qd_matcher *matcher,
+                             const char *what) {
   const qd_added_token *token = &added->token[index];
   if (!token->normalized) return add_word(&added->raw, token->content.at, token->content.n, index);
   qd_buffer text = {0}, spare = {0};
@@ -154,7 +157,7 @@ void qd_added_release(qd_added *added) {
   *added = (qd_added){0};
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------------------ */
+/* ---- finding -------------------------------------------------------------------------------------------------------- */
 
 static qd_status is_word(const qd_added *added, qd_matcher *matcher, const char *character, size_t n, bool *yes) {
   QD_TRY(qd_regex_cover(&added->word, matcher, character, n));
@@ -168,7 +171,8 @@ static size_t character_before(const char *text, size_t at) {
   return begin;
 }
 
-static qd_status stands_alone(const qd_added *added, qd_matcher *matcher, const char *text, size_t n, qd_span match, bool *alone) {
+static qd_status stands_alone(const qd_added *added, qd_matcher *matcher, const char *text, size_t n, qd_span match,
+                              bool *alone) {
   bool before = false, after = false;
   if (match.begin > 0) {
     size_t at = character_before(text, match.begin);

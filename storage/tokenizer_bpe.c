@@ -1,6 +1,6 @@
-/* Byte pair encoding (Sennrich et al., arXiv:1508.07909): of all neighbouring symbols of a piece that may merge, the pair of lowest rank
- * merges first, the leftmost of them, until none is left.  A heap of candidates over a linked list of symbols: n log n for a piece of n
- * symbols, which is a whole text where no pre-tokenizer cuts it. */
+/* Byte pair encoding (Sennrich et al., arXiv:1508.07909): of all neighbouring symbols of a piece that may merge, the pair of
+ * lowest rank merges first, the leftmost of them, until none is left.  A heap of candidates over a linked list of symbols: n
+ * log n for a piece of n symbols, which is a whole text where no pre-tokenizer cuts it. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "storage/tokenizer_parts.h"
 #include "storage/utf8.h"
 
-/* ---- merges ------------------------------------------------------------------------------------------------------------------ */
+/* ---- merges --------------------------------------------------------------------------------------------------------- */
 
 static const uint64_t FREE_PAIR = UINT64_MAX;
 
@@ -92,7 +92,7 @@ static qd_status parse_merges(const qd_json *merges, const char *what, qd_bpe *o
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- the model's other facts ------------------------------------------------------------------------------------------------- */
+/* ---- the model's other facts ---------------------------------------------------------------------------------------- */
 
 static qd_status refuse_text(const qd_json *model, const char *what, const char *key) {
   const qd_json *value = qd_json_get(model, key);
@@ -106,7 +106,8 @@ static qd_status check_kind(const qd_json *model, const char *what) {
   double dropout;
   const char *type = "BPE";
   QD_CHECK(qd_json_is_object(model), QD_EBADINPUT, "%s: \"model\" is not an object", what);
-  if (qd_json_get(model, "type") != NULL || qd_json_get(model, "merges") == NULL) QD_TRY(qd_json_need_text(model, what, "type", &type));
+  if (qd_json_get(model, "type") != NULL || qd_json_get(model, "merges") == NULL)
+    QD_TRY(qd_json_need_text(model, what, "type", &type));
   QD_CHECK(strcmp(type, "BPE") == 0, QD_EUNSUPPORTED, "%s: the model type %s is not supported, only BPE", what, type);
   QD_TRY(qd_json_take_number(model, what, "dropout", 0, 1, 0, &dropout));
   QD_CHECK(dropout == 0, QD_EUNSUPPORTED, "%s: a BPE model with dropout %g is not supported", what, dropout);
@@ -154,10 +155,11 @@ void qd_bpe_release(qd_bpe *bpe) {
   *bpe = (qd_bpe){.unknown = -1};
 }
 
-/* ---- a piece's first symbols -------------------------------------------------------------------------------------------------- */
+/* ---- a piece's first symbols ---------------------------------------------------------------------------------------- */
 
 static qd_status add_symbol(qd_bpe_work *work, int32_t id) {
-  QD_CHECK(work->symbols < INT32_MAX, QD_EUNSUPPORTED, "a text of more than %d characters without a cut is not supported", INT32_MAX);
+  QD_CHECK(work->symbols < INT32_MAX, QD_EUNSUPPORTED, "a text of more than %d characters without a cut is not supported",
+           INT32_MAX);
   QD_TRY(qd_heap_grow(&work->symbol, &work->symbol_capacity, work->symbols + 1, sizeof *work->symbol));
   int32_t at = (int32_t)work->symbols++;
   work->symbol[at] = (qd_symbol){.id = id, .previous = at - 1, .next = at + 1};
@@ -181,8 +183,8 @@ static qd_status cannot_spell(const char *character, size_t n) {
   QD_FAIL(QD_EBADINPUT, "the tokenizer has no token for the character U+%04" PRIX32 ", no byte tokens and no unknown token", c);
 }
 
-/* An unknown token waits until the next known character: fused ones are one token; and where a byte fallback comes in between, it
- * goes first, as in the library. */
+/* An unknown token waits until the next known character: fused ones are one token; and where a byte fallback comes in between,
+ * it goes first, as in the library. */
 static qd_status first_symbols(const qd_bpe *bpe, qd_bpe_work *work, const char *piece, size_t n) {
   bool waiting = false;
   work->symbols = 0;
@@ -207,7 +209,7 @@ static qd_status first_symbols(const qd_bpe *bpe, qd_bpe_work *work, const char 
   return QD_OK;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------------------ */
+/* ---- merging -------------------------------------------------------------------------------------------------------- */
 
 static void sift_down(uint64_t *heap, size_t n, size_t at) {
   uint64_t value = heap[at];
@@ -272,7 +274,7 @@ static qd_status merge_symbols(const qd_bpe *bpe, qd_bpe_work *work) {
   return QD_OK;
 }
 
-/* ---- pieces seen before -------------------------------------------------------------------------------------------------------- */
+/* ---- pieces seen before --------------------------------------------------------------------------------------------- */
 
 enum { KNOWN_SLOTS = 1 << 16, KNOWN_BYTES = 64 };
 

@@ -6,7 +6,7 @@
 
 static const char UNREADABLE[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
-/* ---- parsing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status parse_replace(const qd_json *part, const char *what, qd_decoder_step *step) {
   const char *text;
@@ -21,7 +21,8 @@ static qd_status parse_character(const qd_json *part, const char *what, const ch
   const char *text;
   size_t n;
   QD_TRY(qd_part_text(part, what, key, &text, &n));
-  QD_CHECK(n > 0 && n == qd_utf8_bytes(text[0]), QD_EBADINPUT, "%s: \"%s\" of a decoder is \"%s\", expected one character", what, key, text);
+  QD_CHECK(n > 0 && n == qd_utf8_bytes(text[0]), QD_EBADINPUT, "%s: \"%s\" of a decoder is \"%s\", expected one character",
+           what, key, text);
   QD_TRY(qd_buffer_add(out, text, n));
   return QD_OK;
 }
@@ -89,7 +90,7 @@ void qd_decoder_release(qd_decoder *decoder) {
   *decoder = (qd_decoder){0};
 }
 
-/* ---- decoding ----------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ------------------------------------------------------------------------------------------------------- */
 
 typedef struct token {
   const char *text;

@@ -6,7 +6,7 @@
 #include "storage/tokenizer_parts.h"
 #include "storage/utf8.h"
 
-/* ---- parsing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status add_step(qd_normalizer *n, qd_normalizer_kind kind, qd_normalizer_step **step) {
   QD_TRY(qd_heap_grow(&n->step, &n->capacity, n->n + 1, sizeof *n->step));
@@ -75,7 +75,10 @@ void qd_normalizer_release(qd_normalizer *normalizer) {
   *normalizer = (qd_normalizer){0};
 }
 
-/* ---- Unicode normal forms (UAX #15) ------------------------------------------------------------------------------------------ */
+/* ---- Unicode normal forms (UAX #15) --------------------------------------------------------------------------------- */
+
+/* The library's tables end with Unicode 9: it leaves marks and compatibility characters of later versions as they stand, where
+ * utf8proc orders and decomposes them. */
 
 typedef struct codepoints {
   utf8proc_int32_t *at;
@@ -148,10 +151,11 @@ static bool is_ascii(const qd_buffer *text) {
   return true;
 }
 
-/* ---- applying ---------------------------------------------------------------------------------------------------------------- */
+/* ---- applying ------------------------------------------------------------------------------------------------------- */
 
 /* spare := the step's result.  *same: the text is its own result. */
-static qd_status apply_step(const qd_normalizer_step *step, qd_matcher *matcher, const qd_buffer *text, qd_buffer *spare, bool *same) {
+static qd_status apply_step(const qd_normalizer_step *step, qd_matcher *matcher, const qd_buffer *text, qd_buffer *spare,
+                            bool *same) {
   spare->n = 0;
   *same = false;
   if (step->kind == QD_NORMALIZE_PREPEND) {

@@ -6,15 +6,15 @@
  *   bpe        each piece becomes ids
  *   post       the special tokens that belong around every text
  *
- * and ids through the decoder.  Each part does what the part of that name in Hugging Face's tokenizers 0.22 does; the source of truth is
- * that library's behaviour.  Parsing functions take the path of tokenizer.json as `what`, for messages. */
+ * and ids through the decoder.  Each part does what the part of that name in Hugging Face's tokenizers 0.22 does: that
+ * library's behaviour decides.  Parsing functions take the path of tokenizer.json as `what`, for messages. */
 #ifndef QDIST_STORAGE_TOKENIZER_PARTS_H
 #define QDIST_STORAGE_TOKENIZER_PARTS_H
 
 #include "storage/json.h"
 #include "storage/tokenizer.h"
 
-/* ---- what all parts use ------------------------------------------------------------------------------------------------------ */
+/* ---- what all parts use --------------------------------------------------------------------------------------------- */
 
 typedef struct qd_buffer { /* bytes that grow; zeroed is empty */
   char  *at;
@@ -56,7 +56,7 @@ qd_status qd_part_type(const qd_json *part, const char *what, const char *which,
 /* A text member that must be there, with its length. */
 qd_status qd_part_text(const qd_json *part, const char *what, const char *key, const char **text, size_t *n) QD_MUST_USE;
 
-/* ---- patterns ---------------------------------------------------------------------------------------------------------------- */
+/* ---- patterns ------------------------------------------------------------------------------------------------------- */
 
 typedef struct qd_regex {
   void *code; /* a compiled PCRE2 pattern, read-only after opening */
@@ -67,9 +67,10 @@ typedef struct qd_matcher { /* what matching needs; one a thread */
   qd_spans spans, cut;
 } qd_matcher;
 
-/* The language of Oniguruma that tokenizers are written in, as far as PCRE2 means the same by it; the rest is QD_EUNSUPPORTED. */
+/* Oniguruma's language, in which tokenizers are written, as far as PCRE2 means the same by it; the rest is QD_EUNSUPPORTED. */
 qd_status qd_regex_open(const char *pattern, size_t n, const char *what, qd_regex *out) QD_MUST_USE;
-qd_status qd_regex_open_native(const char *pattern, size_t n, const char *what, qd_regex *out) QD_MUST_USE; /* PCRE2's own language */
+/* PCRE2's own language. */
+qd_status qd_regex_open_native(const char *pattern, size_t n, const char *what, qd_regex *out) QD_MUST_USE;
 qd_status qd_regex_open_literal(const char *text, size_t n, const char *what, qd_regex *out) QD_MUST_USE;
 /* {"Regex": ...} or {"String": ...}, as Split and Replace have it. */
 qd_status qd_regex_parse(const qd_json *pattern, const char *what, qd_regex *out) QD_MUST_USE;
@@ -79,10 +80,11 @@ qd_status qd_matcher_open(qd_matcher *matcher) QD_MUST_USE;
 void      qd_matcher_close(qd_matcher *matcher);
 /* matcher->spans: all matches, and the stretches between them, in order; they cover the text. */
 qd_status qd_regex_cover(const qd_regex *regex, qd_matcher *matcher, const char *text, size_t n) QD_MUST_USE;
-qd_status qd_regex_replace(const qd_regex *regex, qd_matcher *matcher, qd_span text_span, const char *text, const qd_buffer *content,
-                           qd_buffer *out) QD_MUST_USE; /* appends */
+/* Appends text[span] with `content` in place of each match. */
+qd_status qd_regex_replace(const qd_regex *regex, qd_matcher *matcher, qd_span span, const char *text,
+                           const qd_buffer *content, qd_buffer *out) QD_MUST_USE;
 
-/* ---- normalizer -------------------------------------------------------------------------------------------------------------- */
+/* ---- normalizer ----------------------------------------------------------------------------------------------------- */
 
 typedef enum qd_normalizer_kind { QD_NORMALIZE_PREPEND, QD_NORMALIZE_REPLACE, QD_NORMALIZE_UNICODE } qd_normalizer_kind;
 
@@ -101,9 +103,10 @@ typedef struct qd_normalizer {
 qd_status qd_normalizer_parse(const qd_json *part, const char *what, qd_normalizer *out) QD_MUST_USE; /* NULL: none */
 void      qd_normalizer_release(qd_normalizer *normalizer);
 /* Replaces the text in `text`; `spare` is overwritten. */
-qd_status qd_normalizer_apply(const qd_normalizer *normalizer, qd_matcher *matcher, qd_buffer *text, qd_buffer *spare) QD_MUST_USE;
+qd_status qd_normalizer_apply(const qd_normalizer *normalizer, qd_matcher *matcher, qd_buffer *text,
+                              qd_buffer *spare) QD_MUST_USE;
 
-/* ---- splitter (pre-tokenizer) ------------------------------------------------------------------------------------------------ */
+/* ---- splitter (pre-tokenizer) --------------------------------------------------------------------------------------- */
 
 typedef enum qd_split_kind {
   QD_SPLIT_CUT,     /* at a pattern                             */
@@ -134,11 +137,11 @@ qd_status qd_splitter_parse(const qd_json *part, const char *what, qd_splitter *
 void      qd_splitter_release(qd_splitter *splitter);
 qd_status qd_splitter_apply(const qd_splitter *splitter, qd_matcher *matcher, qd_pieces *pieces, qd_pieces *spare) QD_MUST_USE;
 
-/* The printable character that stands for a byte in byte-level vocabularies, as UTF-8 (GPT-2's bytes_to_unicode); and back (-1: none). */
+/* The printable character of a byte in byte-level vocabularies (GPT-2's bytes_to_unicode), as UTF-8; and back (-1: none). */
 size_t qd_byte_character(unsigned char byte, char to[2]);
 int    qd_byte_of_character(uint32_t codepoint);
 
-/* ---- vocabulary and BPE ------------------------------------------------------------------------------------------------------ */
+/* ---- vocabulary and BPE --------------------------------------------------------------------------------------------- */
 
 typedef struct qd_vocabulary {
   qd_buffer text;         /* all tokens, one after the other */
@@ -153,7 +156,8 @@ typedef struct qd_vocabulary {
 enum { QD_TOKEN_ID_LIMIT = 1 << 24 };
 
 qd_status   qd_vocabulary_parse(const qd_json *vocab, const char *what, qd_vocabulary *out) QD_MUST_USE;
-qd_status   qd_vocabulary_append(qd_vocabulary *vocabulary, const char *token, size_t n, int32_t id) QD_MUST_USE; /* not into the hash */
+/* A token beside the model's own: found by id only. */
+qd_status   qd_vocabulary_append(qd_vocabulary *vocabulary, const char *token, size_t n, int32_t id) QD_MUST_USE;
 void        qd_vocabulary_release(qd_vocabulary *vocabulary);
 int32_t     qd_vocabulary_find(const qd_vocabulary *vocabulary, const char *token, size_t n); /* -1: not there */
 const char *qd_vocabulary_token(const qd_vocabulary *vocabulary, int64_t id, size_t *n); /* NULL: no such id */
@@ -195,9 +199,10 @@ qd_status qd_bpe_parse(const qd_json *model, const char *what, qd_bpe *out) QD_M
 void      qd_bpe_release(qd_bpe *bpe);
 qd_status qd_bpe_work_open(qd_bpe_work *work, bool remember) QD_MUST_USE;
 void      qd_bpe_work_close(qd_bpe_work *work);
-qd_status qd_bpe_encode(const qd_bpe *bpe, qd_bpe_work *work, const char *piece, size_t n, qd_ids *ids) QD_MUST_USE; /* appends */
+/* Appends. */
+qd_status qd_bpe_encode(const qd_bpe *bpe, qd_bpe_work *work, const char *piece, size_t n, qd_ids *ids) QD_MUST_USE;
 
-/* ---- added tokens ------------------------------------------------------------------------------------------------------------ */
+/* ---- added tokens --------------------------------------------------------------------------------------------------- */
 
 typedef struct qd_added_token {
   qd_buffer content;
@@ -239,13 +244,14 @@ void      qd_added_release(qd_added *added);
 qd_status qd_added_find(const qd_added *added, const qd_trie *trie, qd_matcher *matcher, qd_span in, const char *text,
                         qd_found_list *found) QD_MUST_USE; /* found: set anew; offsets count from in.begin */
 
-/* ---- around the text, and back ----------------------------------------------------------------------------------------------- */
+/* ---- around the text, and back -------------------------------------------------------------------------------------- */
 
 typedef struct qd_post {
   qd_ids before, after;
 } qd_post;
 
-qd_status qd_post_parse(const qd_json *part, const char *what, int64_t vocabulary_size, qd_post *out) QD_MUST_USE; /* NULL: none */
+/* part NULL: none. */
+qd_status qd_post_parse(const qd_json *part, const char *what, int64_t vocabulary_size, qd_post *out) QD_MUST_USE;
 void      qd_post_release(qd_post *post);
 
 typedef enum qd_decoder_kind {

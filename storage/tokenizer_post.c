@@ -13,7 +13,8 @@ static qd_status add_special(const template_reader *reader, const qd_json *piece
   const char *name;
   QD_TRY(qd_json_need_text(piece, reader->what, "id", &name));
   const qd_json *list = qd_json_get(qd_json_get(reader->tokens, name), "ids");
-  QD_CHECK(qd_json_is_array(list), QD_EBADINPUT, "%s: TemplateProcessing does not say which ids \"%.80s\" has", reader->what, name);
+  QD_CHECK(qd_json_is_array(list), QD_EBADINPUT, "%s: TemplateProcessing does not say which ids \"%.80s\" has", reader->what,
+           name);
   for (size_t i = 0; i < qd_json_length(list); i++) {
     const qd_json *value = qd_json_at(list, i);
     int64_t id = qd_json_integer(value);
@@ -36,10 +37,11 @@ static qd_status read_single(const template_reader *reader, const qd_json *singl
       continue;
     }
     const char *name;
-    QD_CHECK(sequence != NULL, QD_EBADINPUT, "%s: piece %zu of TemplateProcessing is neither SpecialToken nor Sequence", reader->what, i);
+    QD_CHECK(sequence != NULL, QD_EBADINPUT, "%s: piece %zu of TemplateProcessing is neither SpecialToken nor Sequence",
+             reader->what, i);
     QD_TRY(qd_json_need_text(sequence, reader->what, "id", &name));
-    QD_CHECK(strcmp(name, "A") == 0 && !seen, QD_EUNSUPPORTED, "%s: a TemplateProcessing with anything but one Sequence A is not supported",
-             reader->what);
+    QD_CHECK(strcmp(name, "A") == 0 && !seen, QD_EUNSUPPORTED,
+             "%s: a TemplateProcessing with anything but one Sequence A is not supported", reader->what);
     seen = true;
   }
   QD_CHECK(seen, QD_EUNSUPPORTED, "%s: a TemplateProcessing without the Sequence A is not supported", reader->what);

@@ -1,5 +1,7 @@
-/* Patterns of tokenizer.json are written for Oniguruma (Ruby syntax, Unicode).  PCRE2 means the same by most of it; here is the list of
- * what it does, and everything else is refused: \w and \h differ, ^ and $ are about lines there, {n,m}+ is not possessive there ... */
+/* Patterns of tokenizer.json are written for Oniguruma (Ruby syntax, Unicode).  PCRE2 means the same by most of it; here is the
+ * list of what it does, and everything else is refused: \w and \h differ, ^ and $ are about lines there, {n,m}+ is not
+ * possessive there ...  What is a letter or a number is for the two libraries' versions of Unicode to say: they differ on newer
+ * characters only. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
@@ -31,8 +33,8 @@ static qd_status copy(translation *t, size_t n) {
 
 static qd_status refuse(const translation *t, size_t n) {
   size_t left = t->n - t->at;
-  QD_FAIL(QD_EUNSUPPORTED, "%s: the pattern \"%.200s\" uses \"%.*s\" at offset %zu, which is not supported", t->what, t->pattern,
-          (int)(n < left ? n : left), t->pattern + t->at, t->at);
+  QD_FAIL(QD_EUNSUPPORTED, "%s: the pattern \"%.200s\" uses \"%.*s\" at offset %zu, which is not supported", t->what,
+          t->pattern, (int)(n < left ? n : left), t->pattern + t->at, t->at);
 }
 
 /* \p{Lu}, \P{N}, \p{^L}: general categories only (scripts mean another set in PCRE2). */
@@ -215,8 +217,8 @@ static qd_status next_match(const qd_regex *regex, qd_matcher *m, qd_span subjec
   if (rc >= 0 || rc == PCRE2_ERROR_NOMATCH) return QD_OK;
   PCRE2_UCHAR reason[160] = "";
   pcre2_get_error_message(rc, reason, sizeof reason);
-  QD_FAIL(QD_EUNSUPPORTED, "a pattern of the tokenizer cannot be matched at byte %zu of a stretch of %zu bytes: %s", subject.begin,
-          subject.end, (const char *)reason);
+  QD_FAIL(QD_EUNSUPPORTED, "a pattern of the tokenizer cannot be matched at byte %zu of a stretch of %zu bytes: %s",
+          subject.begin, subject.end, (const char *)reason);
 }
 
 qd_status qd_regex_cover(const qd_regex *regex, qd_matcher *matcher, const char *text, size_t n) {
@@ -241,14 +243,14 @@ qd_status qd_regex_cover(const qd_regex *regex, qd_matcher *matcher, const char 
   return QD_OK;
 }
 
-qd_status qd_regex_replace(const qd_regex *regex, qd_matcher *matcher, qd_span text_span, const char *text, const qd_buffer *content,
-                           qd_buffer *out) {
-  text += text_span.begin;
-  QD_TRY(qd_regex_cover(regex, matcher, text, text_span.end - text_span.begin));
+qd_status qd_regex_replace(const qd_regex *regex, qd_matcher *matcher, qd_span span, const char *text,
+                           const qd_buffer *content, qd_buffer *out) {
+  text += span.begin;
+  QD_TRY(qd_regex_cover(regex, matcher, text, span.end - span.begin));
   for (size_t i = 0; i < matcher->spans.n; i++) {
-    qd_span span = matcher->spans.at[i];
-    if (span.matched) QD_TRY(qd_buffer_add(out, content->at, content->n));
-    else QD_TRY(qd_buffer_add(out, text + span.begin, span.end - span.begin));
+    qd_span found = matcher->spans.at[i];
+    if (found.matched) QD_TRY(qd_buffer_add(out, content->at, content->n));
+    else QD_TRY(qd_buffer_add(out, text + found.begin, found.end - found.begin));
   }
   return QD_OK;
 }

@@ -7,7 +7,7 @@
 /* GPT-2's expression (openai/gpt-2, encoder.py), which ByteLevel uses unless told not to. */
 static const char GPT2_PATTERN[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* ---- parsing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- parsing -------------------------------------------------------------------------------------------------------- */
 
 static qd_status add_step(qd_splitter *s, qd_split_kind kind, qd_split_step **step) {
   QD_TRY(qd_heap_grow(&s->step, &s->capacity, s->n + 1, sizeof *s->step));
@@ -75,8 +75,8 @@ static qd_status parse_prepend_scheme(const qd_json *part, const char *what, con
   QD_TRY(qd_json_need_text(part, what, "prepend_scheme", scheme));
   bool known = strcmp(*scheme, "always") == 0 || strcmp(*scheme, "first") == 0 || strcmp(*scheme, "never") == 0;
   QD_CHECK(known, QD_EUNSUPPORTED, "%s: the prepend_scheme %s of Metaspace is not supported", what, *scheme);
-  QD_CHECK(prefix || strcmp(*scheme, "never") == 0, QD_EBADINPUT, "%s: Metaspace has add_prefix_space false and prepend_scheme %s",
-           what, *scheme);
+  QD_CHECK(prefix || strcmp(*scheme, "never") == 0, QD_EBADINPUT,
+           "%s: Metaspace has add_prefix_space false and prepend_scheme %s", what, *scheme);
   return QD_OK;
 }
 
@@ -86,8 +86,8 @@ static qd_status parse_metaspace(const qd_json *part, const char *what, qd_split
   bool split;
   qd_split_step *step = NULL;
   QD_TRY(qd_part_text(part, what, "replacement", &mark, &n));
-  QD_CHECK(n > 0 && n == qd_utf8_bytes(mark[0]), QD_EBADINPUT, "%s: the replacement \"%s\" of Metaspace is not one character", what,
-           mark);
+  QD_CHECK(n > 0 && n == qd_utf8_bytes(mark[0]), QD_EBADINPUT, "%s: the replacement \"%s\" of Metaspace is not one character",
+           what, mark);
   QD_TRY(parse_prepend_scheme(part, what, &scheme));
   QD_TRY(qd_json_take_bool(part, what, "split", true, &split));
   QD_TRY(add_step(out, QD_SPLIT_SPACES, &step));
@@ -138,7 +138,7 @@ void qd_splitter_release(qd_splitter *splitter) {
   *splitter = (qd_splitter){0};
 }
 
-/* ---- cutting ----------------------------------------------------------------------------------------------------------------- */
+/* ---- cutting -------------------------------------------------------------------------------------------------------- */
 
 /* A match joins what stands before it, unless that is a match too. */
 static qd_status join_with_previous(const qd_spans *in, qd_spans *out) {
@@ -218,7 +218,7 @@ static qd_status cut(const qd_split_step *step, qd_matcher *matcher, qd_pieces *
   return QD_OK;
 }
 
-/* ---- rewriting --------------------------------------------------------------------------------------------------------------- */
+/* ---- rewriting ------------------------------------------------------------------------------------------------------ */
 
 size_t qd_byte_character(unsigned char byte, char to[2]) {
   char bytes[QD_UTF8_MAX] = {0};

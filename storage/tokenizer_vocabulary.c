@@ -69,8 +69,8 @@ static qd_status read_id(const qd_json *value, const char *token, const char *wh
   bool whole = qd_json_is_number(value) && (double)qd_json_integer(value) == qd_json_number(value);
   QD_CHECK(whole, QD_EBADINPUT, "%s: the id of the token \"%.80s\" is not a whole number", what, token);
   *id = qd_json_integer(value);
-  QD_CHECK(*id >= 0 && *id < QD_TOKEN_ID_LIMIT, QD_EBADINPUT, "%s: the token \"%.80s\" has the id %" PRId64 ", expected 0 to %d", what,
-           token, *id, QD_TOKEN_ID_LIMIT - 1);
+  QD_CHECK(*id >= 0 && *id < QD_TOKEN_ID_LIMIT, QD_EBADINPUT,
+           "%s: the token \"%.80s\" has the id %" PRId64 ", expected 0 to %d", what, token, *id, QD_TOKEN_ID_LIMIT - 1);
   return QD_OK;
 }
 

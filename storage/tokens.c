@@ -7,7 +7,7 @@
 #include "storage/tokens_parts.h"
 #include "storage/utf8.h"
 
-/* ---- kinds -------------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds ---------------------------------------------------------------------------------------------------------- */
 
 static const char *const kind_name[] = {
     [QD_TEXT_PLAIN] = "plain", [QD_TEXT_WIKITEXT2] = "wikitext2", [QD_TEXT_PTB] = "ptb", [QD_TEXT_C4] = "c4",
@@ -33,7 +33,7 @@ qd_text_kind qd_tokens_kind(const char *dataset, const char **path) {
   return lines ? QD_TEXT_JSONL : QD_TEXT_PLAIN;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------------ */
+/* ---- loading -------------------------------------------------------------------------------------------------------- */
 
 static qd_status check_request(const qd_tokenizer *tokenizer, const qd_tokens_request *r, qd_text_kind kind, const char *path) {
   enum { LONGEST = 1 << 30 };
@@ -93,8 +93,8 @@ static qd_status check_ids(const qd_tokens *tokens, int64_t vocabulary) {
   int64_t n = tokens->sequence_tokens;
   for (int64_t i = 0; vocabulary > 0 && i < tokens->rows * n; i++) {
     QD_CHECK(tokens->ids[i] < vocabulary, QD_EBADINPUT,
-             "%s: row %" PRId64 ", position %" PRId64 ": the id %" PRId32 " is outside the model's vocabulary of %" PRId64, tokens->path,
-             i / n, i % n, tokens->ids[i], vocabulary);
+             "%s: row %" PRId64 ", position %" PRId64 ": the id %" PRId32 " is outside the model's vocabulary of %" PRId64,
+             tokens->path, i / n, i % n, tokens->ids[i], vocabulary);
   }
   return QD_OK;
 }

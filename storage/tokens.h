@@ -1,5 +1,5 @@
-/* The calibration or evaluation set: text -> int32 token ids (rows, sequence_tokens).  Protocols: methods of GPTQ's datautils (windows of
- * WikiText-2, C4, PTB) with Python's Mersenne Twister, see docs/formats.md. */
+/* The calibration or evaluation set: text -> int32 token ids (rows, sequence_tokens).  Protocols: methods of GPTQ's datautils
+ * (windows of WikiText-2, C4, PTB) with Python's Mersenne Twister, see docs/formats.md. */
 #ifndef QDIST_STORAGE_TOKENS_H
 #define QDIST_STORAGE_TOKENS_H
 
@@ -40,8 +40,8 @@ typedef struct qd_tokens {
   char     *path;               /* without the prefix, from the heap */
 } qd_tokens;
 
-/* tokenizer may be NULL for QD_TEXT_IDS.  QD_ENOTFOUND, QD_EIO, QD_EBADINPUT: too short (tokens there, tokens needed), empty, an id
- * outside the vocabulary (row, position, id, size), not UTF-8, a jsonl line without "text" (line number). */
+/* tokenizer may be NULL for QD_TEXT_IDS.  QD_ENOTFOUND, QD_EIO, QD_EBADINPUT: too short (tokens there, tokens needed), empty,
+ * an id outside the vocabulary (row, position, id, size), not UTF-8, a jsonl line without "text" (line number). */
 qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request *request, qd_tokens *out) QD_MUST_USE;
 void      qd_tokens_release(qd_tokens *tokens);
 

@@ -20,7 +20,8 @@ typedef struct qd_tokens_job {
 } qd_tokens_job;
 
 /* The ids of one text, in place of what the list holds or behind it; `where` names the text in messages. */
-qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n, const char *where, qd_token_list *ids) QD_MUST_USE;
+qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n, const char *where,
+                           qd_token_list *ids) QD_MUST_USE;
 
 /* One text of rows (WikiText-2, PTB) as the published results join them, from the heap. */
 qd_status qd_tokens_join_rows(const qd_tokens_job *job, qd_text_kind kind, char **text, size_t *n) QD_MUST_USE;

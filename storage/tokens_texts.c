@@ -4,7 +4,8 @@
 #include "storage/tokens_parts.h"
 #include "storage/utf8.h"
 
-/* A NUL is a character like any other where the tokenizer has a token for it, and a sign of a file that is no text where it has not. */
+/* A NUL is a character like any other where the tokenizer has a token for it, and a sign of a file that is no text where it has
+ * not. */
 static qd_status check_nul(const qd_tokens_job *job, const char *text, size_t n, const char *where) {
   const char *nul = memchr(text, '\0', n);
   if (nul == NULL) return QD_OK;
@@ -13,7 +14,8 @@ static qd_status check_nul(const qd_tokens_job *job, const char *text, size_t n,
   bool known = qd_tokenizer_encode(job->tokenizer, "", 1, QD_BOS_NO, &ids, &n_ids) == QD_OK;
   for (size_t i = 0; known && i < n_ids; i++) known = ids[i] != unknown;
   qd_heap_free(ids);
-  QD_CHECK(known, QD_EBADINPUT, "%s: byte %zu is NUL, for which the tokenizer has no token: not a text", where, (size_t)(nul - text));
+  QD_CHECK(known, QD_EBADINPUT, "%s: byte %zu is NUL, for which the tokenizer has no token: not a text", where,
+           (size_t)(nul - text));
   return QD_OK;
 }
 
@@ -34,7 +36,7 @@ qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n,
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- rows --------------------------------------------------------------------------------------------------------------------- */
+/* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct stretch {
   const char *at;
@@ -56,8 +58,8 @@ static stretch strip(stretch line) {
   return (stretch){line.at + begin, end - begin};
 }
 
-/* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank one;
- * PTB's are stripped lines. */
+/* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank
+ * one; PTB's are stripped lines. */
 static stretch row_of_line(qd_text_kind kind, stretch line) {
   stretch bare = strip(line);
   return kind == QD_TEXT_PTB || bare.n == 0 ? bare : line;

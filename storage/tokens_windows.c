@@ -21,8 +21,9 @@ static void fill_row(qd_tokens *out, int64_t row, const int32_t *from) {
 /* Calibration: rows at random places; they may overlap.  The last window that would fit is never drawn, as in the reference. */
 static qd_status draw_windows(qd_tokens_job *job, const qd_token_list *ids) {
   int64_t length = job->out->sequence_tokens, rows = job->request->rows, n = (int64_t)ids->n;
-  QD_CHECK(n > length, QD_EBADINPUT, "%s: %" PRId64 " tokens are too few for rows of %" PRId64 ": at least %" PRId64 " are needed",
-           job->path, n, length, length + 1);
+  QD_CHECK(n > length, QD_EBADINPUT,
+           "%s: %" PRId64 " tokens are too few for rows of %" PRId64 ": at least %" PRId64 " are needed", job->path, n, length,
+           length + 1);
   QD_TRY(make_rows(job->out, rows));
   qd_python_random random;
   qd_python_random_seed(&random, job->request->seed);
@@ -54,7 +55,7 @@ qd_status qd_tokens_from_text(qd_tokens_job *job, const char *text, size_t n) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- documents ---------------------------------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------------------------------ */
 
 /* Adds the ids of document `index`. */
 static qd_status encode_document(const qd_tokens_job *job, const qd_jsonl *lines, size_t index, qd_token_list *ids) {
@@ -109,7 +110,7 @@ qd_status qd_tokens_from_documents(qd_tokens_job *job, const qd_jsonl *lines) {
   return QD_OK;
 }
 
-/* ---- C4 ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- C4 ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct draw {
   qd_python_random random;
@@ -131,8 +132,8 @@ static qd_status draw_document(qd_tokens_job *job, const qd_jsonl *lines, draw *
     if (d->ids.n >= wanted) return QD_OK;
     if (d->ids.n > d->longest) d->longest = d->ids.n;
     d->too_short++;
-    QD_CHECK(d->too_short < lines->n, QD_EBADINPUT, "%s: none of its %zu documents has %zu tokens, the longest has %zu", job->path,
-             lines->n, wanted, d->longest);
+    QD_CHECK(d->too_short < lines->n, QD_EBADINPUT, "%s: none of its %zu documents has %zu tokens, the longest has %zu",
+             job->path, lines->n, wanted, d->longest);
   }
 }
 
@@ -202,7 +203,7 @@ qd_status qd_tokens_join_documents(qd_tokens_job *job, const qd_jsonl *lines) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-/* ---- ids ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
 static int32_t little_endian(const char *bytes) {
   const unsigned char *b = (const unsigned char *)bytes;
@@ -211,8 +212,8 @@ static int32_t little_endian(const char *bytes) {
 
 qd_status qd_tokens_from_ids(qd_tokens_job *job) {
   size_t length = (size_t)job->out->sequence_tokens, row_bytes = length * sizeof(int32_t), n = job->file.n;
-  QD_CHECK(n % row_bytes == 0, QD_EBADINPUT, "%s: %zu bytes are no whole number of rows of %zu tokens (%zu bytes each)", job->path, n,
-           length, row_bytes);
+  QD_CHECK(n % row_bytes == 0, QD_EBADINPUT, "%s: %zu bytes are no whole number of rows of %zu tokens (%zu bytes each)",
+           job->path, n, length, row_bytes);
   int64_t there = (int64_t)(n / row_bytes), wanted = job->request->rows;
   if (wanted > there && job->request->use == QD_TOKENS_CALIBRATION)
     qd_log_warning("%s: has %" PRId64 " rows, %" PRId64 " are wanted: all are taken", job->path, there, wanted);
@@ -220,7 +221,8 @@ qd_status qd_tokens_from_ids(qd_tokens_job *job) {
   size_t taken = (size_t)job->out->rows * length;
   for (size_t i = 0; i < taken; i++) {
     int32_t id = little_endian(job->file.text + i * sizeof id);
-    QD_CHECK(id >= 0, QD_EBADINPUT, "%s: row %zu, position %zu: the id %" PRId32 " is negative", job->path, i / length, i % length, id);
+    QD_CHECK(id >= 0, QD_EBADINPUT, "%s: row %zu, position %zu: the id %" PRId32 " is negative", job->path, i / length,
+             i % length, id);
     job->out->ids[i] = id;
   }
   job->out->text_tokens = (int64_t)(n / sizeof(int32_t));

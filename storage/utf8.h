@@ -6,8 +6,8 @@
 
 enum { QD_UTF8_MAX = 4 };
 
-/* The bytes of the first character and its code point.  false: not UTF-8; *bytes is then the longest start of a character that is there
- * (at least 1), which a lenient reader replaces by one U+FFFD.  n > 0. */
+/* The bytes of the first character and its code point.  false: not UTF-8; *bytes is then the longest start of a character that
+ * is there (at least 1), which a lenient reader replaces by one U+FFFD.  n > 0. */
 bool qd_utf8_next(const char *text, size_t n, size_t *bytes, uint32_t *codepoint);
 
 bool   qd_utf8_valid(const char *text, size_t n, size_t *bad_offset); /* *bad_offset: of the first byte that is wrong */

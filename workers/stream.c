@@ -1,24 +1,17 @@
-#define _POSIX_C_SOURCE 200809L
 #include "workers/stream.h"
 
 #include "kernels/base/arena.h"
 #include "kernels/base/heap.h"
-#include "kernels/base/log.h"
+#include "kernels/base/task.h"
 #include "workers/agree.h"
-
-#include <pthread.h>
-#include <stdio.h>
-#include <string.h>
 
 enum { COORDINATOR = 0 };
 
-/* What the reader thread works on: the stream's own until the thread starts and after it was joined. */
+/* What the reader works on: the stream's own until the task starts and after it was waited for. */
 typedef struct reader_job {
   const qd_stream_source *source;
   int64_t item;
   void *to;
-  qd_status status;
-  char text[4096]; /* error texts belong to threads: this one is carried over */
 } reader_job;
 
 struct qd_stream {
@@ -27,44 +20,27 @@ struct qd_stream {
   int64_t next;
   qd_arena arena;
   void *buffer[2]; /* item i lies in buffer i % 2; the others need one only */
-  pthread_t thread;
-  bool reading; /* a thread is to be joined */
-  bool broken;  /* on all ranks alike */
+  bool broken; /* on all ranks alike */
+  qd_task reader;
   reader_job job;
-  double wait_seconds;
 };
 
-static void *reader_main(void *argument) {
-  reader_job *self = argument;
-  self->status = self->source->fetch(self->source->context, self->item, self->to);
-  if (self->status != QD_OK) snprintf(self->text, sizeof self->text, "%s", qd_error_text());
-  return NULL;
+static qd_status read_item(void *context) {
+  reader_job *job = context;
+  return job->source->fetch(job->source->context, job->item, job->to);
 }
 
-/* One thread an item: starting one costs microseconds, an item takes far longer, and joining is all there is to synchronise. */
+/* One task an item: starting a thread costs microseconds, an item takes far longer, and waiting is all there is to synchronise. */
 static qd_status reader_start(qd_stream *stream, int64_t item) {
   if (stream->comm->rank != COORDINATOR || item >= stream->source.n_items) return QD_OK;
   stream->job = (reader_job){.source = &stream->source, .item = item, .to = stream->buffer[item % 2]};
-  int error = pthread_create(&stream->thread, NULL, reader_main, &stream->job);
-  QD_CHECK(error == 0, QD_ENOMEM, "cannot start a thread to read ahead: %s", strerror(error));
-  stream->reading = true;
-  return QD_OK;
-}
-
-static void reader_join(qd_stream *stream) {
-  if (!stream->reading) return;
-  double begin = qd_seconds();
-  pthread_join(stream->thread, NULL);
-  stream->reading = false;
-  stream->wait_seconds += qd_seconds() - begin;
+  return qd_task_start(&stream->reader, read_item, &stream->job);
 }
 
 /* The item that was asked for is there; ask for the next one. */
 static qd_status reader_turn(qd_stream *stream) {
   if (stream->comm->rank != COORDINATOR) return QD_OK;
-  reader_join(stream);
-  const reader_job *job = &stream->job;
-  if (job->status != QD_OK) QD_FAIL(job->status, "%s", *job->text ? job->text : qd_status_text(job->status));
+  QD_TRY(qd_task_wait(&stream->reader));
   return reader_start(stream, stream->next + 1);
 }
 
@@ -120,11 +96,11 @@ qd_status qd_stream_next(qd_stream *stream, const void **data) {
   return QD_OK;
 }
 
-double qd_stream_wait_seconds(const qd_stream *stream) { return stream->wait_seconds; }
+double qd_stream_wait_seconds(const qd_stream *stream) { return stream->reader.wait_seconds; }
 
 void qd_stream_close(qd_stream *stream) {
   if (stream == NULL) return;
-  if (stream->reading) pthread_join(stream->thread, NULL);
+  qd_task_close(&stream->reader);
   qd_arena_close(&stream->arena);
   qd_heap_free(stream);
 }

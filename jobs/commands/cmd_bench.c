@@ -1,9 +1,7 @@
 #include "jobs/bench.h"
 #include "jobs/command.h"
-#include "jobs/options.h"
+#include "jobs/store_options.h"
 #include "jobs/yardstick.h"
-#include "kernels/base/heap.h"
-#include "storage/json.h"
 #include "workers/agree.h"
 
 #include <stdio.h>
@@ -29,11 +27,11 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_SHAPE:
-      if (!qd_bench_shape(text, request->shape)) argp_error(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
+      if (!qd_bench_shape(text, request->shape)) qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
       return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.common; return 0;
     case ARGP_KEY_ARG:
-      if (!qd_bench_select(request, text)) argp_error(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
+      if (!qd_bench_select(request, text)) qd_option_refuse(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -93,7 +91,6 @@ static qd_json *rates_json(const double *rate) {
 }
 
 static qd_status print_json(const qd_bench *bench) {
-  char *text;
   qd_json *out = qd_json_object(), *ops = qd_json_array();
   qd_json_set_text(out, "cpu", qd_cpu_model());
   qd_json_set_text(out, "isa", bench->isa);
@@ -106,12 +103,7 @@ static qd_status print_json(const qd_bench *bench) {
   }
   for (int i = 0; i < bench->n; i++) qd_json_append(ops, row_json(&bench->row[i]));
   qd_json_set(out, "ops", ops);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 static qd_status bench_here(void) {

@@ -1,12 +1,10 @@
 #include "jobs/command.h"
+#include "jobs/store_options.h"
 #include "jobs/text_options.h"
-#include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/evaluate/perplexity.h"
-#include "storage/json.h"
 #include "workers/agree.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_JSON };
@@ -28,8 +26,8 @@ static const struct argp_option options_list[] = {
 
 static void settle(struct argp_state *state) {
   qd_text_options_settle(state, &wanted.text);
-  if (wanted.request.model == NULL) argp_error(state, "--model PATH is needed");
-  if (wanted.text.dataset == NULL) argp_error(state, "--dataset FILE is needed");
+  if (wanted.request.model == NULL) qd_option_refuse(state, "--model PATH is needed");
+  if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
   wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;
@@ -44,7 +42,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "\"%s\" is no option; see --help", text); return EINVAL;
+    case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -77,7 +75,6 @@ static void print_text(const qd_evaluation *e) {
 }
 
 static qd_status print_json(const qd_evaluation *e) {
-  char *text;
   qd_json *out = qd_json_object();
   qd_json_set_text(out, "model", wanted.request.model);
   qd_json_set_number(out, "perplexity", e->perplexity);
@@ -94,12 +91,7 @@ static qd_status print_json(const qd_evaluation *e) {
     qd_json_set_number(out, "reference_mean_nll", e->reference_mean_nll);
   }
   qd_json_set_number(out, "seconds", e->seconds);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 static qd_status run(qd_comm *comm) {

@@ -1,41 +1,19 @@
 #include "jobs/command.h"
-#include "jobs/options.h"
+#include "jobs/store_options.h"
 #include "kernels/base/heap.h"
 #include "pipeline/record.h"
 #include "pipeline/summary.h"
 #include "workers/agree.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static struct {
-  const char *folder;
-  bool json;
-} wanted;
+static qd_store_options wanted;
 
-static const struct argp_option options_list[] = {{"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0}, {0}};
-
-static error_t parse(int key, char *text, struct argp_state *state) {
-  switch (key) {
-    case 'j': wanted.json = true; return 0;
-    case ARGP_KEY_ARG:
-      if (wanted.folder != NULL) argp_error(state, "one store only; \"%s\" is the second", text);
-      wanted.folder = text;
-      return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "the folder of a store is needed"); return EINVAL;
-    default: return ARGP_ERR_UNKNOWN;
-  }
+static void parse_command_line(int argc, char **argv) {
+  qd_store_options_parse("What a store holds: the job, bits per weight, size, and of each linear its scheme and errors.\vExample:\n  qdist inspect OUT --json",
+                         argc, argv, &wanted);
 }
-
-static const struct argp argp = {
-    .options = options_list,
-    .parser = parse,
-    .args_doc = "OUT",
-    .doc = "What a store holds: the job, bits per weight, size, and of each linear its scheme and errors.\vExample:\n  qdist inspect OUT --json",
-};
-
-static void parse_command_line(int argc, char **argv) { qd_options_parse(&argp, argc, argv, NULL); }
 
 /* ---- for machines ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -59,7 +37,6 @@ static void append_entry(qd_json *tensors, const qd_entry *entry) {
 }
 
 static qd_status print_json(const qd_store *store, const qd_summary *summary) {
-  char *text;
   qd_json *out = qd_json_object(), *tensors = qd_json_array();
   qd_json_set_text(out, "store", wanted.folder);
   qd_json_set_number(out, "bits_per_weight", summary->bits_per_weight);
@@ -73,12 +50,7 @@ static qd_status print_json(const qd_store *store, const qd_summary *summary) {
   for (int64_t b = 0; b < store->n_blocks; b++) append_entry(tensors, &store->block[b]);
   append_entry(tensors, &store->rest);
   qd_json_set(out, "tensors", tensors);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 /* ---- for people ------------------------------------------------------------------------------------------------------------------------------- */

@@ -4,7 +4,6 @@
 #include "pipeline/run.h"
 #include "workers/agree.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,20 +64,20 @@ static const struct argp_option options_list[] = {
     {0}};
 
 static void add_ignore(struct argp_state *state, qd_job *job, const char *text) {
-  if (job->n_rules == QD_MAX_RULES) argp_error(state, "at most %d --ignore and --override", QD_MAX_RULES), exit(2);
+  if (job->n_rules == QD_MAX_RULES) qd_option_refuse(state, "at most %d --ignore and --override", QD_MAX_RULES);
   job->rule[job->n_rules++] = (qd_rule){.expression = text};
 }
 
 /* REGEX=BITS:GROUP; the last '=' counts, a regular expression may hold others. */
 static void add_override(struct argp_state *state, qd_job *job, char *text) {
   char *equals = strrchr(text, '='), *colon = equals ? strchr(equals, ':') : NULL;
-  if (colon == NULL) argp_error(state, "--override takes REGEX=BITS:GROUP, got \"%s\"", text), exit(2);
+  if (colon == NULL) qd_option_refuse(state, "--override takes REGEX=BITS:GROUP, got \"%s\"", text);
   add_ignore(state, job, text);
   *equals = '\0', *colon = '\0';
   qd_rule *rule = &job->rule[job->n_rules - 1];
   rule->bits = (int)qd_option_integer(state, "--override's bits", equals + 1, QD_MIN_BITS, QD_MAX_BITS);
   rule->group_size = qd_option_integer(state, "--override's group", colon + 1, -1, INT32_MAX);
-  if (rule->group_size == 0) argp_error(state, "--override's group is -1 or at least 1"), exit(2);
+  if (rule->group_size == 0) qd_option_refuse(state, "--override's group is -1 or at least 1");
 }
 
 static void set_method(struct argp_state *state, qd_job *job, const char *name) {
@@ -103,11 +102,11 @@ static void settle(struct argp_state *state) {
   job->scheme.mse = wanted.mse >= 0 ? wanted.mse == 1 : job->method->default_mse && !compat;
   job->act_order = wanted.order >= 0 ? (qd_act_order)wanted.order : compat ? QD_ORDER_NONE : job->method->default_act_order;
   job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
-  if (job->model == NULL) argp_error(state, "--model DIR is needed");
-  if (job->output == NULL) argp_error(state, "--output OUT is needed");
+  if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
+  if (job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
   if (job->method->needs_factor && wanted.text.dataset == NULL)
-    argp_error(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
-  if (job->scheme.group_size == 0) argp_error(state, "--group-size is -1 (per channel) or at least 1");
+    qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
+  if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
   job->dataset = wanted.text.dataset, job->sequence_tokens = wanted.text.sequence_tokens, job->seed = wanted.text.seed;
   job->bos = wanted.text.bos, job->pack = wanted.text.pack, job->compute = wanted.text.compute;
 }
@@ -151,7 +150,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_STATUS: job->status_file = text; return 0;
     case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, 0x1p62); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
-    case ARGP_KEY_ARG: argp_error(state, "\"%s\" is no option; see --help", text); return EINVAL;
+    case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;
     default: return parse_job(key, text, state);
   }

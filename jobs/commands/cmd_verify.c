@@ -1,40 +1,16 @@
 #include "jobs/command.h"
-#include "jobs/options.h"
-#include "kernels/base/heap.h"
-#include "storage/json.h"
+#include "jobs/store_options.h"
 #include "storage/store.h"
 #include "workers/agree.h"
 
-#include <errno.h>
 #include <stdio.h>
 
-static struct {
-  const char *folder;
-  bool json;
-} wanted;
+static qd_store_options wanted;
 
-static const struct argp_option options_list[] = {{"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0}, {0}};
-
-static error_t parse(int key, char *text, struct argp_state *state) {
-  switch (key) {
-    case 'j': wanted.json = true; return 0;
-    case ARGP_KEY_ARG:
-      if (wanted.folder != NULL) argp_error(state, "one store only; \"%s\" is the second", text);
-      wanted.folder = text;
-      return 0;
-    case ARGP_KEY_NO_ARGS: argp_error(state, "the folder of a store is needed"); return EINVAL;
-    default: return ARGP_ERR_UNKNOWN;
-  }
+static void parse_command_line(int argc, char **argv) {
+  qd_store_options_parse("Check every byte of every file of a store. Exit code 0: sound, 3: damaged.\vExample:\n  qdist verify OUT",
+                         argc, argv, &wanted);
 }
-
-static const struct argp argp = {
-    .options = options_list,
-    .parser = parse,
-    .args_doc = "OUT",
-    .doc = "Check every byte of every file of a store. Exit code 0: sound, 3: damaged.\vExample:\n  qdist verify OUT",
-};
-
-static void parse_command_line(int argc, char **argv) { qd_options_parse(&argp, argc, argv, NULL); }
 
 static void say(void *context, const char *text) {
   if (context != NULL) qd_json_append_text(context, text);
@@ -42,17 +18,11 @@ static void say(void *context, const char *text) {
 }
 
 static qd_status print_json(qd_json *damage, bool sound) {
-  char *text;
   qd_json *out = qd_json_object();
   qd_json_set_text(out, "store", wanted.folder);
   qd_json_set_bool(out, "sound", sound);
   qd_json_set(out, "damage", damage);
-  qd_status status = qd_json_print(out, 2, &text);
-  qd_json_free(out);
-  QD_TRY(status);
-  printf("%s\n", text);
-  qd_heap_free(text);
-  return QD_OK;
+  return qd_print_json(out);
 }
 
 static qd_status verify(void) {

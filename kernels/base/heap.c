@@ -22,9 +22,11 @@ qd_status qd_heap_grow(void *array, size_t *capacity, size_t need, size_t size) 
   while (n < need && n <= SIZE_MAX / 2) n *= 2;
   QD_CHECK(n >= need && product_fits(n, size), QD_ENOMEM, "%zu x %zu bytes are more than any machine has", need, size);
   void *grown = realloc(*slot, n * size);
+  if (grown != NULL) {
+    *slot = grown; /* before the check: an injected fault must not leave the old, freed pointer behind */
+    *capacity = n;
+  }
   QD_CHECK(grown != NULL, QD_ENOMEM, "no %zu bytes of memory left", n * size);
-  *slot = grown;
-  *capacity = n;
   return QD_OK;
 }
 

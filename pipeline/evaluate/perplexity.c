@@ -36,6 +36,9 @@ static void put_bos(qd_tokens *tokens, int32_t bos) {
   for (int64_t i = 0; bos >= 0 && i < tokens->rows; i++) tokens->ids[i * tokens->sequence_tokens] = bos;
 }
 
+/* Positions from here on predict their next token. */
+static int64_t first_scored(const evaluation *e) { return e->request->style == QD_PPL_GPTQ ? 0 : e->tokens.sequence_tokens / 2; }
+
 static qd_status load_text(evaluation *e) {
   const qd_evaluation_request *r = e->request;
   qd_tokenizer *tokenizer;
@@ -46,6 +49,8 @@ static qd_status load_text(evaluation *e) {
   qd_tokenizer_close(tokenizer);
   QD_TRY(qd_comm_bcast(e->comm, &bos, sizeof bos, 0));
   if (r->style == QD_PPL_LLAMA_CPP) put_bos(&e->tokens, bos);
+  QD_CHECK(first_scored(e) < e->tokens.sequence_tokens - 1, QD_EINVAL,
+           "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens, qd_ppl_style_name(r->style));
   return QD_OK;
 }
 
@@ -107,12 +112,12 @@ static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_r
 }
 
 static qd_status score_windows(evaluation *e, qd_block *rest, qd_block *reference_rest, qd_range mine) {
-  int64_t tokens = e->tokens.sequence_tokens, from = e->request->style == QD_PPL_GPTQ ? 0 : tokens / 2;
+  int64_t tokens = e->tokens.sequence_tokens;
   size_t mark = qd_arena_mark(&e->device->scratch);
   slab s;
   QD_TRY(new_slab(e, &s));
   for (int64_t local = 0; local < mine.n; local++)
-    for (int64_t first = from; first < tokens - 1; first += LOGIT_ROWS) {
+    for (int64_t first = first_scored(e); first < tokens - 1; first += LOGIT_ROWS) {
       int64_t n = tokens - 1 - first < LOGIT_ROWS ? tokens - 1 - first : LOGIT_ROWS;
       QD_TRY(score_rows(e, rest, reference_rest, local, mine.first + local, first, n, s));
     }

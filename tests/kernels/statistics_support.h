@@ -1,4 +1,4 @@
-/* What the tests of the statistics and of the factor share: devices, random numbers, triangles, the golden matrix of the GPTQ card. */
+/* What the tests of the statistics and of the factor share: devices, random numbers, triangles, a golden example. */
 #ifndef QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
 #define QDIST_TESTS_KERNELS_STATISTICS_SUPPORT_H
 
@@ -25,10 +25,28 @@ static inline bool next_cpu(qd_device *device, int *step) {
   return true;
 }
 
+/* Memory of a test: given back with drop, or with everything else when the test ends (.fini = drop_all). */
+static void *kept[1024];
+static size_t n_kept;
+
 static inline void *new_bytes(size_t n, size_t size) {
   void *memory;
   cr_assert_eq(qd_heap_new(n, size, &memory), QD_OK);
-  return memory;
+  cr_assert_lt(n_kept, sizeof kept / sizeof *kept);
+  return kept[n_kept++] = memory;
+}
+
+static inline void drop(void *memory) {
+  for (size_t i = n_kept; i-- > 0;)
+    if (kept[i] == memory) {
+      kept[i] = kept[--n_kept];
+      qd_heap_free(memory);
+      return;
+    }
+}
+
+static inline void drop_all(void) {
+  while (n_kept > 0) qd_heap_free(kept[--n_kept]);
 }
 
 /* In [-1, 1). */
@@ -89,12 +107,12 @@ static inline qd_tri random_hessian(int64_t n, uint64_t seed) {
       for (int64_t j = 0; j <= i; j++) sum[j] += ((double *)x.data)[t * n + i] * ((double *)x.data)[t * n + j];
     for (int64_t j = 0; j <= i; j++) ((float *)h.data)[qd_tri_index(i, j)] = (float)sum[j];
   }
-  qd_heap_free(sum);
-  qd_heap_free(x.data);
+  drop(sum);
+  drop(x.data);
   return h;
 }
 
-/* The GPTQ card's example: X (24, 8), and the diagonal of H = 2/24 X^T X to the digits that it prints. */
+/* An example made independently, in double: X (24, 8), and the diagonal of H = 2/24 X^T X to six digits. */
 static const double golden_x[24][8] = {
     {-.181, -.483, -.237, .101, -.221, .76, .098, .02},      {.409, .513, .531, .418, .03, .524, .417, .047},
     {-.821, -.12, -.237, -.467, .069, -.3, .217, -.06},      {-.495, -.588, -.654, -.066, -.23, -.764, -.08, -.139},

@@ -1,5 +1,7 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(colstats, .fini = drop_all);
+
 static qd_tensor new_stats(int64_t columns) { return qd_tensor_2d(new_bytes((size_t)(3 * columns), 8), QD_F64, 3, columns); }
 
 static void stats_of(const char *name, qd_tensor x, qd_tensor stats) {
@@ -16,8 +18,8 @@ static void compare(qd_tensor x) {
   for (int step = 0; next_cpu(&device, &step);) {
     memset(got.data, 1, qd_tensor_bytes(got));
     cr_assert_eq(qd_colstats(&device, x, got), QD_OK, "%s", qd_error_text());
-    cr_expect_arr_eq(got.data, expected.data, qd_tensor_bytes(got), "%s, %d threads: %s (%d, %d) differs", qd_isa_name(device.isa),
-                     device.threads, qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1]);
+    cr_expect_arr_eq(got.data, expected.data, qd_tensor_bytes(got), "%s, %d threads: %s (%d, %d) differs",
+                     qd_isa_name(device.isa), device.threads, qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1]);
     qd_device_close(&device);
   }
 }
@@ -33,7 +35,7 @@ Test(colstats, cpu_equals_ref) {
       qd_tensor wide = qd_tensor_2d(all.data, all.dtype, rows, columns + 3);
       compare(qd_tensor_columns(wide, 2, columns));
       compare(qd_tensor_transposed(wide));
-      qd_heap_free(all.data);
+      drop(all.data);
     }
 }
 

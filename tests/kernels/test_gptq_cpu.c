@@ -130,7 +130,7 @@ static const int64_t group_sizes[] = {-1, 128, 64, 32, 96, 30};
 
 /* Every group size on shapes around the row unit, the block and the tile of u. */
 static void check_shapes(bool fit, bool compat) {
-  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {40, 352}, {7, 700}};
+  static const int64_t shapes[][2] = {{1, 1}, {7, 64}, {64, 7}, {33, 128}, {5, 200}, {9, 352}, {3, 700}};
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
     for (size_t g = 0; g < sizeof group_sizes / sizeof *group_sizes; g++) {
       options o = {.scheme = {2 + (int)(s % 3), group_sizes[g], s & 1, false, compat ? QD_F32 : QD_F16, compat},
@@ -224,42 +224,99 @@ Test(gptq_cpu, bad_arguments_are_refused) {
   qd_device_close(&cpu);
 }
 
-/* Damage stays in its row and shows in the loss; a scale beyond fp16 is named, the same on every device. */
-Test(gptq_cpu, bad_numbers_are_seen) {
-  static const struct {
-    const char *name;
-    int threads;
-  } devices[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
-  qd_scheme scheme = {4, 16, false, false, QD_F32, false};
-  problem p = make_problem(70, 40, scheme, IN_ORDER);
-  uint8_t code[70 * 40];
-  double loss[70];
-  qd_gptq_args args = {p.w,
-                       p.u,
-                       p.stored,
-                       scheme,
-                       true,
-                       128,
-                       qd_tensor_2d(code, QD_U8, 70, 40),
-                       p.scale,
-                       p.zero,
-                       qd_tensor_1d(loss, QD_F64, 70)};
+/* The grid of group g of the weights as they are. */
+static void fit_group(qd_device *device, const problem *p, int64_t g, qd_scheme scheme, qd_tensor scale, qd_tensor zero) {
+  qd_tensor w = qd_tensor_columns(p->w, g * scheme.group_size, scheme.group_size);
+  cr_assert_eq(qd_rtn_fit(device, w, scheme, qd_tensor_columns(scale, g, 1), qd_tensor_columns(zero, g, 1)), QD_OK, "%s",
+               qd_error_text());
+}
+
+/* Group 1 begins inside the first block and ends beyond it: stale, it is fitted on what came in; fresh, the block ends before
+ * it. */
+Test(gptq_cpu, stale_groups_are_fitted_on_what_the_block_began_with) {
+  for (int compat = 0; compat < 2; compat++) {
+    options o = {.scheme = {4, 96, false, false, QD_F32, compat}, .fit = true, .block = 128};
+    problem p = make_problem(33, 192, o.scheme, IN_ORDER);
+    qd_device cpu;
+    must_open(&cpu, "cpu", NULL, 1);
+    outcome got = solve(&cpu, &p, o, 0, p.rows);
+    for (int64_t g = 0; g < 2; g++) fit_group(&cpu, &p, g, o.scheme, p.scale, p.zero);
+    const float *fitted = got.scale.data, *original = p.scale.data;
+    int same_scales = 0;
+    for (int64_t r = 0; r < p.rows; r++) {
+      cr_expect_eq(fitted[2 * r], original[2 * r]);
+      same_scales += fitted[2 * r + 1] == original[2 * r + 1];
+    }
+    if (compat)
+      cr_expect_eq(same_scales, 33);
+    else
+      cr_expect_lt(same_scales, 5);
+    release(got);
+    free_problem(p);
+    qd_device_close(&cpu);
+  }
+}
+
+typedef struct place {
+  const char *name;
+  int threads;
+} place;
+static const place places[] = {{"ref", 1}, {"cpu", 1}, {"cpu", 2}};
+
+enum { BAD_ROWS = 70, BAD_COLUMNS = 40 };
+static uint8_t bad_code[BAD_ROWS * BAD_COLUMNS];
+static double bad_loss[BAD_ROWS];
+
+static qd_gptq_args bad_args(const problem *p, qd_scheme scheme) {
+  return (qd_gptq_args){.w = p->w,
+                        .u = p->u,
+                        .stored = p->stored,
+                        .scheme = scheme,
+                        .fit = true,
+                        .block = 128,
+                        .code = qd_tensor_2d(bad_code, QD_U8, BAD_ROWS, BAD_COLUMNS),
+                        .scale = p->scale,
+                        .zero = p->zero,
+                        .loss = qd_tensor_1d(bad_loss, QD_F64, BAD_ROWS)};
+}
+
+/* Damage stays in its row and shows in the loss. */
+Test(gptq_cpu, bad_numbers_show_in_the_loss) {
+  problem p = make_problem(BAD_ROWS, BAD_COLUMNS, (qd_scheme){4, 16, false, false, QD_F32, false}, IN_ORDER);
+  qd_gptq_args args = bad_args(&p, (qd_scheme){4, 16, false, false, QD_F32, false});
   set_weight(p.w, 40, 20, NAN);
   for (int d = 0; d < 3; d++) {
     qd_device device;
-    must_open(&device, devices[d].name, NULL, devices[d].threads);
-    args.scheme.scale_dtype = QD_F32;
+    must_open(&device, places[d].name, NULL, places[d].threads);
     cr_assert_eq(solve_status(&device, args, p.w), QD_OK, "%s", qd_error_text());
-    for (int r = 0; r < 70; r++)
-      cr_expect_eq(isfinite(loss[r]) != 0, r != 40, "%s, row %d: loss %g", devices[d].name, r, loss[r]);
-    args.scheme.scale_dtype = QD_F16;
-    qd_tensor w = copy_of(p.w);
-    set_weight(w, 69, 0, 1e7f);
-    set_weight(w, 66, 39, 1e9f);
-    cr_expect_eq(solve_status(&device, args, w), QD_ENUMERIC);
-    cr_expect_not_null(strstr(qd_error_text(), "row 66, group 2"), "%s: %s", devices[d].name, qd_error_text());
-    qd_heap_free(w.data);
+    for (int r = 0; r < BAD_ROWS; r++)
+      cr_expect_eq(isfinite(bad_loss[r]) != 0, r != 40, "%s, row %d: loss %g", places[d].name, r, bad_loss[r]);
+    for (int c = 20; c < BAD_COLUMNS; c++) cr_expect_eq(bad_code[40 * BAD_COLUMNS + c], 0);
     qd_device_close(&device);
+  }
+  free_problem(p);
+}
+
+/* The first row with a scale beyond fp16, and its first such group, on every device: rows in one tile and in two, in one group
+ * and in several. */
+Test(gptq_cpu, scale_beyond_fp16_names_row_and_group) {
+  static const struct {
+    int row, column;
+    const char *expected;
+  } steps[] = {{69, 0, "row 69, group 0"},  {66, 39, "row 66, group 2"}, {68, 36, "row 66, group 2"},
+               {66, 17, "row 66, group 1"}, {63, 38, "row 63, group 2"}, {5, 18, "row 5, group 1"}};
+  problem p = make_problem(BAD_ROWS, BAD_COLUMNS, (qd_scheme){4, 16, false, false, QD_F16, false}, IN_ORDER);
+  qd_gptq_args args = bad_args(&p, (qd_scheme){4, 16, false, false, QD_F16, false});
+  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+    set_weight(p.w, steps[i].row, steps[i].column, 1e9f);
+    for (int d = 0; d < 3; d++) {
+      qd_device device;
+      must_open(&device, places[d].name, NULL, places[d].threads);
+      cr_expect_eq(solve_status(&device, args, p.w), QD_ENUMERIC);
+      cr_expect_not_null(strstr(qd_error_text(), steps[i].expected), "%s: %s, expected %s", places[d].name, qd_error_text(),
+                         steps[i].expected);
+      qd_device_close(&device);
+    }
   }
   free_problem(p);
 }

@@ -1,5 +1,9 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(hessian, .fini = drop_all);
+TestSuite(hessian_grid, .fini = drop_all);
+TestSuite(hessian_values, .fini = drop_all);
+
 static const double no_bound = 0x1p62;
 
 static qd_tensor vector_i32(int32_t *data, int64_t n) { return qd_tensor_1d(data, QD_I32, n); }
@@ -15,8 +19,9 @@ static void grid_of(qd_tensor x, int32_t *exponent) {
       double value = get(x, t * x.stride[1] + j * x.stride[2]);
       diagonal[j] += value * value;
     }
-  cr_assert_eq(qd_hessian_grid(&device, qd_tensor_2d(diagonal, QD_F64, 1, columns), no_bound, vector_i32(exponent, columns)), QD_OK);
-  qd_heap_free(diagonal);
+  qd_tensor first_unit = qd_tensor_2d(diagonal, QD_F64, 1, columns);
+  cr_assert_eq(qd_hessian_grid(&device, first_unit, no_bound, vector_i32(exponent, columns)), QD_OK);
+  drop(diagonal);
   qd_device_close(&device);
 }
 
@@ -43,11 +48,11 @@ static void compare(qd_tensor x) {
     qd_tri got = total_on(&device, x, exponent);
     cr_expect(same_tri(expected, got), "%s, %d threads: %s (%d, %d, %d) differs", qd_isa_name(device.isa), device.threads,
               qd_dtype_name(x.dtype), (int)x.dim[0], (int)x.dim[1], (int)x.dim[2]);
-    qd_heap_free(got.data);
+    drop(got.data);
     qd_device_close(&device);
   }
-  qd_heap_free(expected.data);
-  qd_heap_free(exponent);
+  drop(expected.data);
+  drop(exponent);
 }
 
 Test(hessian, cpu_equals_ref) {
@@ -59,7 +64,7 @@ Test(hessian, cpu_equals_ref) {
       const int64_t *d = shapes[s];
       qd_tensor all = random_vector(half ? QD_BF16 : QD_F32, d[0] * d[1] * d[2], &state);
       compare(qd_tensor_3d(all.data, all.dtype, d[0], d[1], d[2]));
-      qd_heap_free(all.data);
+      drop(all.data);
     }
 }
 
@@ -67,13 +72,14 @@ Test(hessian, cpu_equals_ref) {
 Test(hessian, cpu_equals_ref_strided) {
   for (int half = 0; half < 2; half++) {
     uint64_t state = SEED;
-    qd_tensor all = random_vector(half ? QD_BF16 : QD_F32, 4 * 70 * 90, &state), x = qd_tensor_3d(all.data, all.dtype, 2, 70, 77);
+    qd_tensor all = random_vector(half ? QD_BF16 : QD_F32, 4 * 70 * 90, &state);
+    qd_tensor x = qd_tensor_3d(all.data, all.dtype, 2, 70, 77);
     x.stride[0] = 2 * 70 * 90, x.stride[1] = 90;
     compare(x);
     qd_tensor transposed = qd_tensor_3d(all.data, all.dtype, 2, 77, 90);
     transposed.stride[0] = 77 * 90, transposed.stride[1] = 1, transposed.stride[2] = 77;
     compare(transposed);
-    qd_heap_free(all.data);
+    drop(all.data);
   }
 }
 
@@ -93,7 +99,7 @@ Test(hessian, order_and_grouping_of_units_do_not_show) {
   qd_device_close(&device);
 }
 
-/* A chain of 256 and its chunks round with 2^-24 relative to sum |x_i x_j| each time, and the grid with half of its unit a unit of X. */
+/* A chain of 256 and its chunks round with 2^-24 of sum |x_i x_j| each time, the grid with half of its step a unit of X. */
 Test(hessian, ref_near_ref64) {
   enum { U = 2, T = 600, C = 33 };
   uint64_t state = SEED;
@@ -134,7 +140,7 @@ Test(hessian, saturates_at_the_limit) {
   enum { C = 21 };
   qd_tensor x = qd_tensor_3d(new_bytes(2 * C, sizeof(float)), QD_F32, 1, 2, C);
   for (int64_t j = 0; j < C; j++) put(x, j, j % 2 ? -1e12 : 1e12 * (double)(j + 1));
-  put(x, 5, (double)INFINITY), put(x, C + 5, 1), put(x, 6, 0), put(x, C + 6, 3e-14);
+  put(x, 5, (double)INFINITY), put(x, C + 5, 1), put(x, 6, 0), put(x, C + 6, 3e-14), put(x, 18, 0);
   int32_t exponent[C] = {0};
   exponent[20] = 40; /* 2.1e13^2 2^(42 - 80) is no longer beyond the limit */
   qd_tri total = total_of("ref", x, exponent);
@@ -143,6 +149,7 @@ Test(hessian, saturates_at_the_limit) {
   cr_expect_eq(t[qd_tri_index(1, 0)], -limit);
   cr_expect_eq(t[qd_tri_index(3, 1)], limit);
   cr_expect_eq(t[qd_tri_index(6, 5)], limit, "0 times infinity counts as the limit");
+  cr_expect_eq(t[qd_tri_index(18, 5)], limit);
   cr_expect_eq(t[qd_tri_index(20, 20)], (int64_t)rint((double)(2.1e13f * 2.1e13f) * 0x1p-38));
   cr_expect_eq(t[qd_tri_index(6, 6)], 0);
   qd_device device;
@@ -192,7 +199,8 @@ Test(hessian, zero_columns_stay_zero) {
 static qd_status grid(double *diagonal, int64_t units, int64_t columns, double bound, int32_t *exponent) {
   qd_device device;
   open_device(&device, "cpu", QD_ISA_PORTABLE, 1);
-  qd_status status = qd_hessian_grid(&device, qd_tensor_2d(diagonal, QD_F64, units, columns), bound, vector_i32(exponent, columns));
+  qd_tensor all = qd_tensor_2d(diagonal, QD_F64, units, columns);
+  qd_status status = qd_hessian_grid(&device, all, bound, vector_i32(exponent, columns));
   qd_device_close(&device);
   return status;
 }
@@ -290,11 +298,12 @@ static void compare_values(int64_t n, qd_dtype dtype, bool in_place) {
   for (int threads = 1; threads <= 2; threads++) {
     open_device(&device, "cpu", QD_ISA_PORTABLE, threads);
     if (in_place) memcpy(got.data, total.data, qd_tri_bytes(n, QD_I64));
-    cr_assert_eq(qd_hessian_values(&device, in_place ? (qd_tri){got.data, QD_I64, n} : total, vector_i32(exponent, n), got), QD_OK);
+    qd_tri from = in_place ? (qd_tri){got.data, QD_I64, n} : total;
+    cr_assert_eq(qd_hessian_values(&device, from, vector_i32(exponent, n), got), QD_OK);
     cr_expect(same_tri(expected, got), "%s of %d", qd_dtype_name(dtype), (int)n);
     qd_device_close(&device);
   }
-  qd_heap_free(total.data), qd_heap_free(expected.data), qd_heap_free(got.data), qd_heap_free(exponent);
+  drop(total.data), drop(expected.data), drop(got.data), drop(exponent);
 }
 
 Test(hessian_values, cpu_equals_ref) {

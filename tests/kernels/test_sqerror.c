@@ -1,5 +1,7 @@
 #include "tests/kernels/statistics_support.h"
 
+TestSuite(sqerror, .fini = drop_all);
+
 static qd_tensor new_value(int64_t rows) { return qd_tensor_1d(new_bytes((size_t)rows, sizeof(double)), QD_F64, rows); }
 
 static qd_tensor value_of(const char *name, qd_tensor x, qd_tri h) {
@@ -33,11 +35,12 @@ static void compare(qd_tensor x, qd_tri h) {
                      device.threads, (int)x.dim[0], (int)x.dim[1]);
     qd_device_close(&device);
   }
-  qd_heap_free(expected.data), qd_heap_free(got.data);
+  drop(expected.data), drop(got.data);
 }
 
 Test(sqerror, cpu_equals_ref) {
-  static const int64_t shapes[][2] = {{1, 1}, {7, 7}, {9, 64}, {300, 65}, {13, 255}, {8, 256}, {17, 257}, {3, 352}, {5, 700}, {0, 4}, {3, 0}};
+  static const int64_t shapes[][2] = {{1, 1},    {7, 7},   {9, 64},  {300, 65}, {13, 255}, {8, 256},
+                                      {17, 257}, {3, 352}, {5, 700}, {0, 4},    {3, 0}};
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
     uint64_t state = SEED + s;
     int64_t rows = shapes[s][0], columns = shapes[s][1];
@@ -46,7 +49,7 @@ Test(sqerror, cpu_equals_ref) {
     compare(qd_tensor_2d(all.data, QD_F32, rows, columns), h);
     compare(qd_tensor_columns(qd_tensor_2d(all.data, QD_F32, rows, columns + 3), 3, columns), h);
     compare(qd_tensor_transposed(qd_tensor_2d(all.data, QD_F32, columns, rows)), h);
-    qd_heap_free(all.data), qd_heap_free(h.data);
+    drop(all.data), drop(h.data);
   }
 }
 
@@ -70,7 +73,7 @@ static double quadratic_form(qd_tensor x, int64_t r, qd_tri h, double *magnitude
   for (int64_t i = 0; i < h.n; i++)
     for (int64_t j = 0; j < h.n; j++) {
       size_t at = i > j ? qd_tri_index(i, j) : qd_tri_index(j, i);
-      double term = get(x, r * h.n + i) * get(x, r * h.n + j) * (h.dtype == QD_F64 ? ((double *)h.data)[at] : (double)((float *)h.data)[at]);
+      double term = get(x, r * h.n + i) * get(x, r * h.n + j) * (double)((float *)h.data)[at];
       sum += term;
       *magnitude += fabs(term);
     }

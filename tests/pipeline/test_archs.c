@@ -7,7 +7,8 @@
 
 #include "tests/support/temporary_folder.h"
 
-/* fp32: rounding differs by about 1e-5 in logits of 10.  bf16 keeps 8 bits: 2 blocks of random weights carry that to a few tenths at worst. */
+/* fp32: rounding differs by about 1e-5 in logits of 10.  bf16 keeps 8 bits: 2 blocks of random weights carry that to a few
+ * tenths at worst. */
 static const double fp32_bound = 2e-4, bf16_worst = 0.6, bf16_mean = 0.06;
 
 static double mean_difference(const float *a, const float *b, size_t n) {
@@ -24,7 +25,8 @@ static void check_fp32(const char *path, const golden *g) {
     logits got = run_model(path, QD_COMPUTE_FP32, where[i], g->ids, 1, g->expected.tokens);
     cr_assert_eq(got.vocabulary, g->expected.vocabulary);
     if (i == 0) first = got;
-    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device,
+                 where[i].isa);
     if (i > 0) qd_heap_free(got.value);
   }
   double largest = largest_difference(first.value, g->expected.value, logits_bytes(&first) / sizeof(float));
@@ -40,13 +42,16 @@ static void check_bf16(const golden *g) {
   for (int i = 0; i < n; i++) {
     logits got = run_model(g->path, QD_COMPUTE_BF16, where[i], g->ids, 1, g->expected.tokens);
     if (i == 0) first = got;
-    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device,
+                 where[i].isa);
     if (i > 0) qd_heap_free(got.value);
   }
   size_t values = logits_bytes(&first) / sizeof(float);
-  double largest = largest_difference(first.value, g->expected.value, values), mean = mean_difference(first.value, g->expected.value, values);
+  double largest = largest_difference(first.value, g->expected.value, values),
+         mean = mean_difference(first.value, g->expected.value, values);
   cr_log_info("%s: bf16, differences from transformers' fp32: largest %.3g, mean %.3g", g->path, largest, mean);
-  cr_expect(largest <= bf16_worst && mean <= bf16_mean, "%s: bf16 differs by %g at most, %g in the mean", g->path, largest, mean);
+  cr_expect(largest <= bf16_worst && mean <= bf16_mean, "%s: bf16 differs by %g at most, %g in the mean", g->path, largest,
+            mean);
   cr_expect(largest > fp32_bound, "%s: bf16 arithmetic leaves no trace", g->path);
   qd_heap_free(first.value);
 }
@@ -58,9 +63,9 @@ static void check_model(const char *name) {
   golden_close(&g);
 }
 
-#define GOLDEN_MODELS(X)                                                                                                                       \
-  X(llama) X(llama_grouped) X(llama_biases) X(llama_rope_llama3) X(llama_rope_linear) X(llama_bf16) X(llama_f16) X(llama_sharded) X(mistral_window) \
-      X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)
+#define GOLDEN_MODELS(X)                                                                               \
+  X(llama) X(llama_grouped) X(llama_biases) X(llama_rope_llama3) X(llama_rope_linear) X(llama_bf16)    \
+  X(llama_f16) X(llama_sharded) X(mistral_window) X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)
 
 #define GOLDEN_TEST(name) \
   Test(archs, name) { check_model(#name); }
@@ -86,6 +91,16 @@ Test(archs, every_golden_model_is_tested) {
   cr_expect_eq(found, n);
 }
 
+Test(archs, threads_do_not_show) {
+  golden g = golden_open("llama_grouped");
+  logits one = run_model(g.path, QD_COMPUTE_FP32, (place){"cpu", NULL, 1}, g.ids, 1, g.expected.tokens);
+  logits three = run_model(g.path, QD_COMPUTE_FP32, (place){"cpu", NULL, 3}, g.ids, 1, g.expected.tokens);
+  cr_expect_eq(memcmp(one.value, three.value, logits_bytes(&one)), 0);
+  qd_heap_free(one.value);
+  qd_heap_free(three.value);
+  golden_close(&g);
+}
+
 /* The same weights under the configuration that transformers 4 wrote. */
 static void check_old_keys(const char *name) {
   static const char *const links[][2] = {{"model.safetensors", "model.safetensors"}, {"config.v4.json", "config.json"}};
@@ -105,7 +120,7 @@ static void check_old_keys(const char *name) {
 Test(archs, old_keys_of_llama3_scaling) { check_old_keys("llama_rope_llama3"); }
 Test(archs, old_keys_of_linear_scaling) { check_old_keys("llama_rope_linear"); }
 
-/* ---- real models ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- real models ------------------------------------------------------------------------------------------------------- */
 
 static const char *path_of_data(const char *name) {
   static char path[PATH_BYTES];
@@ -146,7 +161,7 @@ static void check_real_model(const char *name, const char *model) {
   MUST(qd_json_read(path_of_data(file), (size_t)64 << 20, &document));
   int32_t *ids = read_ids(qd_json_get(document, "first_ids"), &n);
   cr_assert_geq(n, TOKENS);
-  logits got = run_model(model, QD_COMPUTE_FP32, (place){"cpu", NULL, 2}, ids, 1, TOKENS);
+  logits got = run_model(model, QD_COMPUTE_FP32, (place){"cpu", NULL, 1}, ids, 1, TOKENS);
   const qd_json *expected = qd_json_get(qd_json_get(document, "fp32"), "logits");
   cr_assert_gt(qd_json_length(qd_json_get(expected, "positions")), 0);
   check_positions(expected, &got);

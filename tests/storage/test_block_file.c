@@ -101,7 +101,8 @@ Test(block_file, every_type_and_rank_comes_back) {
 }
 
 Test(block_file, several_chunks_come_back) {
-  const int64_t rows[] = {1025, 4099}, wide[] = {2, 1048577}, deep[] = {3, 2, 200001}, many[] = {5, 131, 1999, 1}, run[] = {MOST_BYTES};
+  const int64_t rows[] = {1025, 4099}, wide[] = {2, 1048577}, deep[] = {3, 2, 200001};
+  const int64_t many[] = {5, 131, 1999, 1}, run[] = {MOST_BYTES};
   check_round_trip(QD_U8, 2, rows);
   check_round_trip(QD_U8, 2, wide);
   check_round_trip(QD_BF16, 2, wide);
@@ -340,7 +341,7 @@ Test(block_file, a_failure_leaves_nothing_behind) {
   cr_assert_not(qd_file_exists(qd_temporary_path(&folder, "a.h5")));
   cr_assert_eq(rmdir(qd_temporary_path(&folder, "partial")), 0); /* it is empty */
   cr_assert_eq(try_to_write(folder.path, "a.h5", "x", tensor), QD_EIO);
-  cr_assert(strstr(qd_error_text(), folder.path) && strstr(qd_error_text(), "No such file or directory"), "%s", qd_error_text());
+  cr_assert(strstr(qd_error_text(), folder.path) && strstr(qd_error_text(), "No such file"), "%s", qd_error_text());
   cr_assert_eq(try_to_write(qd_temporary_path(&folder, "gone"), "a.h5", "x", tensor), QD_EIO);
 }
 

@@ -155,7 +155,8 @@ Test(entry, says_where_it_refuses) {
   qd_entry entry = made_entry(folder.path, 1);
   char *text = text_of(&entry);
   cr_assert_eq(with(text, "\"shape\": [5, 2]", "\"shape\": [5, -2]"), QD_ECORRUPT);
-  cr_assert(strstr(qd_error_text(), "entry.records[0].parts[1]") && strstr(qd_error_text(), "dimension 1"), "%s", qd_error_text());
+  const char *text_of_error = qd_error_text();
+  cr_assert(strstr(text_of_error, "entry.records[0].parts[1]") && strstr(text_of_error, "dimension 1"), "%s", text_of_error);
   qd_entry_release(&entry);
   qd_heap_free(text);
 }

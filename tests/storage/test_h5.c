@@ -155,14 +155,16 @@ Test(h5_file, refuses_missing_and_oversized_chunks) {
 Test(h5_file, says_why_in_one_sentence_and_prints_nothing) {
   qd_h5_file file;
   cr_redirect_stderr();
-  const char *text = qd_temporary_write_text(&folder, "text.h5", "no HDF5 at all, but more bytes than a superblock needs to be one .......");
+  char spaces[200];
+  memset(spaces, ' ', sizeof spaces);
+  const char *text = qd_temporary_write(&folder, "text.h5", spaces, sizeof spaces);
   cr_assert_eq(qd_h5_open(text, &file), QD_ECORRUPT);
   cr_assert(strstr(qd_error_text(), "text.h5") && strstr(qd_error_text(), "signature"), "%s", qd_error_text());
   qd_h5_close(&file);
   cr_assert_eq(qd_h5_open(qd_temporary_path(&folder, "none.h5"), &file), QD_EIO);
-  cr_assert(strstr(qd_error_text(), "none.h5") && strstr(qd_error_text(), ": No such file or directory"), "%s", qd_error_text());
+  cr_assert(strstr(qd_error_text(), "none.h5 cannot be opened as HDF5: No such file or directory"), "%s", qd_error_text());
   cr_assert_eq(qd_h5_create(qd_temporary_path(&folder, "gone/a.h5"), &file), QD_EIO);
-  cr_assert(strstr(qd_error_text(), "gone/a.h5") && strstr(qd_error_text(), ": No such file or directory"), "%s", qd_error_text());
+  cr_assert(strstr(qd_error_text(), "gone/a.h5: No such file or directory"), "%s", qd_error_text());
   cr_assert_null(strchr(qd_error_text(), '\n'));
   fflush(stderr);
   cr_assert_stderr_eq_str("");
@@ -228,7 +230,8 @@ Test(h5_file, may_be_called_from_several_threads) {
   pthread_t writer, failing;
   cr_assert_eq(pthread_create(&writer, NULL, keep_writing, other), 0);
   cr_assert_eq(pthread_create(&failing, NULL, keep_failing, none), 0);
-  for (int i = 0; i < ROUNDS; i++) cr_assert_eq(read_chunk_of(path, layout, i % 3, QD_H5_CHUNK_BYTES), QD_OK, "%s", qd_error_text());
+  for (int i = 0; i < ROUNDS; i++)
+    cr_assert_eq(read_chunk_of(path, layout, i % 3, QD_H5_CHUNK_BYTES), QD_OK, "%s", qd_error_text());
   pthread_join(writer, NULL);
   pthread_join(failing, NULL);
   cr_assert_eq(open_as(other, "x", LAYOUT(QD_F16, 2, 5, 7)), QD_OK);

@@ -71,8 +71,8 @@ Test(h5_plugin, h5dump_reads_the_values) {
 Test(h5_plugin, h5repack_writes_chunks_that_are_read_back) {
   need("h5repack --version", "h5repack");
   char command[4096];
-  snprintf(command, sizeof command, "h5repack -l a/wide:CHUNK=256x1024 -f a/wide:UD=32015,0,1,1 --low=2 --high=2 '%s' '%s.again'",
-           path, path);
+  snprintf(command, sizeof command,
+           "h5repack -l a/wide:CHUNK=256x1024 -f a/wide:UD=32015,0,1,1 --low=2 --high=2 '%s' '%s.again'", path, path);
   cr_assert_eq(run(plugin_folder, command), 0, "%s", answer);
   qd_out_tensor out = {"a/wide", qd_tensor_2d(wide, QD_F32, ROWS, COLUMNS)};
   qd_digest digest;

@@ -38,8 +38,10 @@ Test(listing, needs_a_folder) {
 }
 
 Test(listing, knows_what_lies_beside_a_store) {
-  static const char *const beside[] = {"job.lock", "qdist.log", "slurm-7.log", "report.json", "report.txt", "status.json", "status-3.json"};
-  static const char *const inside[] = {"manifest.json", "config.json", "log", "my.log.h5", "job.lock2", "status.txt", "reports", "partial"};
+  static const char *const beside[] = {"job.lock",   "qdist.log",   "slurm-7.log",  "report.json",
+                                       "report.txt", "status.json", "status-3.json"};
+  static const char *const inside[] = {"manifest.json", "config.json", "log",     "my.log.h5",
+                                       "job.lock2",     "status.txt",  "reports", "partial"};
   for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) cr_assert(qd_is_beside_store(beside[i]), "%s", beside[i]);
   for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) cr_assert_not(qd_is_beside_store(inside[i]), "%s", inside[i]);
 }

@@ -35,9 +35,11 @@ Test(python_random, goes_on_past_a_full_state) {
 
 Test(python_random, gives_any_number_of_bits) {
   static const int bits[] = {1, 5, 31, 32, 33, 48, 63, 64};
-  static const uint64_t known[] = {0, 30, 323946139u, 1695753998u, 2795742288u, 231168335884083u, 868196408185819179u, 10750541312280087032u};
+  static const uint64_t known[] = {
+      0, 30, 323946139u, 1695753998u, 2795742288u, 231168335884083u, 868196408185819179u, 10750541312280087032u};
   qd_python_random r = random_of(7);
-  for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) cr_expect_eq(qd_python_random_bits(&r, bits[i]), known[i], "%d bits", bits[i]);
+  for (size_t i = 0; i < sizeof bits / sizeof *bits; i++)
+    cr_expect_eq(qd_python_random_bits(&r, bits[i]), known[i], "%d bits", bits[i]);
 }
 
 Test(python_random, draws_integers_by_rejection) {

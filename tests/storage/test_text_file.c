@@ -9,8 +9,10 @@
 
 /* Python's gzip.compress of {"text":"hello"}\n and of {"text":"world"}\n, one after the other. */
 static const char packed[] =
-    "\x1F\x8B\x08\x00\x00\x00\x00\x00\x02\x03\xAB\x56\x2A\x49\xAD\x28\x51\xB2\x52\xCA\x48\xCD\xC9\xC9\x57\xAA\xE5\x02\x00\xBE\xA6\x31\x1D\x11\x00"
-    "\x00\x00\x1F\x8B\x08\x00\x00\x00\x00\x00\x02\x03\xAB\x56\x2A\x49\xAD\x28\x51\xB2\x52\x2A\xCF\x2F\xCA\x49\x51\xAA\xE5\x02\x00\x9D\x3E\x07\xF2"
+    "\x1F\x8B\x08\x00\x00\x00\x00\x00\x02\x03\xAB\x56\x2A\x49\xAD\x28\x51\xB2\x52\xCA\x48\xCD\xC9\xC9\x57\xAA\xE5\x02\x00\xBE"
+    "\xA6\x31\x1D\x11\x00"
+    "\x00\x00\x1F\x8B\x08\x00\x00\x00\x00\x00\x02\x03\xAB\x56\x2A\x49\xAD\x28\x51\xB2\x52\x2A\xCF\x2F\xCA\x49\x51\xAA\xE5\x02"
+    "\x00\x9D\x3E\x07\xF2"
     "\x11\x00\x00\x00";
 enum { PACKED_BYTES = sizeof packed - 1, FIRST_MEMBER = 37, FILLING = 28 };
 static const char unpacked[] = "{\"text\":\"hello\"}\n{\"text\":\"world\"}\n";
@@ -91,7 +93,8 @@ Test(text_file, finds_the_lines_that_are_not_blank) {
 }
 
 Test(text_file, names_the_line_that_is_wrong) {
-  static const char *const bad[] = {"{\"text\":\"a\"", "{\"content\":\"a\"}", "{\"text\":7}", "[\"a\"]", "7", "{\"text\":\"a\"} x"};
+  static const char *const bad[] = {"{\"text\":\"a\"",   "{\"content\":\"a\"}", "{\"text\":7}", "[\"a\"]", "7",
+                                    "{\"text\":\"a\"} x"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     char text[128], *got;
     qd_jsonl lines;

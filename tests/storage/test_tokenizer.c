@@ -28,10 +28,12 @@ static bool same_ids(const int32_t *ids, size_t n, const qd_json *list) {
   return same;
 }
 
-static void expect_encoding(const qd_tokenizer *t, const qd_json *text, qd_add_bos bos, const qd_json *expected, const char *what) {
+static void expect_encoding(const qd_tokenizer *t, const qd_json *text, qd_add_bos bos, const qd_json *expected,
+                            const char *what) {
   int32_t *ids;
   size_t n;
-  cr_assert_eq(qd_tokenizer_encode(t, qd_json_text(text), qd_json_text_bytes(text), bos, &ids, &n), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_tokenizer_encode(t, qd_json_text(text), qd_json_text_bytes(text), bos, &ids, &n), QD_OK, "%s",
+               qd_error_text());
   cr_expect(same_ids(ids, n, expected), "%s: ids of \"%s\"", what, qd_json_text(text));
   qd_heap_free(ids);
 }
@@ -47,9 +49,10 @@ static void expect_decoding(const qd_tokenizer *t, const qd_json *list, const ch
   qd_heap_free(text);
 }
 
-/* ---- the families, against the library ------------------------------------------------------------------------------------------ */
+/* ---- the families, against the library ------------------------------------------------------------------------------ */
 
-static const char *const family[] = {"llama2", "mistral", "llama3", "qwen2", "smollm", "tekken", "unknown", "unfused", "odd", "strange",
+static const char *const family[] = {"llama2",    "mistral",     "llama3",     "qwen2",       "smollm",
+                                     "tekken",    "unknown",     "unfused",    "odd",         "strange",
                                      "cuts_gpt2", "cuts_llama3", "cuts_qwen2", "cuts_tekken", "cuts_digits"};
 
 Test(tokenizer, gives_the_librarys_ids_and_texts) {
@@ -73,7 +76,10 @@ Test(tokenizer, gives_the_librarys_ids_and_texts) {
 
 static const struct {
   const char *golden, *model;
-} real[] = {{"tiny1m", "tiny1m"}, {"babyllama-tok361", "babyllama-tok361"}, {"stories260K", "stories260K"}, {"qdist-tiny", "qdist-tiny"},
+} real[] = {{"tiny1m", "tiny1m"},
+            {"babyllama-tok361", "babyllama-tok361"},
+            {"stories260K", "stories260K"},
+            {"qdist-tiny", "qdist-tiny"},
             {"qdist-tiny.wikitext2", "qdist-tiny"}};
 
 /* The bytes of the first `characters` characters. */
@@ -109,19 +115,22 @@ Test(tokenizer, gives_real_models_ids) {
     qd_tokenizer *t = must_open(path);
     const qd_json *list = qd_json_get(golden, "tokenizer");
     for (size_t k = 0; k < qd_json_length(list); k++)
-      expect_encoding(t, qd_json_get(qd_json_at(list, k), "text"), QD_BOS_AUTO, qd_json_get(qd_json_at(list, k), "ids"), real[i].model);
+      expect_encoding(t, qd_json_get(qd_json_at(list, k), "text"), QD_BOS_AUTO, qd_json_get(qd_json_at(list, k), "ids"),
+                      real[i].model);
     expect_whole_text(t, root, golden);
     qd_tokenizer_close(t);
     qd_json_free(golden);
   }
 }
 
-/* ---- BOS ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- BOS ------------------------------------------------------------------------------------------------------------ */
 
 #define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"<s>\":0,\"</s>\":1,\"a\":2,\"b\":3},\"merges\":[]}"
 #define SPECIAL "{\"id\":0,\"content\":\"<s>\",\"special\":true},{\"id\":1,\"content\":\"</s>\",\"special\":true}"
 #define TOKEN(name, id) "\"" name "\":{\"id\":\"" name "\",\"ids\":[" id "],\"tokens\":[\"" name "\"]}"
-#define POST(single) "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single "],\"special_tokens\":{" TOKEN("<s>", "0") "," TOKEN("</s>", "1") "}}"
+#define POST(single)                                                        \
+  "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single \
+  "],\"special_tokens\":{" TOKEN("<s>", "0") "," TOKEN("</s>", "1") "}}"
 #define BOS "{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}}"
 #define EOS "{\"SpecialToken\":{\"id\":\"</s>\",\"type_id\":0}}"
 #define TEXT "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}"
@@ -146,8 +155,9 @@ Test(tokenizer, adds_the_default_one_bos_or_none) {
   qd_temporary_folder folder;
   qd_tokenizer *t;
   qd_temporary_folder_open(&folder);
-  cr_assert_eq(open_text(&folder, "{" MODEL ",\"added_tokens\":[" SPECIAL "]," POST(BOS "," BOS "," TEXT "," EOS) "}", "{\"bos_token\":\"<s>\",\"add_bos_token\":false}", &t), QD_OK,
-               "%s", qd_error_text());
+  cr_assert_eq(open_text(&folder, "{" MODEL ",\"added_tokens\":[" SPECIAL "]," POST(BOS "," BOS "," TEXT "," EOS) "}",
+                         "{\"bos_token\":\"<s>\",\"add_bos_token\":false}", &t),
+               QD_OK, "%s", qd_error_text());
   cr_expect_eq(qd_tokenizer_bos(t), 0);
   cr_expect(qd_tokenizer_adds_bos(t));
   cr_expect_eq(qd_tokenizer_size(t), 4);
@@ -166,7 +176,9 @@ Test(tokenizer, adds_a_bos_that_is_not_the_default) {
   qd_temporary_folder folder;
   qd_tokenizer *t;
   qd_temporary_folder_open(&folder);
-  cr_assert_eq(open_text(&folder, "{" MODEL ",\"added_tokens\":[" SPECIAL "]}", "{\"bos_token\":{\"content\":\"</s>\",\"special\":true}}", &t), QD_OK);
+  cr_assert_eq(open_text(&folder, "{" MODEL ",\"added_tokens\":[" SPECIAL "]}",
+                         "{\"bos_token\":{\"content\":\"</s>\",\"special\":true}}", &t),
+               QD_OK);
   cr_expect_eq(qd_tokenizer_bos(t), 1);
   cr_expect_not(qd_tokenizer_adds_bos(t));
   expect_ids(t, "ab", QD_BOS_AUTO, "2 3");
@@ -179,7 +191,9 @@ Test(tokenizer, finds_its_bos_without_a_config) {
   static const struct {
     const char *tokenizer;
     int32_t     bos;
-  } known[] = {{"{" MODEL ",\"added_tokens\":[" SPECIAL "]," POST(EOS "," TEXT) "}", 1}, {"{" MODEL ",\"added_tokens\":[" SPECIAL "]}", 0}, {"{" MODEL "}", -1}};
+  } known[] = {{"{" MODEL ",\"added_tokens\":[" SPECIAL "]," POST(EOS "," TEXT) "}", 1},
+               {"{" MODEL ",\"added_tokens\":[" SPECIAL "]}", 0},
+               {"{" MODEL "}", -1}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     qd_temporary_folder folder;
     qd_tokenizer *t;
@@ -196,7 +210,7 @@ Test(tokenizer, finds_its_bos_without_a_config) {
   }
 }
 
-/* ---- refused -------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *tokenizer;
@@ -214,25 +228,38 @@ static const struct {
     {"{" MODEL ",\"added_tokens\":[{\"id\":99999999999,\"content\":\"x\"}]}", QD_EBADINPUT, "99999999999"},
     {"{" MODEL ",\"added_tokens\":[{\"id\":3,\"content\":\"x\"}]}", QD_EBADINPUT, "\"x\" has the id 3, its place gives it 4"},
     {"{" MODEL ",\"added_tokens\":[{\"id\":4,\"content\":\"a\"}]}", QD_EBADINPUT, "\"a\" has the id 4"},
-    {"{" MODEL ",\"added_tokens\":[{\"id\":4,\"content\":\"x\"},{\"id\":4,\"content\":\"y\"}]}", QD_EBADINPUT, "\"y\" has the id 4"},
+    {"{" MODEL ",\"added_tokens\":[{\"id\":4,\"content\":\"x\"},{\"id\":4,\"content\":\"y\"}]}", QD_EBADINPUT,
+     "\"y\" has the id 4"},
     {"{" MODEL ",\"added_tokens\":[{\"id\":4,\"content\":\"x\",\"lstrip\":1}]}", QD_EBADINPUT, "lstrip"},
-    {"{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"\"},\"added_tokens\":[{\"id\":4,\"content\":\"x\"}]}", QD_EUNSUPPORTED, "leaves nothing"},
+    {"{" MODEL ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"\"},\"added_tokens\":[{"
+               "\"id\":4,\"content\":\"x\"}]}",
+     QD_EUNSUPPORTED, "leaves nothing"},
     {"{" MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", QD_EUNSUPPORTED, "normalizer Lowercase"},
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Whitespace\"}}", QD_EUNSUPPORTED, "pre-tokenizer Whitespace"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Odd\"}}", QD_EUNSUPPORTED, "Odd"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\w+\"},\"behavior\":\"Isolated\"}}", QD_EUNSUPPORTED, "\\w+"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}", QD_EBADINPUT, "(a"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Odd\"}}", QD_EUNSUPPORTED,
+     "Odd"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\w+\"},\"behavior\":\"Isolated\"}}",
+     QD_EUNSUPPORTED, "\\w+"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":\"Isolated\"}}",
+     QD_EBADINPUT, "(a"},
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":{}}}", QD_EBADINPUT, "pretokenizers"},
     {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}", QD_EBADINPUT, "one character"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}}", QD_EUNSUPPORTED, "last"},
-    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"add_prefix_space\":false}}", QD_EBADINPUT, "add_prefix_space"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"last\"}}",
+     QD_EUNSUPPORTED, "last"},
+    {"{" MODEL ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"first\",\"add_prefix_"
+               "space\":false}}",
+     QD_EBADINPUT, "add_prefix_space"},
     {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\"}}", QD_EUNSUPPORTED, "post-processor BertProcessing"},
     {"{" MODEL "," POST(BOS) "}", QD_EUNSUPPORTED, "Sequence A"},
     {"{" MODEL "," POST(TEXT "," TEXT) "}", QD_EUNSUPPORTED, "one Sequence A"},
     {"{" MODEL "," POST("{}") "}", QD_EBADINPUT, "piece 0"},
     {"{" MODEL "," POST("{\"SpecialToken\":{\"id\":\"<x>\",\"type_id\":0}}," TEXT) "}", QD_EBADINPUT, "<x>"},
-    {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" BOS "," TEXT "],\"special_tokens\":{" TOKEN("<s>", "4") "}}}", QD_EBADINPUT, "expected 0 to 3"},
-    {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" BOS "," TEXT "],\"special_tokens\":{" TOKEN("<s>", "-1") "}}}", QD_EBADINPUT, "-1"},
+    {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" BOS "," TEXT
+     "],\"special_tokens\":{" TOKEN("<s>", "4") "}}}",
+     QD_EBADINPUT, "expected 0 to 3"},
+    {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" BOS "," TEXT
+     "],\"special_tokens\":{" TOKEN("<s>", "-1") "}}}",
+     QD_EBADINPUT, "-1"},
     {"{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", QD_EUNSUPPORTED, "decoder WordPiece"},
     {"{" MODEL ",\"decoder\":{\"type\":\"Strip\",\"content\":\"\",\"start\":1,\"stop\":0}}", QD_EBADINPUT, "content"},
     {"{" MODEL ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":[null]}}", QD_EBADINPUT, "decoder 0"},

@@ -33,9 +33,10 @@ static void expect_ids(const qd_bpe *bpe, const char *piece, const int32_t *expe
   cr_expect(ids.n == n && (n == 0 || memcmp(ids.at, expected, n * sizeof *expected) == 0), "%s: %zu ids", piece, ids.n);
   qd_ids_release(&ids);
 }
-#define EXPECT_IDS(bpe, piece, ...) expect_ids(bpe, piece, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
+#define EXPECT_IDS(bpe, piece, ...) \
+  expect_ids(bpe, piece, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / 4)
 
-/* ---- against the definition --------------------------------------------------------------------------------------------------- */
+/* ---- against the definition ----------------------------------------------------------------------------------------- */
 
 enum { LETTERS = 3, MERGES = 40, LONGEST = 200 };
 
@@ -117,11 +118,13 @@ Test(tokenizer_bpe, merges_as_the_definition_says) {
   }
 }
 
-/* ---- what a model cannot spell ------------------------------------------------------------------------------------------------- */
+/* ---- what a model cannot spell -------------------------------------------------------------------------------------- */
 
 Test(tokenizer_bpe, fuses_unknown_characters_if_told) {
   qd_bpe bpe;
-  cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"vocab\":{\"?\":0,\"a\":1},\"merges\":[]}", &bpe), QD_OK);
+  cr_assert_eq(
+      open_bpe("{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"vocab\":{\"?\":0,\"a\":1},\"merges\":[]}", &bpe),
+      QD_OK);
   EXPECT_IDS(&bpe, "axya\xE2\x82\xAC", 1, 0, 1, 0);
   qd_bpe_release(&bpe);
   cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"a\":1},\"merges\":[]}", &bpe), QD_OK);
@@ -131,7 +134,10 @@ Test(tokenizer_bpe, fuses_unknown_characters_if_told) {
 
 Test(tokenizer_bpe, falls_back_to_bytes_only_if_all_are_there) {
   qd_bpe bpe;
-  cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"unk_token\":\"?\",\"byte_fallback\":true,\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,\"<0xA9>\":3},\"merges\":[]}", &bpe), QD_OK);
+  cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"unk_token\":\"?\",\"byte_fallback\":true,\"vocab\":{\"?\":0,\"a\":1,\"<0xC3>\":2,"
+                        "\"<0xA9>\":3},\"merges\":[]}",
+                        &bpe),
+               QD_OK);
   EXPECT_IDS(&bpe, "a\xC3\xA9", 1, 2, 3);
   EXPECT_IDS(&bpe, "\xC3\xA8" "a", 0, 1);
   EXPECT_IDS(&bpe, "\xC3\xA8\xC3\xA9" "a", 2, 3, 0, 1); /* the unknown one waits, as in the library */
@@ -152,7 +158,8 @@ Test(tokenizer_bpe, names_a_character_without_any_token) {
 }
 
 Test(tokenizer_bpe, takes_a_whole_piece_before_merging_if_told) {
-  static const char model[] = "{\"type\":\"BPE\",\"ignore_merges\":%s,\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"abc\":4},\"merges\":[\"a b\"]}";
+  static const char model[] =
+      "{\"type\":\"BPE\",\"ignore_merges\":%s,\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"abc\":4},\"merges\":[\"a b\"]}";
   char text[256];
   qd_bpe bpe;
   snprintf(text, sizeof text, model, "true");
@@ -171,7 +178,8 @@ Test(tokenizer_bpe, merges_a_piece_of_a_million_characters) { /* quadratic work 
   qd_bpe bpe;
   qd_ids ids = {0};
   char *piece;
-  cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"aa\":1,\"aaaa\":2},\"merges\":[\"a a\",\"aa aa\"]}", &bpe), QD_OK);
+  cr_assert_eq(open_bpe("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"aa\":1,\"aaaa\":2},\"merges\":[\"a a\",\"aa aa\"]}", &bpe),
+               QD_OK);
   cr_assert_eq(qd_heap_new(N, 1, &piece), QD_OK);
   memset(piece, 'a', N);
   encode(&bpe, false, piece, N, &ids);
@@ -183,7 +191,7 @@ Test(tokenizer_bpe, merges_a_piece_of_a_million_characters) { /* quadratic work 
   qd_bpe_release(&bpe);
 }
 
-/* ---- refused ------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
   const char *model;
@@ -196,7 +204,8 @@ static const struct {
     {"{\"type\":\"WordPiece\",\"vocab\":{}}", QD_EUNSUPPORTED, "WordPiece"},
     {"{\"type\":\"WordLevel\",\"vocab\":{}}", QD_EUNSUPPORTED, "WordLevel"},
     {"{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}", QD_EUNSUPPORTED, "dropout"},
-    {"{\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\",\"vocab\":{},\"merges\":[]}", QD_EUNSUPPORTED, "continuing_subword_prefix"},
+    {"{\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\",\"vocab\":{},\"merges\":[]}", QD_EUNSUPPORTED,
+     "continuing_subword_prefix"},
     {"{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}", QD_EUNSUPPORTED, "end_of_word_suffix"},
     {"{\"type\":\"BPE\",\"vocab\":[\"a\"],\"merges\":[]}", QD_EBADINPUT, "vocab"},
     {"{\"type\":\"BPE\",\"merges\":[]}", QD_EBADINPUT, "vocab"},
@@ -233,8 +242,11 @@ Test(tokenizer_bpe, refuses_bad_models) {
 
 Test(tokenizer_bpe, reads_old_files_without_a_type_and_a_pair_that_comes_twice) {
   qd_bpe bpe;
-  cr_assert_eq(open_bpe("{\"continuing_subword_prefix\":\"\",\"end_of_word_suffix\":\"\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"ab\":3,\"bc\":4},"
-                        "\"merges\":[\"a b\",\"b c\",\"a b\"]}", &bpe), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(open_bpe("{\"continuing_subword_prefix\":\"\",\"end_of_word_suffix\":\"\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,"
+                        "\"ab\":3,\"bc\":4},"
+                        "\"merges\":[\"a b\",\"b c\",\"a b\"]}",
+                        &bpe),
+               QD_OK, "%s", qd_error_text());
   EXPECT_IDS(&bpe, "abc", 0, 4); /* the last rank counts */
   qd_bpe_release(&bpe);
 }

@@ -34,12 +34,17 @@ Test(tokenizer_normalizer, prepends_and_replaces) {
   expect_text("{\"type\":\"Prepend\",\"prepend\":\"_\"}", "", "");
   expect_text("{\"type\":\"Replace\",\"pattern\":{\"String\":\".\"},\"content\":\"--\"}", "a.b.", "a--b--");
   expect_text("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},\"content\":\"\"}", "a   b c", "ab c");
-  expect_text("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\" \"},{\"type\":\"Sequence\",\"normalizers\":["
-              "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}]}]}", "a b", "_a_b");
+  expect_text(
+      "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\" "
+      "\"},{\"type\":\"Sequence\",\"normalizers\":["
+      "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}]}]}",
+      "a b", "_a_b");
 }
 
 Test(tokenizer_normalizer, gives_the_unicode_forms) {
-  static const char text[] = "\xC3\xA9" "e\xCC\x81\xEF\xAC\x81\xE1\xBA\x9B\xCC\xA3\xEA\xB0\x80"; /* e', e + ', fi ligature, s with two dots, ga */
+  static const char text[] =
+      "\xC3\xA9"
+      "e\xCC\x81\xEF\xAC\x81\xE1\xBA\x9B\xCC\xA3\xEA\xB0\x80"; /* e', e + ', fi ligature, s with two dots, ga */
   expect_text("{\"type\":\"NFC\"}", text, "\xC3\xA9\xC3\xA9\xEF\xAC\x81\xE1\xBA\x9B\xCC\xA3\xEA\xB0\x80");
   expect_text("{\"type\":\"NFD\"}", text, "e\xCC\x81" "e\xCC\x81\xEF\xAC\x81\xC5\xBF\xCC\xA3\xCC\x87\xE1\x84\x80\xE1\x85\xA1");
   expect_text("{\"type\":\"NFKC\"}", text, "\xC3\xA9\xC3\xA9" "fi\xE1\xB9\xA9\xEA\xB0\x80");
@@ -55,7 +60,8 @@ Test(tokenizer_normalizer, sorts_a_long_run_of_marks) { /* quadratic work would 
   cr_assert_eq(open_normalizer("{\"type\":\"NFC\"}", &normalizer), QD_OK);
   cr_assert_eq(qd_matcher_open(&matcher), QD_OK);
   cr_assert_eq(qd_buffer_add(&buffer, "x", 1), QD_OK);
-  for (int i = 0; i < PAIRS; i++) cr_assert_eq(qd_buffer_add(&buffer, "\xCC\x81\xCC\x96", 4), QD_OK); /* above (230), below (220) */
+  for (int i = 0; i < PAIRS; i++)
+    cr_assert_eq(qd_buffer_add(&buffer, "\xCC\x81\xCC\x96", 4), QD_OK); /* above (230), below (220) */
   cr_assert_eq(qd_normalizer_apply(&normalizer, &matcher, &buffer, &spare), QD_OK);
   cr_assert_eq(buffer.n, 1 + 4 * (size_t)PAIRS);
   for (int i = 0; i < PAIRS; i++) {

@@ -42,9 +42,11 @@ Test(tokenizer_regex, means_white_space_by_s) {
 }
 
 Test(tokenizer_regex, refuses_what_would_mean_something_else) {
-  static const char *const pattern[] = {"\\w+", "\\h", "\\b", "\\v", "\\K", "\\1", "\\k<a>", "\\p{Han}", "\\p{Alphabetic}", "\\p{Cn}", "\\pL", "\\p", "\\",
-                                        "^a", "a$", "[a[b]]", "[a&&b]", "[[:alpha:]]", "[]a]", "[^]a]", "(?m:a)", "(?<n>a)", "(?#c)", "(*UTF)a",
-                                        "a{2,3}+", "a{2}?", "a{,3}", "a{", "a{x}", "\\x41", "\\x{", "(?i)a", "(?"};
+  static const char *const pattern[] = {
+      "\\w+",    "\\h",   "\\b",    "\\v",     "\\K",   "\\1",     "\\k<a>",  "\\p{Han}", "\\p{Alphabetic}",
+      "\\p{Cn}", "\\pL",  "\\p",    "\\",      "^a",    "a$",      "[a[b]]",  "[a&&b]",   "[[:alpha:]]",
+      "[]a]",    "[^]a]", "(?m:a)", "(?<n>a)", "(?#c)", "(*UTF)a", "a{2,3}+", "a{2}?",    "a{,3}",
+      "a{",      "a{x}",  "\\x41",  "\\x{",    "(?i)a", "(?"};
   for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
     qd_regex regex = {NULL};
     cr_expect_eq(qd_regex_open(pattern[i], strlen(pattern[i]), "test", &regex), QD_EUNSUPPORTED, "%s", pattern[i]);

@@ -18,9 +18,13 @@ static qd_temporary_folder folder;
 static void write_tokenizer(const char *unknown) {
   char text[4096], *to = text + sprintf(text, "{\"model\":{\"type\":\"BPE\",%s\"vocab\":{", unknown);
   for (int i = 0; i < 26; i++) to += sprintf(to, "\"%c\":%d,", 'a' + i, i);
-  sprintf(to, "\" \":26,\"\\n\":27,\"=\":28,\".\":29,\"\\r\":30,\"?\":31,\"<s>\":32},\"merges\":[]},\"added_tokens\":[{\"id\":32,\"content\":\"<s>\",\"special\":true}],"
-              "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-              "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[32],\"tokens\":[\"<s>\"]}}}}");
+  sprintf(to,
+          "\" "
+          "\":26,\"\\n\":27,\"=\":28,\".\":29,\"\\r\":30,\"?\":31,\"<s>\":32},\"merges\":[]},\"added_tokens\":[{\"id\":32,"
+          "\"content\":\"<s>\",\"special\":true}],"
+          "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{"
+          "\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
+          "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[32],\"tokens\":[\"<s>\"]}}}}");
   qd_temporary_write_text(&folder, "tokenizer.json", text);
 }
 
@@ -47,7 +51,13 @@ static const char *dataset(const char *kind, const char *name) {
 }
 
 static qd_tokens_request calibration(const char *what, int64_t rows, int64_t length, int64_t seed) {
-  return (qd_tokens_request){.dataset = what, .use = QD_TOKENS_CALIBRATION, .rows = rows, .sequence_tokens = length, .seed = seed, .bos = QD_BOS_NO, .pack = true};
+  return (qd_tokens_request){.dataset = what,
+                             .use = QD_TOKENS_CALIBRATION,
+                             .rows = rows,
+                             .sequence_tokens = length,
+                             .seed = seed,
+                             .bos = QD_BOS_NO,
+                             .pack = true};
 }
 
 static qd_tokens_request evaluation(const char *what, int64_t rows, int64_t length) {
@@ -81,7 +91,8 @@ static void write_letters(const char *name, size_t n) {
 
 static void expect_row(const qd_tokens *tokens, int64_t row, size_t document, int64_t first) {
   for (int64_t i = 0; i < tokens->sequence_tokens; i++) {
-    int32_t id = tokens->ids[row * tokens->sequence_tokens + i], expected = first + i < 0 ? BOS : letter(document, (size_t)(first + i)) - 'a';
+    int32_t id = tokens->ids[row * tokens->sequence_tokens + i],
+            expected = first + i < 0 ? BOS : letter(document, (size_t)(first + i)) - 'a';
     cr_assert_eq(id, expected, "row %d, position %d: %d, expected %d", (int)row, (int)i, id, expected);
   }
 }
@@ -95,17 +106,27 @@ static void expect_text(const qd_tokens *tokens, const char *expected) {
   cr_expect_str_eq(text, expected, "\"%s\", expected \"%s\"", text, expected);
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, knows_kinds_by_prefix_and_by_ending) {
   static const struct {
     const char  *dataset, *path;
     qd_text_kind kind;
-  } known[] = {{"a.txt", "a.txt", QD_TEXT_PLAIN},         {"wikitext2:w.raw", "w.raw", QD_TEXT_WIKITEXT2}, {"ptb:p", "p", QD_TEXT_PTB},
-               {"c4:c.json.gz", "c.json.gz", QD_TEXT_C4}, {"c4-new:c.json", "c.json", QD_TEXT_C4_NEW},     {"d.jsonl", "d.jsonl", QD_TEXT_JSONL},
-               {"d.json.gz", "d.json.gz", QD_TEXT_JSONL}, {"d.jsonl.gz", "d.jsonl.gz", QD_TEXT_JSONL},     {"x.i32", "x.i32", QD_TEXT_IDS},
-               {"plain:x.i32", "x.i32", QD_TEXT_PLAIN},   {"ids:x", "x", QD_TEXT_IDS},                     {"jsonl:x", "x", QD_TEXT_JSONL},
-               {"c4", "c4", QD_TEXT_PLAIN},               {"other:x", "other:x", QD_TEXT_PLAIN},           {"d.json", "d.json", QD_TEXT_PLAIN}};
+  } known[] = {{"a.txt", "a.txt", QD_TEXT_PLAIN},
+               {"wikitext2:w.raw", "w.raw", QD_TEXT_WIKITEXT2},
+               {"ptb:p", "p", QD_TEXT_PTB},
+               {"c4:c.json.gz", "c.json.gz", QD_TEXT_C4},
+               {"c4-new:c.json", "c.json", QD_TEXT_C4_NEW},
+               {"d.jsonl", "d.jsonl", QD_TEXT_JSONL},
+               {"d.json.gz", "d.json.gz", QD_TEXT_JSONL},
+               {"d.jsonl.gz", "d.jsonl.gz", QD_TEXT_JSONL},
+               {"x.i32", "x.i32", QD_TEXT_IDS},
+               {"plain:x.i32", "x.i32", QD_TEXT_PLAIN},
+               {"ids:x", "x", QD_TEXT_IDS},
+               {"jsonl:x", "x", QD_TEXT_JSONL},
+               {"c4", "c4", QD_TEXT_PLAIN},
+               {"other:x", "other:x", QD_TEXT_PLAIN},
+               {"d.json", "d.json", QD_TEXT_PLAIN}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     const char *path;
     cr_expect_eq(qd_tokens_kind(known[i].dataset, &path), known[i].kind, "%s", known[i].dataset);
@@ -114,12 +135,14 @@ Test(tokens, knows_kinds_by_prefix_and_by_ending) {
   cr_expect_str_eq(qd_text_kind_name(QD_TEXT_C4_NEW), "c4-new");
 }
 
-/* ---- one text ------------------------------------------------------------------------------------------------------------------ */
+/* ---- one text ------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, draws_calibration_windows_as_python_does) {
-  static const int64_t seed0[] = {864, 394, 776, 911, 430, 41}, seed2[] = {978, 883, 970, 869, 57, 93}; /* random.randint(0, 1000 - 16 - 1) */
+  static const int64_t seed0[] = {864, 394, 776, 911, 430, 41},
+                       seed2[] = {978, 883, 970, 869, 57, 93}; /* random.randint(0, 1000 - 16 - 1) */
   write_letters("t", 1000);
-  qd_tokens a = must_load(calibration(dataset("", "t"), 6, 16, 0)), b = must_load(calibration(dataset("plain:", "t"), 6, 16, 2));
+  qd_tokens a = must_load(calibration(dataset("", "t"), 6, 16, 0)),
+            b = must_load(calibration(dataset("plain:", "t"), 6, 16, 2));
   cr_expect_eq(a.rows, 6);
   cr_expect_eq(a.text_tokens, 1000);
   cr_expect_eq(a.kind, QD_TEXT_PLAIN);
@@ -130,6 +153,13 @@ Test(tokens, draws_calibration_windows_as_python_does) {
   }
   qd_tokens_release(&a);
   qd_tokens_release(&b);
+}
+
+Test(tokens, never_draws_the_last_window_that_fits) {
+  write_letters("t", 17);
+  qd_tokens tokens = must_load(calibration(dataset("", "t"), 8, 16, 0)); /* random.randint(0, 0) */
+  for (int64_t i = 0; i < 8; i++) expect_row(&tokens, i, 0, 0);
+  qd_tokens_release(&tokens);
 }
 
 Test(tokens, cuts_evaluation_windows_from_the_start) {
@@ -178,7 +208,7 @@ Test(tokens, keeps_crlf_of_a_plain_text) {
   qd_tokens_release(&tokens);
 }
 
-/* ---- documents ----------------------------------------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------------------------------ */
 
 static const size_t document_letters[] = {5, 40, 16, 100, 3, 17};
 enum { DOCUMENTS = 6 };
@@ -207,7 +237,8 @@ Test(tokens, draws_c4_documents_and_windows_from_one_stream) {
   static const char *const kind[] = {"c4:", "c4-new:"};
   write_documents("c");
   for (int k = 0; k < 2; k++) {
-    qd_tokens a = must_load(calibration(dataset(kind[k], "c"), 10, 16, 0)), b = must_load(calibration(dataset(kind[k], "c"), 10, 16, 7));
+    qd_tokens a = must_load(calibration(dataset(kind[k], "c"), 10, 16, 0)),
+              b = must_load(calibration(dataset(kind[k], "c"), 10, 16, 7));
     for (int64_t i = 0; i < 10; i++) {
       expect_row(&a, i, seed0[i].document, seed0[i].first);
       expect_row(&b, i, seed7[i].document, seed7[i].first);
@@ -258,7 +289,8 @@ Test(tokens, takes_1100_texts_and_256_windows_of_c4_new) {
   for (int i = 0; i < 1200; i++) to += sprintf(to, "{\"text\":\"%s\"}\n", i < 1100 ? "aaa" : "b");
   qd_temporary_write_text(&folder, "c", text);
   qd_heap_free(text);
-  qd_tokens tokens = must_load(evaluation(dataset("c4-new:", "c"), 0, 4)), whole = must_load(evaluation(dataset("c4-new:", "c"), 1000, 1));
+  qd_tokens tokens = must_load(evaluation(dataset("c4-new:", "c"), 0, 4)),
+            whole = must_load(evaluation(dataset("c4-new:", "c"), 1000, 1));
   cr_expect_eq(tokens.rows, 256);
   cr_expect_eq(whole.rows, 256);
   cr_expect_eq(tokens.text_tokens, 1100 * 4 - 1);
@@ -299,14 +331,15 @@ Test(tokens, takes_one_document_a_row_without_packing) {
   expect_failure(r, QD_EBADINPUT, "4 of its 6 documents have 16 tokens or more, but 5 rows are needed");
 }
 
-/* ---- ids ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- ids ------------------------------------------------------------------------------------------------------------ */
 
 Test(tokens, takes_ids_as_they_are) {
   static const int32_t ids[] = {0x8B1F, 1, 2, 3, 4, 70000}; /* the first two bytes are those of gzip */
   qd_temporary_write(&folder, "x.i32", ids, sizeof ids);
   qd_tokenizer_close(tokenizer);
   tokenizer = NULL;
-  qd_tokens all = must_load(evaluation(dataset("", "x.i32"), 0, 3)), one = must_load(calibration(dataset("", "x.i32"), 1, 3, 5)),
+  qd_tokens all = must_load(evaluation(dataset("", "x.i32"), 0, 3)),
+            one = must_load(calibration(dataset("", "x.i32"), 1, 3, 5)),
             more = must_load(calibration(dataset("", "x.i32"), 9, 3, 5));
   cr_assert_eq(all.rows, 2);
   cr_expect_arr_eq(all.ids, ids, sizeof ids);
@@ -336,16 +369,18 @@ Test(tokens, refuses_ids_outside_the_vocabulary) {
   expect_failure(r, QD_EBADINPUT, "row 1, position 1: the id 25 is outside");
 }
 
-/* ---- refused -------------------------------------------------------------------------------------------------------------------- */
+/* ---- refused -------------------------------------------------------------------------------------------------------- */
 
 Test(tokens, says_what_is_wrong_with_a_file) {
   qd_temporary_write(&folder, "empty", "", 0);
   expect_failure(evaluation(dataset("", "empty"), 0, 4), QD_EBADINPUT, "is empty");
   qd_temporary_write_text(&folder, "short", "abcd");
   expect_failure(evaluation(dataset("", "short"), 0, 5), QD_EBADINPUT, "4 tokens are too few for one row of 5");
-  expect_failure(calibration(dataset("", "short"), 1, 4, 0), QD_EBADINPUT, "4 tokens are too few for rows of 4: at least 5 are needed");
+  expect_failure(calibration(dataset("", "short"), 1, 4, 0), QD_EBADINPUT,
+                 "4 tokens are too few for rows of 4: at least 5 are needed");
   qd_temporary_write(&folder, "odd.i32", "abcdefghij", 10);
-  expect_failure(evaluation(dataset("", "odd.i32"), 0, 2), QD_EBADINPUT, "10 bytes are no whole number of rows of 2 tokens (8 bytes each)");
+  expect_failure(evaluation(dataset("", "odd.i32"), 0, 2), QD_EBADINPUT,
+                 "10 bytes are no whole number of rows of 2 tokens (8 bytes each)");
   qd_temporary_write_text(&folder, "bad", "abc\xC3(");
   expect_failure(evaluation(dataset("", "bad"), 0, 2), QD_EBADINPUT, "byte 0xC3 at offset 3");
   qd_temporary_write_text(&folder, "other", "ab\xE2\x82\xAC");
@@ -363,7 +398,8 @@ Test(tokens, says_what_is_wrong_with_documents) {
   qd_temporary_write_text(&folder, "d", " \n\n");
   expect_failure(evaluation(dataset("c4:", "d"), 0, 2), QD_EBADINPUT, "no line");
   write_documents("d");
-  expect_failure(calibration(dataset("c4:", "d"), 1, 101, 0), QD_EBADINPUT, "none of its 6 documents has 101 tokens, the longest has 100");
+  expect_failure(calibration(dataset("c4:", "d"), 1, 101, 0), QD_EBADINPUT,
+                 "none of its 6 documents has 101 tokens, the longest has 100");
   qd_temporary_write(&folder, "d", "\x1F\x8B\x08 abc", 7);
   expect_failure(evaluation(dataset("c4:", "d"), 0, 2), QD_EBADINPUT, "gzip");
 }
@@ -394,7 +430,7 @@ Test(tokens, refuses_nul_only_where_no_token_spells_it) {
   qd_tokens_release(&tokens);
 }
 
-/* ---- real texts ------------------------------------------------------------------------------------------------------------------ */
+/* ---- real texts ----------------------------------------------------------------------------------------------------- */
 
 Test(tokens, gives_the_windows_of_real_models) {
   static const struct {

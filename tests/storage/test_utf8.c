@@ -18,8 +18,20 @@ Test(utf8, refuses_what_is_not) {
   static const struct {
     const char *text;
     size_t      part; /* the longest start of a character */
-  } bad[] = {{"\x80", 1}, {"\xC0\xAF", 1}, {"\xC1\xBF", 1}, {"\xE0\x80\xAF", 1}, {"\xED\xA0\x80", 1}, {"\xF0\x8F\xBF\xBF", 1}, {"\xF4\x90\x80\x80", 1},
-             {"\xF5\x80\x80\x80", 1}, {"\xFF", 1}, {"\xC3", 1}, {"\xE2\x82", 2}, {"\xE2\x82 ", 2}, {"\xF0\x9F\x98", 3}, {"\xF0\x9F\x98x", 3}};
+  } bad[] = {{"\x80", 1},
+             {"\xC0\xAF", 1},
+             {"\xC1\xBF", 1},
+             {"\xE0\x80\xAF", 1},
+             {"\xED\xA0\x80", 1},
+             {"\xF0\x8F\xBF\xBF", 1},
+             {"\xF4\x90\x80\x80", 1},
+             {"\xF5\x80\x80\x80", 1},
+             {"\xFF", 1},
+             {"\xC3", 1},
+             {"\xE2\x82", 2},
+             {"\xE2\x82 ", 2},
+             {"\xF0\x9F\x98", 3},
+             {"\xF0\x9F\x98x", 3}};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     size_t bytes, offset = 99;
     uint32_t c;

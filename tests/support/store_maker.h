@@ -65,8 +65,9 @@ static inline qd_entry made_entry(const char *folder, int64_t block) {
   if (block != QD_REST) snprintf(name, sizeof name, "block-%05d.h5", (int)block);
   MUST(qd_store_write_file(folder, name, out, n, entry.file, digest));
   qd_record *linear = &entry.record[0], *norm = &entry.record[1];
-  *linear = (qd_record){.role = "q_proj", .expert = 3, .scheme = "uniform", .dtype = QD_BF16, .rank = 2, .dim = {5, 7}, .n_parts = 3};
-  *norm = (qd_record){.role = "input_norm", .expert = -1, .scheme = "none", .dtype = QD_BF16, .rank = 1, .dim = {9}, .n_parts = 1};
+  *linear = (qd_record){.role = "q_proj", .expert = 3, .scheme = "uniform", .rank = 2, .dim = {5, 7}, .n_parts = 3};
+  *norm = (qd_record){.role = "input_norm", .expert = -1, .scheme = "none", .rank = 1, .dim = {9}, .n_parts = 1};
+  linear->dtype = norm->dtype = QD_BF16;
   snprintf(linear->name, sizeof linear->name, "model.layers.%d.self_attn.q_proj.weight", (int)block);
   snprintf(norm->name, sizeof norm->name, "model.layers.%d.input_layernorm.weight", (int)block);
   qd_digest_of("source", 6, &linear->source);

@@ -1,0 +1,217 @@
+#include "pipeline/evaluate/subject.h"
+
+#include "pipeline/record.h"
+#include "tests/pipeline/job_support.h"
+#include "tests/support/safetensors_maker.h"
+
+static qd_temporary_folder folder;
+static void open_folder(void) { qd_temporary_folder_open(&folder); }
+static void close_folder(void) { qd_temporary_folder_close(&folder); }
+TestSuite(subject, .init = open_folder, .fini = close_folder);
+
+static const place fast = {"cpu", NULL, 1};
+
+/* ---- windows ------------------------------------------------------------------------------------------------------------ */
+
+/* Many windows at once: each as if it were alone. */
+static void expect_windows_alone(const char *path, qd_compute compute) {
+  enum { WINDOWS = 3, TOKENS_A_WINDOW = 8 };
+  golden g = golden_open("llama");
+  logits all = run_model(path, compute, fast, g.ids, WINDOWS, TOKENS_A_WINDOW);
+  for (int w = 0; w < WINDOWS; w++) {
+    logits one = run_model(path, compute, fast, g.ids + w * TOKENS_A_WINDOW, 1, TOKENS_A_WINDOW);
+    cr_expect_eq(memcmp(one.value, all.value + (size_t)w * TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0,
+                 "window %d", w);
+    qd_heap_free(one.value);
+  }
+  qd_heap_free(all.value);
+  golden_close(&g);
+}
+
+Test(subject, windows_do_not_know_each_other) {
+  expect_windows_alone(golden_path("llama"), QD_COMPUTE_FP32);
+  expect_windows_alone(golden_path("qwen2_window"), QD_COMPUTE_BF16);
+}
+
+/* ---- stores ------------------------------------------------------------------------------------------------------------- */
+
+static const char *make_store(const char *model, const char *name, qd_act_order act_order, qd_compute compute) {
+  static char output[QD_TEMPORARY_PATH_BYTES];
+  snprintf(output, sizeof output, "%s", qd_temporary_path(&folder, name));
+  qd_job job = small_job(golden_path(model), output);
+  job.compute = compute;
+  gptq_job(&job, write_ids(&folder, "calibration.i32", JOB_SEQUENCES * JOB_TOKENS), act_order);
+  MUST(run_job(&job));
+  return output;
+}
+
+/* One window multiplies codes as they are stored, several windows multiply expanded weights: the same bits, on every device. */
+static void expect_same_bits(const char *path, qd_compute compute) {
+  enum { WINDOWS = 3, TOKENS_A_WINDOW = 8 };
+  golden g = golden_open("llama");
+  place where[8];
+  int n = places(where);
+  logits all = run_model(path, compute, where[0], g.ids, WINDOWS, TOKENS_A_WINDOW);
+  for (int i = 0; i < n; i++) {
+    logits again = run_model(path, compute, where[i], g.ids, WINDOWS, TOKENS_A_WINDOW);
+    cr_expect_eq(memcmp(again.value, all.value, logits_bytes(&all)), 0, "expanded, %s %s", where[i].device, where[i].isa);
+    logits one = run_model(path, compute, where[i], g.ids + TOKENS_A_WINDOW, 1, TOKENS_A_WINDOW);
+    cr_expect_eq(memcmp(one.value, all.value + (size_t)TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0,
+                 "fused, %s %s", where[i].device, where[i].isa);
+    qd_heap_free(one.value);
+    qd_heap_free(again.value);
+  }
+  qd_heap_free(all.value);
+  golden_close(&g);
+}
+
+Test(subject, fused_and_expanded_weights_give_the_same_bits) {
+  expect_same_bits(make_store("llama_grouped", "static", QD_ORDER_STATIC, QD_COMPUTE_FP32), QD_COMPUTE_FP32);
+  expect_same_bits(make_store("qwen2", "dynamic", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32), QD_COMPUTE_FP32);
+  expect_same_bits(make_store("qwen3_biases", "dynamic bf16", QD_ORDER_DYNAMIC, QD_COMPUTE_BF16), QD_COMPUTE_BF16);
+}
+
+enum { MOST_TENSORS = 64 };
+
+/* The parts of a quantized record, or the values of a plain one (F32). */
+static qd_tensor read_record(const qd_store *store, const qd_entry *entry, const qd_record *record, qd_arena *arena,
+                             qd_qtensor *q) {
+  qd_tensor w;
+  MUST(qd_tensor_new_2d(arena, QD_F32, record->dim[0], record->rank == 2 ? record->dim[1] : 1, &w));
+  for (int p = 0; p < record->n_parts; p++) {
+    const qd_stored_part *part = &record->part[p];
+    size_t elements = (size_t)part->dim[0] * (size_t)(part->rank == 2 ? part->dim[1] : 1);
+    void *data;
+    MUST(qd_arena_new(arena, elements, qd_dtype_bytes(part->dtype), &data));
+    MUST(qd_store_read_part(store, entry, part, data));
+    if (qd_record_is_quantized(record)) MUST(qd_record_bind_part(record, p, data, q));
+    else qd_widen(data, part->dtype, w.data, elements);
+  }
+  return w;
+}
+
+/* w = the effective weight, columns in their own order. */
+static void expand(const qd_qtensor *q, qd_device *device, qd_arena *arena, qd_tensor w) {
+  qd_tensor stored;
+  const int32_t *order = q->order.data;
+  MUST(qd_tensor_new_2d(arena, QD_F32, q->rows, q->columns, &stored));
+  MUST(qd_dequant(device, q, stored));
+  for (int64_t r = 0; r < q->rows; r++)
+    for (int64_t p = 0; p < q->columns; p++)
+      ((float *)w.data)[r * q->columns + (qd_qtensor_has_order(q) ? order[p] : p)] = ((float *)stored.data)[r * q->columns + p];
+}
+
+static int effective_tensors(const qd_store *store, qd_device *device, qd_arena *arena, qd_made_tensor out[MOST_TENSORS]) {
+  int n = 0;
+  for (int64_t b = QD_REST; b < store->n_blocks; b++) {
+    const qd_entry *entry = qd_feed_entry(store, b);
+    for (int i = 0; i < entry->n_records; i++) {
+      const qd_record *record = &entry->record[i];
+      if (strcmp(record->scheme, "statistics") == 0) continue;
+      qd_qtensor q = {0};
+      qd_tensor w = read_record(store, entry, record, arena, &q);
+      if (qd_record_is_quantized(record)) expand(&q, device, arena, w);
+      cr_assert_lt(n, MOST_TENSORS);
+      out[n++] = (qd_made_tensor){
+          .name = record->name, .dtype = QD_F32, .rank = record->rank, .dim = {record->dim[0], record->dim[1]}, .data = w.data};
+    }
+  }
+  return n;
+}
+
+static const char *make_effective_model(const char *path) {
+  qd_store store;
+  qd_arena arena;
+  qd_made_tensor tensors[MOST_TENSORS];
+  char config[PATH_BYTES], *text;
+  size_t bytes;
+  qd_device device = open_device(fast);
+  MUST(qd_store_open(path, false, &store));
+  MUST(qd_arena_open(&arena, "tensors", (size_t)16 << 20));
+  int n = effective_tensors(&store, &device, &arena, tensors);
+  snprintf(config, sizeof config, "%s/config.json", path);
+  MUST(qd_file_read(config, 1 << 20, &text, &bytes));
+  const char *made = qd_temporary_make_folder(&folder, "effective");
+  qd_make_model(made, text, tensors, n, 1);
+  qd_heap_free(text);
+  qd_arena_close(&arena);
+  qd_store_close(&store);
+  qd_device_close(&device);
+  return made;
+}
+
+static void expect_effective_weights(const char *model, qd_act_order act_order, double bound) {
+  const char *path = make_store(model, "store", act_order, QD_COMPUTE_FP32);
+  golden g = golden_open(model);
+  const char *effective = make_effective_model(path);
+  logits store = run_model(path, QD_COMPUTE_FP32, fast, g.ids, 1, g.expected.tokens);
+  logits plain = run_model(effective, QD_COMPUTE_FP32, fast, g.ids, 1, g.expected.tokens);
+  size_t n = logits_bytes(&store) / sizeof(float);
+  cr_expect_leq(largest_difference(store.value, plain.value, n), bound);
+  double away = largest_difference(store.value, g.expected.value, n);
+  cr_expect(away > 0.1 && away < 10, "4 bits change logits by %g", away);
+  qd_heap_free(store.value);
+  qd_heap_free(plain.value);
+  golden_close(&g);
+}
+
+/* With an order the products are summed in stored order: other rounding. */
+Test(subject, a_store_computes_with_its_effective_weights) { expect_effective_weights("llama_biases", QD_ORDER_STATIC, 0); }
+Test(subject, a_store_with_an_order_as_well) { expect_effective_weights("mistral_window", QD_ORDER_DYNAMIC, 1e-4); }
+
+/* ---- arithmetic --------------------------------------------------------------------------------------------------------- */
+
+static qd_dtype act_of(const char *path, qd_compute compute) {
+  qd_comm *comm = open_team();
+  qd_device device = open_device(fast);
+  qd_subject subject;
+  MUST(qd_subject_open(&subject, path, compute, comm, &device));
+  qd_dtype act = subject.act;
+  qd_subject_close(&subject);
+  qd_device_close(&device);
+  qd_team_close(comm, false, 0);
+  return act;
+}
+
+Test(subject, arithmetic_is_the_models_or_the_stores) {
+  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_MODEL), QD_BF16);
+  cr_expect_eq(act_of(golden_path("llama_f16"), QD_COMPUTE_MODEL), QD_F32);
+  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_FP32), QD_F32);
+  const char *bf16 = make_store("llama", "made in bf16", QD_ORDER_STATIC, QD_COMPUTE_BF16);
+  cr_expect_eq(act_of(bf16, QD_COMPUTE_MODEL), QD_BF16);
+  cr_expect_eq(act_of(bf16, QD_COMPUTE_FP32), QD_F32);
+  const char *f32 = make_store("llama_bf16", "made in f32", QD_ORDER_STATIC, QD_COMPUTE_FP32);
+  cr_expect_eq(act_of(f32, QD_COMPUTE_MODEL), QD_F32);
+  cr_expect_eq(act_of(f32, QD_COMPUTE_BF16), QD_BF16);
+}
+
+static void expect_refusal(const char *path, qd_status expected, const char *text) {
+  qd_comm *comm = open_team();
+  qd_device device = open_device(fast);
+  qd_subject subject;
+  cr_expect_eq(qd_subject_open(&subject, path, QD_COMPUTE_MODEL, comm, &device), expected, "%s", qd_error_text());
+  cr_expect(strstr(qd_error_text(), text) != NULL, "%s", qd_error_text());
+  qd_subject_close(&subject);
+  qd_device_close(&device);
+  qd_team_close(comm, false, 0);
+}
+
+Test(subject, refuses_what_is_neither_model_nor_store) {
+  expect_refusal(qd_temporary_path(&folder, "nothing"), QD_ENOTFOUND, "nothing");
+  qd_temporary_make_folder(&folder, "empty");
+  expect_refusal(qd_temporary_path(&folder, "empty"), QD_ENOTFOUND, "config.json");
+}
+
+/* config.json is a side file: whoever exchanges it must be told that blocks and shapes no longer fit. */
+Test(subject, refuses_a_store_that_its_configuration_contradicts) {
+  const char *path = make_store("llama", "store", QD_ORDER_STATIC, QD_COMPUTE_FP32);
+  char config[PATH_BYTES], *text;
+  size_t n;
+  snprintf(config, sizeof config, "%s/config.json", path);
+  MUST(qd_file_read(config, 1 << 20, &text, &n));
+  strstr(text, "\"num_hidden_layers\": 2")[strlen("\"num_hidden_layers\": ")] = '1';
+  FILE *file = fopen(config, "wb");
+  cr_assert(file != NULL && fwrite(text, 1, n, file) == n && fclose(file) == 0);
+  qd_heap_free(text);
+  expect_refusal(path, QD_ECORRUPT, "blocks");
+}

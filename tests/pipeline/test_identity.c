@@ -1,0 +1,184 @@
+#define _POSIX_C_SOURCE 200809L
+#include "pipeline/identity.h"
+
+#include "tests/pipeline/job_support.h"
+#include "tests/support/safetensors_maker.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A store of a model in two files, as a killed job or a finished one leaves it, and a run that looks at both again. */
+static qd_temporary_folder folder;
+static char model[QD_TEMPORARY_PATH_BYTES], output[QD_TEMPORARY_PATH_BYTES];
+static qd_job job;
+static qd_run run;
+
+static const char *const files[] = {"model.safetensors", "config.json"};
+
+static void copy_model(const char *name) {
+  char from[2 * PATH_BYTES], to[PATH_BYTES], *data;
+  size_t n;
+  for (int i = 0; i < 2; i++) {
+    snprintf(from, sizeof from, "%s/%s", golden_path(name), files[i]);
+    snprintf(to, sizeof to, "%s/%s", model, files[i]);
+    MUST(qd_file_read(from, 1 << 24, &data, &n));
+    FILE *file = fopen(to, "wb");
+    cr_assert(file != NULL && fwrite(data, 1, n, file) == n && fclose(file) == 0);
+    qd_heap_free(data);
+  }
+}
+
+static void open_fixture(void) {
+  qd_temporary_folder_open(&folder);
+  snprintf(model, sizeof model, "%s", qd_temporary_make_folder(&folder, "model"));
+  snprintf(output, sizeof output, "%s", qd_temporary_path(&folder, "out"));
+  copy_model("llama_bf16");
+  job = small_job(model, output);
+  MUST(run_job(&job));
+  run = (qd_run){.job = &job, .comm = open_team()};
+  MUST(qd_source_open(model, &run.source));
+  MUST(qd_store_open(output, true, &run.stored));
+}
+
+static void close_fixture(void) {
+  qd_store_close(&run.stored);
+  qd_source_close(run.source);
+  qd_team_close(run.comm, false, 0);
+  qd_temporary_folder_close(&folder);
+}
+
+TestSuite(identity, .init = open_fixture, .fini = close_fixture);
+
+static void reopen_source(void) {
+  qd_source_close(run.source);
+  MUST(qd_source_open(model, &run.source));
+}
+
+static const char *log_path(void) {
+  static char path[QD_TEMPORARY_PATH_BYTES + 16];
+  snprintf(path, sizeof path, "%s/" QD_LOG_NAME, output);
+  return path;
+}
+
+static void note(void) {
+  MUST(qd_log_open(log_path()));
+  qd_identity_note(&run);
+  qd_log_close();
+}
+
+/* Change one byte of a tensor and leave no trace in size and times, as far as one can. */
+static void change_tensor(const char *name) {
+  char path[PATH_BYTES];
+  const qd_source_tensor *tensor = qd_source_find(run.source, name);
+  unsigned char byte;
+  cr_assert_not_null(tensor);
+  snprintf(path, sizeof path, "%s/model.safetensors", model);
+  int fd = open(path, O_RDWR);
+  cr_assert(fd >= 0 && pread(fd, &byte, 1, (off_t)tensor->offset) == 1);
+  byte ^= 1;
+  cr_assert(pwrite(fd, &byte, 1, (off_t)tensor->offset) == 1 && close(fd) == 0);
+}
+
+/* Times that no clock gives: whatever reads them sees another file. */
+static void touch(long seconds) {
+  char path[PATH_BYTES];
+  struct timespec times[2] = {{.tv_sec = seconds}, {.tv_sec = seconds}};
+  snprintf(path, sizeof path, "%s/model.safetensors", model);
+  cr_assert_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void spoil_record(void) { run.stored.block[1].record[0].source.hex[0] ^= 1; }
+
+static void expect_changed(const char *tensor) {
+  cr_expect_eq(qd_identity_check(&run), QD_EEXIST);
+  cr_expect(strstr(qd_error_text(), output) != NULL && strstr(qd_error_text(), tensor) != NULL, "%s", qd_error_text());
+}
+
+Test(identity, files_as_noted_are_not_read) {
+  spoil_record(); /* reading would find it */
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+}
+
+Test(identity, other_times_make_all_be_read) {
+  touch(1000);
+  reopen_source();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  spoil_record();
+  expect_changed(run.stored.block[1].record[0].name);
+}
+
+Test(identity, a_missing_log_makes_all_be_read) {
+  cr_assert_eq(unlink(log_path()), 0);
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  spoil_record();
+  expect_changed(run.stored.block[1].record[0].name);
+}
+
+Test(identity, a_changed_tensor_is_named) {
+  static const char *const names[] = {"model.layers.1.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight",
+                                      "lm_head.weight"};
+  for (int i = 0; i < 3; i++) {
+    change_tensor(names[i]);
+    touch(2000 + i);
+    reopen_source();
+    expect_changed(names[i]);
+    change_tensor(names[i]); /* and back */
+    reopen_source();
+    cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  }
+}
+
+Test(identity, blocks_that_are_not_stored_may_change) {
+  run.stored.n_blocks = 1, run.stored.has_rest = false;
+  change_tensor("model.layers.1.mlp.down_proj.weight");
+  change_tensor("lm_head.weight");
+  touch(3000);
+  reopen_source();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  change_tensor("model.layers.0.mlp.down_proj.weight");
+  touch(3001);
+  reopen_source();
+  expect_changed("model.layers.0.mlp.down_proj.weight");
+  run.stored.n_blocks = 2, run.stored.has_rest = true; /* to be closed */
+}
+
+/* What was noted last counts, not what was noted once. */
+Test(identity, the_last_note_counts) {
+  touch(4000);
+  reopen_source();
+  note();
+  spoil_record();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  FILE *log = fopen(log_path(), "a");
+  cr_assert_not_null(log);
+  fprintf(log, "2026-01-01T00:00:00Z weights-file size=1 inode=1 mtime=1 ctime=1 name=model.safetensors\n");
+  fclose(log);
+  expect_changed(run.stored.block[1].record[0].name);
+  note();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+}
+
+/* One digit of a time is enough. */
+Test(identity, a_note_counts_to_its_last_digit) {
+  touch(5000);
+  reopen_source();
+  note();
+  spoil_record();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  touch(5001);
+  reopen_source();
+  expect_changed(run.stored.block[1].record[0].name);
+}
+
+Test(identity, a_note_cut_off_does_not_count) {
+  char *text;
+  size_t n;
+  MUST(qd_file_read(log_path(), 1 << 20, &text, &n));
+  char *at = strstr(text, " name=model.safetensors");
+  cr_assert_not_null(at);
+  cr_assert_eq(truncate(log_path(), at - text + 12), 0);
+  qd_heap_free(text);
+  spoil_record();
+  expect_changed(run.stored.block[1].record[0].name);
+}
