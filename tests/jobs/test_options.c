@@ -83,7 +83,7 @@ typedef struct outcome {
   char   said[4096];
 } outcome;
 
-/* A sanitizer would look for leaks at the end of each such process, whose other threads are gone, and say so among what it said. */
+/* A sanitizer would look for leaks at the end of each such process, whose other threads are gone, and speak of it. */
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void) { return 1; }
 
