@@ -1,6 +1,6 @@
 /* Every width of a code with every size of a group, on a model where the last group of a row is short: each store verifies and
- * evaluates; and what docs/formats.md says of its parts gives the original's weights, each within half a step of its own group's
- * grid. */
+ * evaluates; and what docs/formats.md says of its parts gives the original's weights, each within half a step of the grid of
+ * its own group. */
 #include "storage/store.h"
 #include "tests/support/llama_maker.h"
 #include "tests/support/program.h"
@@ -114,10 +114,10 @@ static void check_group(const linear *l, int64_t row, int64_t g) {
     worst = fmax(worst, fabs(w - scale * (code_at(l, row, c) - zero)));
   }
   double step = (high - low) / levels;
-  cr_assert_leq(fabs(scale - step), step / 1024, "%s, row %d, group %d: scale %.9g, expected %.9g", l->name, (int)row, (int)g, scale,
-                step);
-  cr_assert_leq(worst, scale * (0.5 + levels / 1024.0 + 1e-3), "%s, row %d, group %d: off by %.3f steps", l->name, (int)row, (int)g,
-                worst / scale);
+  cr_assert_leq(fabs(scale - step), step / 1024, "%s, row %d, group %d: scale %.9g, expected %.9g", l->name, (int)row, (int)g,
+                scale, step);
+  cr_assert_leq(worst, scale * (0.5 + levels / 1024.0 + 1e-3), "%s, row %d, group %d: off by %.3f steps", l->name, (int)row,
+                (int)g, worst / scale);
 }
 
 static void check_linear(place at, int bits, int group) {
