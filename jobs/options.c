@@ -180,6 +180,11 @@ double qd_option_seconds(struct argp_state *state, const char *option, const cha
   return total;
 }
 
+const char *qd_option_text(struct argp_state *state, const char *option, const char *text) {
+  if (text[0] == '\0') qd_option_refuse(state, "%s is empty", option);
+  return text;
+}
+
 int qd_option_choice(struct argp_state *state, const char *option, const char *text, const char *const *choices) {
   char list[256] = "";
   for (int i = 0; choices[i] != NULL; i++) {

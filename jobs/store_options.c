@@ -12,7 +12,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case 'j': options->json = true; return 0;
     case ARGP_KEY_ARG:
       if (options->folder != NULL) qd_option_refuse(state, "one store only; \"%s\" is the second", text);
-      options->folder = text;
+      options->folder = qd_option_text(state, "OUT", text);
       return 0;
     case ARGP_KEY_NO_ARGS: qd_option_refuse(state, "the folder of a store is needed");
     default: return ARGP_ERR_UNKNOWN;

@@ -202,8 +202,9 @@ static qd_status read_widths(const qd_json *config, const char *what, qd_model *
 
 static qd_status refuse_what_changes_the_forward(const qd_json *config, const char *what) {
   const qd_json *activation = qd_json_get(config, "hidden_act");
-  QD_CHECK(activation == NULL || (qd_json_is_text(activation) && strcmp(qd_json_text(activation), "silu") == 0), QD_EUNSUPPORTED,
-           "%s: hidden_act \"%s\" is not supported (silu is)", what, activation && qd_json_is_text(activation) ? qd_json_text(activation) : "?");
+  QD_CHECK(activation == NULL || qd_json_is_text(activation), QD_EUNSUPPORTED, "%s: hidden_act is no text (silu is supported)", what);
+  QD_CHECK(activation == NULL || strcmp(qd_json_text(activation), "silu") == 0, QD_EUNSUPPORTED,
+           "%s: hidden_act \"%s\" is not supported (silu is)", what, qd_json_text(activation));
   QD_CHECK(qd_json_get(config, "quantization_config") == NULL, QD_EUNSUPPORTED,
            "%s: the model is quantized already (quantization_config); qdist needs the original weights", what);
   return QD_OK;

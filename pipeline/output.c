@@ -43,6 +43,7 @@ static qd_status lock_folder(const qd_run *run, qd_output *output) {
   gethostname(host, sizeof host - 1);
   snprintf(text, sizeof text, "host %s pid %ld job %s\n", host, (long)getpid(), run->job->job_name ? run->job->job_name : "-");
   QD_TRY(qd_folder_make(run->job->output));
+  QD_TRY(refuse_inside_model(run->job)); /* once more: "absent/../model/x" leads there only now that absent is made */
   QD_TRY(qd_store_lock_take(run->job->output, text, &output->lock));
   output->locked = true;
   return QD_OK;

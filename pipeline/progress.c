@@ -36,6 +36,12 @@ static qd_status write_status(const qd_run *run, const char *state, int64_t done
   return result;
 }
 
+/* Before any work: a status file that cannot be written is told at once, not after the first block. */
+qd_status qd_progress_begin(qd_run *run) {
+  QD_TRY_ALL(run->comm, write_status(run, "running", run->first_block, 0));
+  return QD_OK;
+}
+
 qd_status qd_progress_block(qd_run *run, int64_t block, double seconds) {
   double spent = qd_seconds() - run->started;
   int64_t done = block + 1, left = run->model.n_blocks - done;

@@ -5,6 +5,7 @@
 #include "pipeline/stages.h"
 
 /* Collective (the status file is the coordinator's, its failure everyone's). */
+qd_status qd_progress_begin(qd_run *run) QD_MUST_USE;
 qd_status qd_progress_block(qd_run *run, int64_t block, double seconds) QD_MUST_USE;
 qd_status qd_progress_end(qd_run *run) QD_MUST_USE;
 

@@ -75,6 +75,7 @@ static qd_status all_blocks(qd_run *run) {
 }
 
 static qd_status work(qd_run *run) {
+  QD_TRY(qd_progress_begin(run));
   if (run->first_block < run->model.n_blocks) {
     QD_TRY(qd_setup_open(run));
     QD_TRY(all_blocks(run));

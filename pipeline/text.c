@@ -11,6 +11,7 @@ static qd_status load_on_coordinator(const char *folder, const qd_model *model, 
   bool ids = qd_tokens_kind(request->dataset, &path) == QD_TEXT_IDS;
   qd_status status = qd_tokenizer_open(folder, tokenizer);
   if (status == QD_ENOTFOUND && ids) status = QD_OK; /* token ids need none; it would only show the first row */
+  QD_CHECK(status != QD_ENOTFOUND, QD_ENOTFOUND, "%s has no tokenizer.json, which the text %s needs", folder, path);
   QD_TRY(status);
   if (*tokenizer != NULL)
     QD_CHECK(qd_tokenizer_size(*tokenizer) <= model->vocabulary, QD_EBADINPUT,
@@ -32,6 +33,13 @@ static qd_status receive(qd_comm *comm, qd_tokens *tokens) {
   return qd_comm_bcast(comm, tokens->ids, n * sizeof *tokens->ids, 0);
 }
 
+static qd_status check_length(const qd_model *model, const qd_tokens_request *request) {
+  QD_CHECK(request->sequence_tokens <= model->max_positions, QD_EINVAL,
+           "--seqlen %" PRId64 " is more than the model's %" PRId64 " positions (max_position_embeddings)", request->sequence_tokens,
+           model->max_positions);
+  return QD_OK;
+}
+
 enum { USUAL_SEQUENCE_TOKENS = 2048 };
 
 qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model, const qd_tokens_request *given, qd_tokens *tokens,
@@ -41,9 +49,7 @@ qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model,
   *tokens = (qd_tokens){0};
   if (request->sequence_tokens == 0)
     request->sequence_tokens = model->max_positions < USUAL_SEQUENCE_TOKENS ? model->max_positions : USUAL_SEQUENCE_TOKENS;
-  QD_CHECK(request->sequence_tokens <= model->max_positions, QD_EINVAL,
-           "--seqlen %" PRId64 " is more than the model's %" PRId64 " positions (max_position_embeddings)", request->sequence_tokens,
-           model->max_positions);
+  QD_TRY_ALL(comm, check_length(model, request));
   qd_status status = comm->rank == 0 ? load_on_coordinator(folder, model, request, tokens, tokenizer) : QD_OK;
   status = qd_agree(comm, status);
   if (status == QD_OK) status = receive(comm, tokens);

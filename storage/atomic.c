@@ -168,6 +168,7 @@ static qd_status make_one(const char *path) {
   int error = errno;
   bool there = stat(path, &facts) == 0; /* mkdir may say EROFS or EACCES of a folder that is there */
   QD_CHECK(!there || S_ISDIR(facts.st_mode), QD_EEXIST, "%s is a file, a folder is wanted there", path);
+  QD_CHECK(there || error != EEXIST, QD_EEXIST, "%s is a link to nothing, a folder is wanted there", path);
   QD_CHECK(there, QD_EIO, "cannot make the folder %s: %s", path, strerror(error));
   return QD_OK;
 }

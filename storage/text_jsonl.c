@@ -40,6 +40,15 @@ void qd_jsonl_close(qd_jsonl *lines) {
   *lines = (qd_jsonl){0};
 }
 
+/* The parser counts lines within the document; here it is one line of the file. */
+static qd_status without_inner_line(qd_status status, const char *what) {
+  static const char inner[] = ", line 1";
+  const char *text = qd_error_text();
+  size_t n = strlen(what);
+  if (strncmp(text, what, n) != 0 || strncmp(text + n, inner, sizeof inner - 1) != 0) return qd_forward(status, __FILE__, __LINE__);
+  QD_FAIL(status, "%s%s", what, text + n + sizeof inner - 1);
+}
+
 qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t *n) {
   char what[512];
   qd_json *root = NULL;
@@ -47,7 +56,8 @@ qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t
   *text = NULL;
   *n = 0;
   snprintf(what, sizeof what, "%.400s, line %zu", lines->path, line.number);
-  QD_TRY(qd_json_parse(lines->text + line.begin, line.bytes, what, &root));
+  qd_status parsed = qd_json_parse(lines->text + line.begin, line.bytes, what, &root);
+  if (parsed != QD_OK) return without_inner_line(parsed, what);
   const qd_json *member = qd_json_is_object(root) ? qd_json_get(root, "text") : NULL;
   qd_status status = QD_OK;
   if (!qd_json_is_text(member))

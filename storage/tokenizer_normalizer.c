@@ -174,10 +174,16 @@ static qd_status apply_step(const qd_normalizer_step *step, qd_matcher *matcher,
   return QD_OK;
 }
 
+/* Steps multiply: a few replacements could make a terabyte of a page.  NFKD's worst is 18 times, a word for a letter not much more. */
+enum { MOST_GROWTH = 64, SHORT_BYTES = 1024 };
+
 qd_status qd_normalizer_apply(const qd_normalizer *normalizer, qd_matcher *matcher, qd_buffer *text, qd_buffer *spare) {
+  size_t given = text->n;
   for (size_t i = 0; i < normalizer->n && text->n > 0; i++) {
     bool same;
     QD_TRY(apply_step(&normalizer->step[i], matcher, text, spare, &same));
+    QD_CHECK(spare->n / MOST_GROWTH <= given + SHORT_BYTES, QD_EBADINPUT,
+             "the tokenizer's normalizer makes %zu bytes or more of a text of %zu", spare->n, given);
     if (same) continue;
     qd_buffer kept = *text;
     *text = *spare;

@@ -36,8 +36,8 @@ static void settle(struct argp_state *state) {
 static error_t parse(int key, char *text, struct argp_state *state) {
   static const char *const styles[] = {"gptq", "llama.cpp", NULL};
   switch (key) {
-    case 'm': wanted.request.model = text; return 0;
-    case KEY_REFERENCE: wanted.request.reference = text; return 0;
+    case 'm': wanted.request.model = qd_option_text(state, "--model", text); return 0;
+    case KEY_REFERENCE: wanted.request.reference = qd_option_text(state, "--reference", text); return 0;
     case KEY_MAX_WINDOWS: wanted.request.max_windows = qd_option_integer(state, "--max-windows", text, 1, 1 << 30); return 0;
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
     case KEY_JSON: wanted.json = true; return 0;

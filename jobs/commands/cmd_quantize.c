@@ -140,14 +140,14 @@ static error_t parse_job(int key, char *text, struct argp_state *state) {
 static error_t parse(int key, char *text, struct argp_state *state) {
   qd_job *job = &wanted.job;
   switch (key) {
-    case 'm': job->model = text; return 0;
-    case 'o': job->output = text; return 0;
+    case 'm': job->model = qd_option_text(state, "--model", text); return 0;
+    case 'o': job->output = qd_option_text(state, "--output", text); return 0;
     case KEY_NSAMPLES: job->nsamples = qd_option_integer(state, "--nsamples", text, 1, 1 << 24); return 0;
     case KEY_SHARD: job->shard_bytes = qd_option_bytes(state, "--shard-size", text); return 0;
     case KEY_RESUME: job->no_resume = false; return 0;
     case KEY_NO_RESUME: job->no_resume = true; return 0;
     case KEY_STOP_AFTER: job->stop_after_seconds = qd_option_seconds(state, "--stop-after", text); return 0;
-    case KEY_STATUS: job->status_file = text; return 0;
+    case KEY_STATUS: job->status_file = qd_option_text(state, "--status-file", text); return 0;
     case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);

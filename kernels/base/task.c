@@ -17,8 +17,8 @@ qd_status qd_task_start(qd_task *task, qd_status (*work)(void *context), void *c
   task->work = work, task->context = context;
   task->status = QD_OK, task->text[0] = '\0';
   int error = pthread_create(&task->thread, NULL, task_main, task);
+  task->running = error == 0; /* before the check: an injected fault must not leave a thread that nobody waits for */
   QD_CHECK(error == 0, QD_ENOMEM, "cannot start a thread: %s", strerror(error));
-  task->running = true;
   return QD_OK;
 }
 

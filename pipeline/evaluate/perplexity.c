@@ -39,6 +39,12 @@ static void put_bos(qd_tokens *tokens, int32_t bos) {
 /* Positions from here on predict their next token. */
 static int64_t first_scored(const evaluation *e) { return e->request->style == QD_PPL_GPTQ ? 0 : e->tokens.sequence_tokens / 2; }
 
+static qd_status check_predictions(const evaluation *e) {
+  QD_CHECK(first_scored(e) < e->tokens.sequence_tokens - 1, QD_EINVAL,
+           "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens, qd_ppl_style_name(e->request->style));
+  return QD_OK;
+}
+
 static qd_status load_text(evaluation *e) {
   const qd_evaluation_request *r = e->request;
   qd_tokenizer *tokenizer;
@@ -49,8 +55,13 @@ static qd_status load_text(evaluation *e) {
   qd_tokenizer_close(tokenizer);
   QD_TRY(qd_comm_bcast(e->comm, &bos, sizeof bos, 0));
   if (r->style == QD_PPL_LLAMA_CPP) put_bos(&e->tokens, bos);
-  QD_CHECK(first_scored(e) < e->tokens.sequence_tokens - 1, QD_EINVAL,
-           "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens, qd_ppl_style_name(r->style));
+  return qd_agree(e->comm, check_predictions(e));
+}
+
+static qd_status check_vocabularies(const evaluation *e) {
+  QD_CHECK(e->reference.model.vocabulary == e->subject.model.vocabulary, QD_EBADINPUT,
+           "the reference %s has a vocabulary of %" PRId64 ", %s one of %" PRId64, e->request->reference, e->reference.model.vocabulary,
+           e->request->model, e->subject.model.vocabulary);
   return QD_OK;
 }
 
@@ -58,10 +69,7 @@ static qd_status open_models(evaluation *e) {
   QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
   if (e->request->reference == NULL) return QD_OK;
   QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
-  QD_CHECK(e->reference.model.vocabulary == e->subject.model.vocabulary, QD_EBADINPUT,
-           "the reference %s has a vocabulary of %" PRId64 ", %s one of %" PRId64, e->request->reference, e->reference.model.vocabulary,
-           e->request->model, e->subject.model.vocabulary);
-  return QD_OK;
+  return qd_agree(e->comm, check_vocabularies(e));
 }
 
 /* ---- scoring --------------------------------------------------------------------------------------------------------------------------------- */

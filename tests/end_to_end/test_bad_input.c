@@ -1,459 +1,452 @@
-/* What people get wrong, and what disks and files do to them: one clear sentence and an exit code; never a crash, never a wait, never a store that looks
- * finished. */
+/* What a person gets wrong, and what goes wrong around a job: the exit code, and one sentence that says what and which. */
 #define _XOPEN_SOURCE 700
-#include <criterion/criterion.h>
+#include "storage/bytes.h"
+#include "tests/support/run.h"
+#include "tests/support/safetensors_maker.h"
+#include "tests/support/temporary_folder.h"
 
-#include <fcntl.h>
+#include <criterion/criterion.h>
+#include <math.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/support/folder.h"
-#include "tests/support/llama_maker.h"
-#include "tests/support/program.h"
-#include "tests/support/safetensors_maker.h"
-#include "tests/support/temporary_folder.h"
+#include "kernels/base/heap.h"
 
-enum { FAILED = 1, USAGE = 2, DAMAGED = 3, VOCABULARY = 101, TOKENS = 33 };
+#define PROGRAM QDIST_BINARY_DIR "/qdist"
 
-static const char demo[] = QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny";
-static const char prose[] = QDIST_SOURCE_DIR "/docs/formats.md";
+enum { BLOCKS = 2, HIDDEN = 8, FFN = 12, VOCABULARY = 32, TOKENS = 16, ROWS = 4, BLOCK_TENSORS = 9, TENSORS = BLOCKS * BLOCK_TENSORS + 3, MAX_WORDS = 48 };
 
+static const double limit_seconds = 120.0;
 static qd_temporary_folder folder;
-static void open_folder(void) { qd_temporary_folder_open(&folder); }
-static void close_folder(void) { qd_temporary_folder_close(&folder); }
-TestSuite(bad_input, .init = open_folder, .fini = close_folder);
+static char model[600], ids[600], out[600];
 
-#define AT(name) qd_temporary_path(&folder, name)
+/* ---- a model ------------------------------------------------------------------------------------------------------------------------------ */
 
-static int count(const char *text, const char *word) {
+static const char sound[] =
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8, \"intermediate_size\": 12, \"num_attention_heads\": 2,\n"
+    " \"vocab_size\": 32, \"max_position_embeddings\": 64, \"hidden_act\": \"silu\"}\n";
+
+static char names[TENSORS][64];
+static qd_made_tensor tensors[TENSORS];
+
+static void add(int *n, int block, const char *name, int64_t rows, int64_t columns) {
+  if (block < 0) snprintf(names[*n], sizeof names[0], "%s.weight", name);
+  else snprintf(names[*n], sizeof names[0], "model.layers.%d.%s.weight", block, name);
+  tensors[*n] = (qd_made_tensor){.name = names[*n], .dtype = QD_F32, .rank = columns > 0 ? 2 : 1, .dim = {rows, columns}, .shard = *n % 2};
+  ++*n;
+}
+
+static void list_tensors(void) {
   int n = 0;
-  for (; (text = strstr(text, word)) != NULL; text++) n++;
+  add(&n, -1, "model.embed_tokens", VOCABULARY, HIDDEN);
+  for (int b = 0; b < BLOCKS; b++) {
+    add(&n, b, "input_layernorm", HIDDEN, 0);
+    for (const char *const *name = (const char *const[]){"q_proj", "k_proj", "v_proj", "o_proj", NULL}; *name != NULL; name++) {
+      char full[32];
+      snprintf(full, sizeof full, "self_attn.%s", *name);
+      add(&n, b, full, HIDDEN, HIDDEN);
+    }
+    add(&n, b, "post_attention_layernorm", HIDDEN, 0);
+    add(&n, b, "mlp.gate_proj", FFN, HIDDEN);
+    add(&n, b, "mlp.up_proj", FFN, HIDDEN);
+    add(&n, b, "mlp.down_proj", HIDDEN, FFN);
+  }
+  add(&n, -1, "model.norm", HIDDEN, 0);
+  add(&n, -1, "lm_head", VOCABULARY, HIDDEN);
+  cr_assert_eq(n, TENSORS);
+}
+
+static void write_ids(const char *name, int32_t last) {
+  int32_t id[ROWS * TOKENS];
+  for (int i = 0; i < ROWS * TOKENS; i++) id[i] = (i * i + 3 * i) % VOCABULARY;
+  id[ROWS * TOKENS - 1] = last;
+  qd_temporary_write(&folder, name, id, sizeof id);
+}
+
+static void setup(void) {
+  qd_temporary_folder_open(&folder);
+  cr_assert_eq(chmod(folder.path, 0755), 0);
+  snprintf(model, sizeof model, "%s/model", folder.path);
+  snprintf(ids, sizeof ids, "%s/ids.i32", folder.path);
+  snprintf(out, sizeof out, "%s/out", folder.path);
+  qd_temporary_make_folder(&folder, "model");
+  list_tensors();
+  qd_make_model(model, sound, tensors, TENSORS, 1);
+  write_ids("ids.i32", 7);
+}
+
+static void teardown(void) { qd_temporary_folder_close(&folder); }
+
+TestSuite(bad_input, .init = setup, .fini = teardown, .timeout = 900);
+
+/* The sound configuration with `change` in place of `text`. */
+static void change_config(const char *text, const char *change) {
+  char config[1024];
+  const char *at = strstr(sound, text);
+  cr_assert_not_null(at);
+  snprintf(config, sizeof config, "%.*s%s%s", (int)(at - sound), sound, change, at + strlen(text));
+  qd_temporary_write_text(&folder, "model/config.json", config);
+}
+
+/* One byte of a file, in place. */
+static void flip(const char *path, long offset) {
+  FILE *file = fopen(path, "r+b");
+  cr_assert_not_null(file, "%s", path);
+  cr_assert_eq(fseek(file, offset, offset < 0 ? SEEK_END : SEEK_SET), 0);
+  int byte = fgetc(file);
+  cr_assert_eq(fseek(file, -1, SEEK_CUR), 0);
+  fputc(byte ^ 1, file);
+  cr_assert_eq(fclose(file), 0);
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Neither the threads, the instruction set nor the launcher of whoever runs the tests. */
+static const char *const environment[] = {"OMP_NUM_THREADS=1", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
+                                          "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "ASAN_OPTIONS=detect_leaks=0", NULL};
+
+static bool announces(const char *line) {
+  const char *threads = strstr(line, " threads, "), *end = strchr(line, '\n');
+  return threads != NULL && (end == NULL || threads < end);
+}
+
+/* How many lines tell an error: those that begin as one and do not announce the job. */
+static int sentences(const char *text) {
+  int n = 0;
+  for (const char *line = text; line != NULL && *line != '\0'; line = strchr(line, '\n'), line += line != NULL)
+    n += strncmp(line, "qdist", 5) == 0 && strstr(line, ": ") != NULL && !announces(line);
   return n;
 }
 
-/* The exit code, and the last sentence on standard error: it holds all words (separated by '|') and is told once, whatever the number of ranks. */
-static void expect_refusal(qd_run *run, int code, const char *words) {
-  char list[512], *rest = list;
-  const char *message = qd_program_message(run);
+static void expect_end(qd_run *run, int code, const char *what, const char *which) {
+  const char *text = run->err.text;
   cr_expect_not(run->timed_out);
-  cr_expect_eq(run->exit_code, code, "exit code %d instead of %d: %s", run->exit_code, code, run->err.text);
-  snprintf(list, sizeof list, "%s", words);
-  for (char *word; (word = strtok_r(rest, "|", &rest)) != NULL;)
-    cr_expect(strstr(message, word) != NULL, "\"%s\" is not told: \"%s\" of %s", word, message, run->err.text);
-  cr_expect(*message == '\0' || count(run->err.text, message) == 1, "told more than once: %s", run->err.text);
-  cr_expect_null(strstr(run->err.text, "QD_"), "a code instead of a sentence: %s", run->err.text);
+  cr_expect_eq(run->exit_code, code, "exit code %d, expected %d (%s): %s", run->exit_code, code, what, text);
+  cr_expect_not_null(strstr(text, what), "\"%s\" is not in: %s", what, text);
+  cr_expect_not_null(strstr(text, which), "\"%s\" is not in: %s", which, text);
+  cr_expect_eq(sentences(text), code == 0 || code == 75 ? sentences(text) : 1, "not one sentence: %s", text);
+  cr_expect_null(strstr(text, "Sanitizer"), "%s", text);
   qd_run_close(run);
 }
 
-#define REFUSED(n_ranks, code, words, ...)             \
-  do {                                                 \
-    qd_run run_ = qd_program(n_ranks, __VA_ARGS__);    \
-    expect_refusal(&run_, code, words);                \
-  } while (0)
-
-/* ---- the command line ------------------------------------------------------------------------------------------------- */
-
-Test(bad_input, misspelt_commands_and_options) {
-  REFUSED(0, USAGE, "quantise|quantize", "quantise");
-  REFUSED(0, USAGE, "xyzzy|--help", "xyzzy");
-  REFUSED(0, USAGE, "--modle|--model", "quantize --modle DIR");
-  REFUSED(0, USAGE, "--group-sice|--group-size", "quantize --group_sice=3");
-  REFUSED(0, USAGE, "--jsn|--json", "evaluate --jsn");
-  REFUSED(0, USAGE, "--xyzzy|--help", "verify --xyzzy");
-  REFUSED(2, USAGE, "--modle|--model", "quantize --modle DIR");
+static void expect(int ranks, int code, const char *what, const char *which, const char *const *words) {
+  const char *argv[MAX_WORDS] = {PROGRAM};
+  int n = 1;
+  for (; *words != NULL && n + 1 < MAX_WORDS; words++) argv[n++] = *words;
+  qd_run run = ranks > 0 ? qd_run_ranks(ranks, argv, environment, limit_seconds) : qd_run_command(argv, environment, limit_seconds);
+  expect_end(&run, code, what, which);
 }
 
-Test(bad_input, nothing_at_all_prints_the_help) {
-  qd_run run = qd_program(0, "%s", "");
-  cr_expect_eq(run.exit_code, USAGE);
-  cr_expect_not_null(strstr(run.err.text, "quantize"));
-  cr_expect_str_empty(run.out.text);
-  qd_run_close(&run);
+#define EXPECT(code, what, which, ...) expect(0, code, what, which, (const char *const[]){__VA_ARGS__, NULL})
+#define EXPECT_RANKS(ranks, code, what, which, ...) expect(ranks, code, what, which, (const char *const[]){__VA_ARGS__, NULL})
+#define QUANTIZE "quantize", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out
+#define EVALUATE "evaluate", "--model", out, "--dataset", ids, "--seqlen", "16"
+
+static void make_store(void) { EXPECT(0, "wrote", out, QUANTIZE); }
+
+/* ---- command lines ------------------------------------------------------------------------------------------------------------------------ */
+
+Test(bad_input, misspelt_names_are_told_with_the_nearest) {
+  EXPECT(2, "no command \"quantise\"", "did you mean quantize?", "quantise");
+  EXPECT(2, "no option --bitz", "did you mean --bits?", QUANTIZE, "--bitz", "4");
+  EXPECT(2, "no option --group-sise", "did you mean --group-size?", QUANTIZE, "--group_sise=4");
+  EXPECT_RANKS(2, 2, "no option --maks-windows", "did you mean --max-windows?", EVALUATE, "--maks-windows", "4");
+}
+
+Test(bad_input, options_that_are_missing_or_contradict) {
+  EXPECT(2, "--method gptq needs calibration text", "--dataset", "quantize", "--model", model, "--output", out);
+  EXPECT(2, "--model DIR is needed", "", "quantize", "--dataset", ids, "--output", out);
+  EXPECT(2, "--output OUT is needed", "", "quantize", "--dataset", ids, "--model", model);
+  EXPECT(2, "--arithmetic f32 contradicts", "--compute-dtype bf16", QUANTIZE, "--arithmetic", "f32", "--compute-dtype", "bf16");
+  EXPECT(2, "the folder of a store is needed", "", "verify");
+  EXPECT(2, "one store only", "second", "verify", "first", "second");
+  EXPECT(2, "\"stray\" is no option", "", QUANTIZE, "stray");
 }
 
 Test(bad_input, absurd_values) {
-  static const char *const cases[][2] = {
-      {"--bits 9", "--bits|2 to 8|\"9\""},          {"--bits 1", "--bits|2 to 8|\"1\""},
-      {"--bits four", "--bits|\"four\""},           {"--bits 4x", "--bits|\"4x\""},
-      {"--bits 99999999999999999999", "--bits"},    {"--group-size 0", "--group-size|-1"},
-      {"--group-size -2", "--group-size|\"-2\""},   {"--damp nan", "--damp|\"nan\""},
-      {"--damp -1", "--damp|\"-1\""},               {"--nsamples 0", "--nsamples|\"0\""},
-      {"--seqlen 1", "--seqlen|\"1\""},             {"--seed -1", "--seed|\"-1\""},
-      {"--shard-size 0", "--shard-size|\"0\""},     {"--shard-size many", "--shard-size|\"many\""},
-      {"--stop-after soon", "--stop-after|\"soon\""}, {"--threads 0", "--threads|\"0\""},
-      {"--isa sse", "--isa|avx2|\"sse\""},          {"--device gpu", "--device|cpu|\"gpu\""},
-      {"--method gptp", "--method|gptq|\"gptp\""},  {"--act-order up", "--act-order|static|\"up\""},
-      {"--compat none", "--compat|reference"},      {"--override x=3", "--override|\"x=3\""},
-      {"--override x=9:64", "--override|\"9\""},    {"--override x=3:0", "--override|group"},
-      {"--ignore (", "--ignore|\"(\""},             {"--block-size 0", "--block-size|\"0\""},
-      {"--compute-dtype f64", "--compute-dtype|\"f64\""}, {"extra", "\"extra\""}};
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-    REFUSED(0, USAGE, cases[i][1], "quantize -m %s -d %s -o %s %s", demo, prose, AT("out"), cases[i][0]);
-  cr_expect_str_empty(qd_folder_names(folder.path), "a refused job left something behind");
+  static const char *const cases[][3] = {
+      {"--bits", "9", "--bits takes a whole number from 2 to 8, got \"9\""}, {"--bits", "", "got \"\""}, {"--group-size", "0", "--group-size"},
+      {"--group-size", "12x", "got \"12x\""}, {"--nsamples", "-1", "--nsamples takes"}, {"--seqlen", "1", "--seqlen takes"},
+      {"--seed", "99999999999999999999", "--seed takes"}, {"--damp", "nan", "--damp takes a number"}, {"--shard-size", "4Q", "--shard-size takes a size"},
+      {"--stop-after", "soon", "--stop-after takes a time"}, {"--threads", "0", "--threads takes"}, {"--isa", "sse9", "--isa takes avx2"},
+      {"--device", "gpu", "--device takes one of cpu, ref"}, {"--act-order", "up", "--act-order takes one of"}, {"--method", "awq", "--method takes one of"},
+      {"--override", "q_proj=4", "--override takes REGEX=BITS:GROUP"}, {"--ignore", "[", "no regular expression"}, {"--model", "", "--model is empty"},
+      {"--output", "", "--output is empty"}, {"--dataset", "", "--dataset is empty"}, {"--status-file", "", "--status-file is empty"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, cases[i][0], cases[i][1]);
+  cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
 }
 
-Test(bad_input, options_that_are_missing_or_contradict_each_other) {
-  REFUSED(0, USAGE, "gptq|--dataset", "quantize -m %s -o %s", demo, AT("out"));
-  REFUSED(0, USAGE, "--model", "quantize -o %s -d %s", AT("out"), prose);
-  REFUSED(0, USAGE, "--output", "quantize -m %s -d %s", demo, prose);
-  REFUSED(0, USAGE, "--arithmetic f32|--compute-dtype bf16", "quantize -m %s -d %s -o %s --arithmetic f32 --compute-dtype bf16", demo, prose, AT("out"));
-  REFUSED(0, USAGE, "--arithmetic bf16-pairs|--compute-dtype fp32", "evaluate -m %s -d %s --compute-dtype fp32 --arithmetic bf16-pairs", demo, prose);
-  REFUSED(0, USAGE, "--dataset", "evaluate -m %s", demo);
-  REFUSED(0, USAGE, "--model", "evaluate -d %s", prose);
-  REFUSED(0, USAGE, "folder", "verify");
-  REFUSED(0, USAGE, "second", "inspect one two");
-  REFUSED(0, USAGE, "--bits", "quantize -m %s -o %s --method rtn --bits", demo, AT("out"));
+/* ---- models ------------------------------------------------------------------------------------------------------------------------------- */
+
+Test(bad_input, folders_that_are_no_model) {
+  EXPECT(1, "there is no folder", "absent", "quantize", "--model", qd_temporary_path(&folder, "absent"), "--dataset", ids, "--output", out);
+  EXPECT(1, "is a file", "ids.i32", "quantize", "--model", ids, "--dataset", ids, "--output", out);
+  const char *empty = qd_temporary_make_folder(&folder, "empty");
+  EXPECT(1, "has no config.json", empty, "quantize", "--model", empty, "--dataset", ids, "--output", out);
+  qd_temporary_write_text(&folder, "empty/config.json", sound);
+  EXPECT(1, "holds no weights", empty, "quantize", "--model", empty, "--dataset", ids, "--output", out);
+  qd_temporary_write_text(&folder, "empty/pytorch_model.bin", "x");
+  EXPECT(1, "PyTorch weights (pytorch_model.bin)", "save_pretrained", "quantize", "--model", empty, "--dataset", ids, "--output", out);
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------------------ */
-
-Test(bad_input, folders_that_are_not_there) {
-  for (int n_ranks = 0; n_ranks <= 2; n_ranks += 2) {
-    REFUSED(n_ranks, FAILED, "/nowhere", "quantize -m %s -d %s -o %s", AT("nowhere"), prose, AT("out"));
-    REFUSED(n_ranks, FAILED, "/nowhere.txt", "quantize -m %s -d %s -o %s", demo, AT("nowhere.txt"), AT("out"));
+Test(bad_input, configurations) {
+  static const char *const cases[][4] = {
+      {"\"llama\"", "\"gpt2\"", "model_type \"gpt2\" is not supported", "llama"},
+      {"\"llama\"", "\"a\\nb\\u001b[2J\"", "model_type \"a?b?[2J\" is not supported", "config.json"},
+      {"\"silu\"", "\"silu\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}", "rope_type \"yarn\" is not supported", "linear"},
+      {"\"silu\"", "\"gelu\"", "hidden_act \"gelu\" is not supported", "silu"},
+      {"\"silu\"", "[]", "hidden_act is no text", "config.json"},
+      {"\"silu\"", "\"silu\", \"quantization_config\": {}", "quantized already", "config.json"},
+      {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2.self_attn.q_proj.weight is missing", "3 blocks"},
+      {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "model.layers.1.", "1 blocks"},
+      {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": -1", "\"num_hidden_layers\" must be a whole number", "it is -1"},
+      {"\"hidden_size\": 8", "\"hidden_size\": 4", "[32, 8]", "config.json says [32, 4]"},
+      {"{", "{{", "config.json, line 1", "column"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    change_config(cases[i][0], cases[i][1]);
+    EXPECT(1, cases[i][2], cases[i][3], QUANTIZE);
   }
-  REFUSED(0, FAILED, "/nowhere", "evaluate -m %s -d %s", AT("nowhere"), prose);
-  REFUSED(0, FAILED, "/nowhere", "verify %s", AT("nowhere"));
-  REFUSED(0, FAILED, "/nowhere", "inspect %s", AT("nowhere"));
-  cr_expect_str_empty(qd_folder_names(folder.path));
+  qd_temporary_write_text(&folder, "model/config.json", "");
+  EXPECT(1, "config.json", "empty", QUANTIZE);
 }
 
-Test(bad_input, the_output_is_a_file) {
-  const char *out = qd_temporary_write_text(&folder, "out", "mine");
-  REFUSED(0, FAILED, "/out|file|folder", "quantize -m %s -o %s --method rtn", demo, out);
-  REFUSED(2, FAILED, "/out|file|folder", "quantize -m %s -o %s --method rtn", demo, out);
+Test(bad_input, shards) {
+  qd_make_model(model, sound, tensors, TENSORS, 2);
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "model/model.safetensors")), 0);
+  EXPECT(0, "wrote", out, QUANTIZE);
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "model/model-00002-of-00002.safetensors")), 0);
+  EXPECT(1, "model-00002-of-00002.safetensors", "1 of 2 shards are missing", QUANTIZE);
+  EXPECT_RANKS(2, 1, "model-00002-of-00002.safetensors", "1 of 2 shards are missing", QUANTIZE);
+  qd_temporary_write_text(&folder, "model/model.safetensors.index.json", "{\"weight_map\": {\"a\": \"../../etc/passwd\"}}");
+  EXPECT(1, "../../etc/passwd", "not a plain file name", QUANTIZE);
 }
 
-/* Root may do everything: the program then runs as nobody. */
-static qd_run as_nobody(const char *model, const char *out) {
-  static const char as[] = "setpriv --reuid=65534 --regid=65534 --clear-groups";
-  chmod(folder.path, 0755);
-  if (geteuid() != 0) return qd_program(0, "quantize -m %s -o %s --method rtn", model, out);
-  qd_run run = qd_program_through(as, "--version");
-  bool can = run.exit_code == 0;
-  qd_run_close(&run);
-  if (!can) cr_skip_test("root cannot run the program as another user here (setpriv)");
-  return qd_program_through(as, "quantize -m %s -o %s --method rtn", model, out);
+static void expect_header(const char *what, const char *header) {
+  qd_make_raw_safetensors(qd_temporary_path(&folder, "model/model.safetensors"), header, strlen(header), "12345678", 8);
+  EXPECT(1, what, "model.safetensors", QUANTIZE);
 }
 
-static const qd_made_llama small = {.dtype = QD_F32, .blocks = 2, .hidden = 32, .ffn = 48, .heads = 2, .kv_heads = 1, .vocabulary = VOCABULARY, .positions = 64};
-
-static const char *make_small(const char *name, int shards) {
-  qd_made_llama widths = small;
-  widths.shards = shards;
-  const char *model = qd_temporary_make_folder(&folder, name);
-  qd_make_llama(model, &widths);
-  return model;
+Test(bad_input, headers) {
+  const char *path = qd_temporary_path(&folder, "model/model.safetensors");
+  cr_assert_eq(truncate(path, 3000), 0);
+  EXPECT(1, "cut off", path, QUANTIZE);
+  cr_assert_eq(truncate(path, 100), 0);
+  EXPECT(1, "does not fit into the file of 100", path, QUANTIZE);
+  cr_assert_eq(truncate(path, 0), 0);
+  EXPECT(1, "has 0 bytes", path, QUANTIZE);
+  qd_temporary_write_text(&folder, "model/model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT(1, "git lfs pull", path, QUANTIZE);
+  qd_temporary_write(&folder, "model/model.safetensors", "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10);
+  EXPECT(1, "a header of 18446744073709551615 bytes", path, QUANTIZE);
+  expect_header("is not a JSON object", "[]");
+  expect_header("nested deeper", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[");
+  expect_header("not whole numbers", "{\"t\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [-8, 0]}}");
+  expect_header("there are 8", "{\"t\": {\"dtype\": \"F32\", \"shape\": [3], \"data_offsets\": [0, 12]}}");
+  expect_header("larger than any machine's memory", "{\"t\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 8], \"data_offsets\": [0, 8]}}");
+  expect_header("of type F8_E4M3", "{\"t\": {\"dtype\": \"F8_E4M3\", \"shape\": [8], \"data_offsets\": [0, 8]}}");
 }
 
-Test(bad_input, no_right_to_write) {
-  const char *closed = qd_temporary_make_folder(&folder, "closed"), *model = make_small("model", 1);
-  chmod(closed, 0555);
-  qd_run run = as_nobody(model, AT("closed/out"));
-  expect_refusal(&run, FAILED, "/closed/out|Permission denied");
-}
-
-Test(bad_input, no_right_to_write_into_an_old_output) {
-  const char *out = qd_temporary_make_folder(&folder, "out"), *model = make_small("model", 1);
-  chmod(out, 0555);
-  qd_run run = as_nobody(model, out);
-  expect_refusal(&run, FAILED, "/out|Permission denied");
-}
-
-Test(bad_input, no_right_to_read) {
-  const char *model = make_small("model", 1), *out = qd_temporary_make_folder(&folder, "out");
-  chmod(out, 0777);
-  chmod(AT("model/model.safetensors"), 0000);
-  qd_run run = as_nobody(model, out);
-  expect_refusal(&run, FAILED, "model.safetensors|Permission denied");
-}
-
-/* ---- weights ------------------------------------------------------------------------------------------------------------- */
-
-/* Every command line that reads a model refuses it. */
-static void model_refused(const char *model, const char *words) {
-  qd_make_ids(AT("text.i32"), 4 * TOKENS, VOCABULARY, 1);
-  REFUSED(0, FAILED, words, "quantize -m %s -o %s --method rtn", model, AT("out"));
-  REFUSED(2, FAILED, words, "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out"));
-  REFUSED(0, FAILED, words, "evaluate -m %s -d %s --seqlen %d", model, AT("text.i32"), TOKENS);
-  cr_expect_null(strstr(qd_folder_names(folder.path), "manifest"));
-}
-
-Test(bad_input, a_missing_shard) {
-  const char *model = make_small("model", 3);
-  cr_assert_eq(unlink(AT("model/model-00002-of-00003.safetensors")), 0);
-  model_refused(model, "model-00002-of-00003.safetensors");
-}
-
-Test(bad_input, truncated_weights) {
-  const char *model = make_small("model", 1);
-  struct stat facts;
-  cr_assert_eq(stat(AT("model/model.safetensors"), &facts), 0);
-  cr_assert_eq(truncate(AT("model/model.safetensors"), facts.st_size - 1), 0);
-  model_refused(model, "model.safetensors");
-  cr_assert_eq(truncate(AT("model/model.safetensors"), 1000), 0);
-  model_refused(model, "model.safetensors");
-  cr_assert_eq(truncate(AT("model/model.safetensors"), 0), 0);
-  model_refused(model, "model.safetensors");
-}
-
-Test(bad_input, hostile_headers) {
-  static const char *const headers[] = {
-      "{", "[]", "nonsense", "{\"t\": 3}", "{\"t\": {\"dtype\": \"F32\"}}",
-      "{\"t\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 4], \"data_offsets\": [0, 16]}}",
-      "{\"t\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [16, 0]}}",
-      "{\"t\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [0, 17]}}",
-      "{\"t\": {\"dtype\": \"F32\", \"shape\": [-4], \"data_offsets\": [0, 16]}}",
-      "{\"t\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [0, 16]}, \"u\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [8, 24]}}"};
-  const char *model = make_small("model", 1);
-  for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
-    static const char data[24];
-    qd_make_raw_safetensors(AT("model/model.safetensors"), headers[i], strlen(headers[i]), data, sizeof data);
-    REFUSED(0, FAILED, "model.safetensors", "quantize -m %s -o %s --method rtn", model, AT("out"));
+Test(bad_input, weights_that_are_no_numbers) {
+  static const char *const which[] = {"model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight", "lm_head.weight"};
+  for (int i = 0; i < 3; i++) {
+    static float values[VOCABULARY * HIDDEN];
+    values[37] = i == 1 ? NAN : -INFINITY;
+    list_tensors();
+    for (int t = 0; t < TENSORS; t++)
+      if (strcmp(names[t], which[i]) == 0) tensors[t].data = values;
+    qd_make_model(model, sound, tensors, TENSORS, 1);
+    EXPECT(1, "element 37 of ", which[i], QUANTIZE);
+    cr_assert_eq(unlink(qd_temporary_path(&folder, "out/partial/job.json")), 0);
+    qd_run clean = qd_run_command((const char *const[]){"rm", "-r", out, NULL}, NULL, limit_seconds);
+    cr_assert_eq(clean.exit_code, 0);
+    qd_run_close(&clean);
   }
-  qd_temporary_write(&folder, "model/model.safetensors", "\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10);
-  model_refused(model, "model.safetensors");
 }
 
-Test(bad_input, only_pytorch_weights) {
-  const char *model = make_small("model", 1);
-  cr_assert_eq(rename(AT("model/model.safetensors"), AT("model/pytorch_model.bin")), 0);
-  model_refused(model, "pytorch_model.bin|safetensors");
+/* ---- texts -------------------------------------------------------------------------------------------------------------------------------- */
+
+static const char tokenizer[] = "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"post_processor\": null, \"decoder\": null,\n"
+                                "\"pre_tokenizer\": %s,\n\"model\": {\"type\": \"%s\", \"vocab\": {%s}, \"merges\": []}}\n";
+
+static void write_tokenizer(const char *pre_tokenizer, const char *type, const char *vocabulary) {
+  char text[2048];
+  cr_assert_lt(snprintf(text, sizeof text, tokenizer, pre_tokenizer, type, vocabulary), (int)sizeof text);
+  qd_temporary_write_text(&folder, "model/tokenizer.json", text);
 }
 
-/* The file has a header of known length and its tensors in the order of the forward: embedding, norm, q_proj ... */
-static void poke(const char *path, int64_t element, float value) {
-  uint64_t header;
-  int fd = open(path, O_RDWR);
-  cr_assert_eq(pread(fd, &header, sizeof header, 0), (ssize_t)sizeof header);
-  cr_assert_eq(pwrite(fd, &value, sizeof value, (off_t)(8 + header + 4 * (uint64_t)element)), (ssize_t)sizeof value);
-  close(fd);
-}
-
-Test(bad_input, numbers_that_are_none) {
-  static const int64_t first_of_q = VOCABULARY * 32 + 32;
-  const char *model = make_small("model", 1), *weights = AT("model/model.safetensors");
-  poke(weights, first_of_q + 5, __builtin_nanf(""));
-  model_refused(model, "element 5 |model.layers.0.self_attn.q_proj.weight|NaN");
-  poke(weights, first_of_q + 5, 0.0f);
-  poke(weights, 7, -__builtin_inff());
-  REFUSED(0, FAILED, "element 7 |model.embed_tokens.weight|infinite", "quantize -m %s -o %s --method rtn", model, AT("out2"));
-  REFUSED(2, FAILED, "element 7 |model.embed_tokens.weight|infinite", "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out2"));
-  cr_expect_null(strstr(qd_folder_names(AT("out2")), "manifest.json"));
-}
-
-/* ---- configuration and tokenizer ------------------------------------------------------------------------------------------- */
-
-/* The bundled model with one file replaced: links to the others. */
-static const char *demo_with(const char *file, const char *text) {
-  static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"};
-  char target[1024], name[64];
-  const char *model = qd_temporary_make_folder(&folder, "model");
-  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    snprintf(name, sizeof name, "model/%s", files[i]);
-    snprintf(target, sizeof target, "%s/%s", demo, files[i]);
-    if (strcmp(files[i], file) != 0) cr_assert_eq(symlink(target, AT(name)), 0);
-  }
-  snprintf(name, sizeof name, "model/%s", file);
-  if (text != NULL) qd_temporary_write_text(&folder, name, text);
-  return model;
-}
-
-static void demo_refused(const char *file, const char *text, const char *words) {
-  const char *model = demo_with(file, text);
-  REFUSED(0, FAILED, words, "quantize -m %s -d %s --seqlen 64 -o %s", model, prose, AT("out"));
-  REFUSED(2, FAILED, words, "evaluate -m %s -d %s --seqlen 64", model, prose);
-  cr_expect_str_eq(qd_folder_names(folder.path), "model ");
-}
-
-#define CONFIG(type, vocabulary, more)                                                                                                       \
-  "{\"model_type\": \"" type "\", \"hidden_size\": 256, \"intermediate_size\": 768, \"num_attention_heads\": 8, \"num_hidden_layers\": 6,"      \
-  " \"num_key_value_heads\": 4, \"head_dim\": 32, \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\","          \
-  " \"tie_word_embeddings\": true, \"vocab_size\": " vocabulary more "}"
-
-Test(bad_input, an_unknown_architecture) { demo_refused("config.json", CONFIG("gpt2", "2048", ""), "gpt2|llama"); }
-Test(bad_input, no_configuration) { demo_refused("config.json", NULL, "config.json"); }
-Test(bad_input, a_configuration_that_is_no_json) { demo_refused("config.json", "model_type: llama", "config.json"); }
-Test(bad_input, widths_that_are_not_those_of_the_weights) {
-  demo_refused("config.json", CONFIG("llama", "2049", ""), "model.embed_tokens.weight|2049|2048");
-}
-Test(bad_input, an_unknown_rope_type) {
-  demo_refused("config.json", CONFIG("llama", "2048", ", \"rope_scaling\": {\"rope_type\": \"spiral\", \"factor\": 2.0}"), "spiral");
-}
-Test(bad_input, a_quantized_original) {
-  demo_refused("config.json", CONFIG("llama", "2048", ", \"quantization_config\": {\"quant_method\": \"gptq\"}"), "quantization_config");
-}
-Test(bad_input, no_tokenizer) { demo_refused("tokenizer.json", NULL, "tokenizer.json"); }
-Test(bad_input, a_tokenizer_that_is_no_json) { demo_refused("tokenizer.json", "{\"model\":", "tokenizer.json"); }
-Test(bad_input, an_unsupported_kind_of_tokenizer) {
-  demo_refused("tokenizer.json", "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 0.0]]}}", "tokenizer.json|Unigram");
-}
-Test(bad_input, an_unsupported_part_of_a_tokenizer) {
-  demo_refused("tokenizer.json",
-               "{\"normalizer\": {\"type\": \"Precompiled\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}",
-               "tokenizer.json|Precompiled");
-}
-
-Test(bad_input, a_tokenizer_with_more_entries_than_the_model) {
-  char target[1024];
-  const char *model = make_small("model", 1);
-  snprintf(target, sizeof target, "%s/tokenizer.json", demo);
-  cr_assert_eq(symlink(target, AT("model/tokenizer.json")), 0);
-  REFUSED(0, FAILED, "2048|101", "quantize -m %s -d %s --seqlen %d -o %s", model, prose, TOKENS, AT("out"));
-  REFUSED(2, FAILED, "2048|101", "evaluate -m %s -d %s --seqlen %d", model, prose, TOKENS);
-}
-
-/* ---- text -------------------------------------------------------------------------------------------------------------------- */
-
-static void text_refused(const char *name, const void *text, size_t n, const char *words) {
-  const char *path = qd_temporary_write(&folder, name, text, n);
-  REFUSED(0, FAILED, words, "quantize -m %s -d %s --seqlen 64 -o %s", demo, path, AT("out"));
-  REFUSED(2, FAILED, words, "evaluate -m %s -d %s --seqlen 64", demo, path);
+/* The sound job with another text; its last characters are `end`. */
+static void expect_text(const char *what, const char *which, const char *text, size_t n) {
+  const char *path = qd_temporary_write(&folder, "text.txt", text, n);
+  EXPECT(1, what, which, "quantize", "--model", model, "--dataset", path, "--seqlen", "16", "--output", out);
 }
 
 Test(bad_input, texts) {
-  static const int32_t ids[64] = {1, 2, 2048, 3};
-  text_refused("empty.txt", "", 0, "empty.txt|empty");
-  text_refused("short.txt", "too short", 9, "short.txt|tokens|64");
-  text_refused("latin1.txt", "caf\xe9", 4, "latin1.txt|UTF-8|0xE9|3");
-  text_refused("fields.jsonl", "{\"txt\": \"x\"}\n", 13, "fields.jsonl|text");
-  text_refused("large.i32", ids, sizeof ids, "large.i32|2048");
-  text_refused("odd.i32", ids, 63, "odd.i32");
-  REFUSED(0, FAILED, "513|512", "quantize -m %s -d %s --seqlen 513 -o %s", demo, prose, AT("out"));
-  REFUSED(2, FAILED, "513|512", "evaluate -m %s -d %s --seqlen 513", demo, prose);
+  expect_text("has no tokenizer.json", "text.txt", "ab", 2);
+  write_tokenizer("null", "BPE", "\"a\": 0, \"b\": 1");
+  expect_text("text.txt is empty", "", "", 0);
+  expect_text("too few for rows of 16", "text.txt", "ab", 2);
+  expect_text("not UTF-8: byte 0xFF at offset 2", "text.txt", "ab\xff", 3);
+  expect_text("no token for the character U+0063", "text.txt", "abc", 3);
+  expect_text("NUL", "text.txt", "a\0b", 3);
+  EXPECT(1, "No such file", "absent.txt", QUANTIZE, "--dataset", "absent.txt");
+  EXPECT(1, "is a folder", model, QUANTIZE, "--dataset", model);
+  qd_temporary_write_text(&folder, "lines.jsonl", "{\"text\": \"ab\"}\n{\"text\": 3}\n");
+  EXPECT(1, "lines.jsonl, line 2", "\"text\"", QUANTIZE, "--dataset", qd_temporary_path(&folder, "lines.jsonl"));
 }
 
-/* ---- stores -------------------------------------------------------------------------------------------------------------------- */
-
-static const char *make_store(const char *more, int code) {
-  const char *model = make_small("model", 1);
-  qd_make_ids(AT("text.i32"), 4 * TOKENS, VOCABULARY, 1);
-  qd_run run = qd_program(0, "quantize -m %s -d %s --seqlen %d -o %s --bits 3 %s", model, AT("text.i32"), TOKENS, AT("store"), more);
-  cr_assert_eq(run.exit_code, code, "%s", run.err.text);
-  qd_run_close(&run);
-  return AT("store");
+Test(bad_input, tokenizers) {
+  static const char text[] = "abababababababababababababababababab";
+  write_tokenizer("{\"type\": \"Mystery\"}", "BPE", "\"a\": 0, \"b\": 1");
+  expect_text("the pre-tokenizer Mystery is not supported", "tokenizer.json", text, sizeof text - 1);
+  write_tokenizer("null", "Unigram", "\"a\": 0, \"b\": 1");
+  expect_text("the model type Unigram is not supported", "tokenizer.json", text, sizeof text - 1);
+  char vocabulary[1024] = "\"a\": 0, \"b\": 1";
+  for (int i = 2; i <= VOCABULARY; i++) sprintf(vocabulary + strlen(vocabulary), ", \"t%d\": %d", i, i);
+  write_tokenizer("null", "BPE", vocabulary);
+  expect_text("the tokenizer has 33 entries", "only 32", text, sizeof text - 1);
 }
 
-static void flip_byte_in_the_middle(const char *path) {
-  struct stat facts;
-  unsigned char byte;
-  cr_assert_eq(stat(path, &facts), 0);
-  int fd = open(path, O_RDWR);
-  cr_assert_eq(pread(fd, &byte, 1, facts.st_size / 2), 1);
-  byte ^= 16;
-  cr_assert_eq(pwrite(fd, &byte, 1, facts.st_size / 2), 1);
-  close(fd);
+Test(bad_input, token_ids) {
+  write_ids("ids.i32", VOCABULARY);
+  EXPECT(1, "row 3, position 15: the id 32 is outside the model's vocabulary of 32", ids, QUANTIZE);
+  EXPECT_RANKS(2, 1, "row 3, position 15: the id 32 is outside the model's vocabulary of 32", ids, QUANTIZE);
+  write_ids("ids.i32", -1);
+  EXPECT(1, "the id -1 is negative", ids, QUANTIZE);
+  write_ids("ids.i32", 7);
+  EXPECT(1, "no whole number of rows of 15 tokens", ids, QUANTIZE, "--seqlen", "15");
+  EXPECT(1, "--seqlen 65 is more than the model's 64 positions", "", QUANTIZE, "--seqlen", "65");
+  EXPECT_RANKS(2, 1, "--seqlen 65 is more than the model's 64 positions", "", QUANTIZE, "--seqlen", "65");
+  EXPECT(1, "--seqlen 2 leaves nothing to predict", "llama.cpp", "evaluate", "--model", model, "--dataset", ids, "--seqlen", "2", "--ppl-style", "llama.cpp");
 }
 
-/* verify names the file on standard output; evaluation must not compute with it. */
-static void expect_damage(const char *store, const char *file) {
-  qd_run run = qd_program(0, "verify %s", store);
-  cr_expect_eq(run.exit_code, DAMAGED, "%s %s", run.out.text, run.err.text);
-  cr_expect(strstr(run.out.text, file) != NULL || strstr(run.err.text, file) != NULL, "%s is not named: %s %s", file, run.out.text, run.err.text);
-  qd_run_close(&run);
-  for (int n_ranks = 0; n_ranks <= 2; n_ranks += 2)
-    REFUSED(n_ranks, DAMAGED, file, "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
+/* ---- outputs ------------------------------------------------------------------------------------------------------------------------------ */
+
+Test(bad_input, outputs_that_are_taken) {
+  make_store();
+  EXPECT(1, "holds another job: bits was 4 there, now it is 3", out, QUANTIZE, "--bits", "3");
+  EXPECT(1, "--no-resume", out, QUANTIZE, "--no-resume");
+  EXPECT(1, "is a file", ids, QUANTIZE, "--output", ids);
+  EXPECT(1, "lies in the model's folder", model, QUANTIZE, "--output", model);
+  EXPECT(1, "lies in the model's folder", model, QUANTIZE, "--output", qd_temporary_path(&folder, "absent/../model/store"));
+  EXPECT(1, "is no output of qdist", folder.path, QUANTIZE, "--output", folder.path);
+  const char *link = qd_temporary_path(&folder, "link");
+  cr_assert_eq(symlink("nowhere", link), 0);
+  EXPECT(1, "is a link to nothing", link, QUANTIZE, "--output", link);
+  EXPECT(1, "cannot make", "absent2/status.json", QUANTIZE, "--output", qd_temporary_path(&folder, "other"), "--status-file",
+         qd_temporary_path(&folder, "absent2/status.json"));
 }
 
-Test(bad_input, a_sound_store_verifies) {
-  const char *store = make_store("", 0);
-  qd_run run = qd_program(0, "verify %s", store);
-  cr_expect_eq(run.exit_code, 0, "%s", run.out.text);
-  qd_run_close(&run);
+Test(bad_input, names_may_be_odd) {
+  const char *odd = qd_temporary_path(&folder, "\xc3\xb6" "dd 'name' $(x)\t\xff/store");
+  EXPECT(0, "wrote", "", QUANTIZE, "--output", odd);
+  EXPECT(0, "", "", "verify", odd);
+  EXPECT(0, "", "", "evaluate", "--model", odd, "--dataset", ids, "--seqlen", "16");
 }
 
-Test(bad_input, a_changed_byte_in_each_file_of_a_store) {
-  static const char *const files[] = {"block-00000.h5", "block-00001.h5", "model.h5", "manifest.json"};
-  const char *store = make_store("", 0);
-  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-    char path[64];
-    snprintf(path, sizeof path, "store/%s", files[i]);
-    flip_byte_in_the_middle(AT(path));
-    expect_damage(store, files[i]);
-    flip_byte_in_the_middle(AT(path));
+Test(bad_input, no_permission) {
+  const char *closed = qd_temporary_make_folder(&folder, "closed"), *within = qd_temporary_path(&folder, "closed/store");
+  cr_assert_eq(chmod(closed, 0555), 0);
+  if (geteuid() != 0) {
+    EXPECT(1, "Permission denied", within, QUANTIZE, "--output", within);
+    return;
   }
+  static const char *const as_nobody[] = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM};
+  const char *argv[] = {as_nobody[0], as_nobody[1], as_nobody[2], as_nobody[3], as_nobody[4], QUANTIZE, "--output", within, NULL};
+  qd_run probe = qd_run_command((const char *const[]){as_nobody[0], as_nobody[1], as_nobody[2], as_nobody[3], PROGRAM, "--version", NULL}, environment, 60);
+  int code = probe.exit_code;
+  qd_run_close(&probe);
+  if (code != 0) cr_skip("setpriv is not there, or nobody may not start %s", PROGRAM);
+  qd_run run = qd_run_command(argv, environment, limit_seconds);
+  expect_end(&run, 1, "Permission denied", within);
 }
 
-Test(bad_input, a_shortened_and_a_missing_file_of_a_store) {
-  const char *store = make_store("", 0);
-  cr_assert_eq(truncate(AT("store/block-00001.h5"), 512), 0);
-  expect_damage(store, "block-00001.h5");
-  cr_assert_eq(unlink(AT("store/block-00001.h5")), 0);
-  expect_damage(store, "block-00001.h5");
-}
-
-Test(bad_input, a_file_too_many_in_a_store) {
-  const char *store = make_store("", 0);
-  qd_temporary_write_text(&folder, "store/block-00002.h5", "stranger");
-  qd_run run = qd_program(0, "verify %s", store);
-  cr_expect_eq(run.exit_code, DAMAGED);
-  cr_expect_not_null(strstr(run.out.text, "block-00002.h5"));
-  qd_run_close(&run);
-}
-
-Test(bad_input, an_unfinished_store) {
-  const char *store = make_store("--stop-after 0.000001s", 75);
-  REFUSED(0, FAILED, "/store|unfinished", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
-  REFUSED(2, FAILED, "/store|unfinished", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
-  REFUSED(0, FAILED, "/store|unfinished", "verify %s", store);
-  REFUSED(0, FAILED, "/store|unfinished", "inspect %s", store);
-}
-
-Test(bad_input, another_job_in_the_output) {
-  const char *store = make_store("", 0);
-  REFUSED(0, FAILED, "/store|bits was 3|4", "quantize -m %s -d %s --seqlen %d -o %s --bits 4", AT("model"), AT("text.i32"), TOKENS, store);
-  REFUSED(2, FAILED, "/store|bits was 3|4", "quantize -m %s -d %s --seqlen %d -o %s --bits 4", AT("model"), AT("text.i32"), TOKENS, store);
-}
-
-Test(bad_input, a_damaged_journal) {
-  const char *store = make_store("--stop-after 0.000001s", 75);
-  flip_byte_in_the_middle(AT("store/partial/job.json"));
-  REFUSED(0, DAMAGED, "job.json", "quantize -m %s -d %s --seqlen %d -o %s --bits 3", AT("model"), AT("text.i32"), TOKENS, store);
-}
-
-/* ---- machines -------------------------------------------------------------------------------------------------------------------- */
-
-/* In a mount namespace of its own, so that nothing of it outlives the script.  The disk grows, and the same command goes on. */
-static const char full_disk[] =
-    "disk=$1; shift\n"
-    "mount -t tmpfs -o size=24k tmpfs $disk || exit 99\n"
-    "\"$@\"; echo first $?; ls $disk/out\n"
-    "mount -o remount,size=16m $disk || exit 99\n"
-    "\"$@\" || exit $?; cp -aT $disk/out $disk.saved\n";
-
+/* A file system of its own, small at first: the job fails; grown, the same command finishes. */
 Test(bad_input, a_full_disk) {
-  char command[2048];
-  const char *whole = make_store("", 0);
-  qd_temporary_make_folder(&folder, "disk");
-  qd_temporary_write_text(&folder, "full_disk.sh", full_disk);
-  snprintf(command, sizeof command, "unshare --mount sh %s %s", AT("full_disk.sh"), AT("disk"));
-  qd_run run = qd_program_through(command, "quantize -m %s -d %s --seqlen %d -o %s --bits 3", AT("model"), AT("text.i32"), TOKENS, AT("disk/out"));
-  bool possible = run.exit_code != 99 && strstr(run.out.text, "first") != NULL;
-  if (!possible) qd_run_close(&run);
-  if (!possible) cr_skip_test("a small disk can be mounted only by root, with mount namespaces");
-  cr_expect_not_null(strstr(run.out.text, "first 1"), "%s %s", run.out.text, run.err.text);
-  cr_expect_null(strstr(run.out.text, "manifest.json"), "%s", run.out.text);
-  cr_expect_not_null(strstr(run.err.text, "No space left on device"), "%s", run.err.text);
-  cr_expect_eq(run.exit_code, 0, "%s", run.err.text);
-  qd_run_close(&run);
-  const char *what = qd_folder_difference(whole, AT("disk.saved"), false);
-  cr_expect_null(what, "%s", what);
+  static const char script[] = "dir=$1; shift; mount -t tmpfs -o size=24k none $dir || exit 77; \"$@\"; code=$?;"
+                               "mount -o remount,size=8m $dir && \"$@\" && $0 verify $dir/store || exit 78; exit $code";
+  const char *disk = qd_temporary_make_folder(&folder, "disk"), *store = qd_temporary_path(&folder, "disk/store");
+  const char *argv[] = {"unshare", "--mount", "sh", "-c", script, PROGRAM, disk, PROGRAM, QUANTIZE, "--output", store, NULL};
+  qd_run run = qd_run_command(argv, environment, limit_seconds);
+  int code = run.exit_code;
+  if (code == 77 || code == 127 || strstr(run.err.text, "unshare") != NULL) {
+    qd_run_close(&run);
+    cr_skip("no small file system can be mounted here");
+  }
+  expect_end(&run, 1, "No space left on device", store);
 }
 
-Test(bad_input, a_dead_rank_ends_an_evaluation) {
-  for (int rank = 0; rank < 3; rank++) {
-    pid_t pids[8];
-    qd_run run = qd_program_start(3, "evaluate -m %s -d %s --seqlen 64", demo, prose);
-    cr_assert(qd_run_until(&run, "windows"), "%s", run.err.text);
-    cr_assert_eq(qd_run_rank_pids(&run, pids, 8), 3);
-    kill(pids[rank], SIGKILL);
-    qd_run_finish(&run);
-    cr_expect_not(run.timed_out);
-    cr_expect_neq(run.exit_code, 0, "%s", run.err.text);
-    qd_run_close(&run);
-  }
+/* ---- stores ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void expect_damage(const char *name, long offset) {
+  const char *path = qd_temporary_path(&folder, name);
+  flip(path, offset);
+  qd_run run = qd_run_command((const char *const[]){PROGRAM, "verify", out, NULL}, environment, limit_seconds);
+  cr_expect_not_null(strstr(run.out.text, path), "%s is not in: %s", path, run.out.text);
+  expect_end(&run, 3, "is damaged: ", out);
+  flip(path, offset);
+}
+
+Test(bad_input, a_damaged_store) {
+  make_store();
+  expect_damage("out/manifest.json", 40);
+  expect_damage("out/config.json", 20);
+  expect_damage("out/block-00001.h5", 24); /* the file's bytes, none of a dataset */
+  EXPECT(0, "", "", "verify", out);
+  flip(qd_temporary_path(&folder, "out/manifest.json"), 40);
+  EXPECT(3, "manifest.json is damaged", out, EVALUATE);
+  EXPECT(3, "manifest.json is damaged", out, "inspect", out);
+  flip(qd_temporary_path(&folder, "out/manifest.json"), 40);
+  cr_assert_eq(truncate(qd_temporary_path(&folder, "out/block-00001.h5"), 2000), 0);
+  EXPECT(3, "block-00001.h5 has 2000 bytes, expected", "", EVALUATE);
+  EXPECT_RANKS(2, 3, "block-00001.h5 has 2000 bytes, expected", "", EVALUATE);
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "out/block-00001.h5")), 0);
+  EXPECT(3, "block-00001.h5 is missing", "", EVALUATE);
+  EXPECT(3, "is damaged", out, "verify", out);
+}
+
+Test(bad_input, what_is_no_finished_store) {
+  EXPECT(75, "stopped after block 1 of 2", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  EXPECT(1, "not finished", out, EVALUATE);
+  EXPECT(1, "not finished", out, "verify", out);
+  EXPECT(1, "not finished", out, "inspect", out);
+  make_store();
+  EXPECT(0, "", "", "verify", out);
+  EXPECT(1, "there is no store in", model, "verify", model);
+  EXPECT(1, "there is no folder", "absent", "verify", qd_temporary_path(&folder, "absent"));
+}
+
+/* ---- a rank dies -------------------------------------------------------------------------------------------------------------------------- */
+
+/* The last of mpirun's ranks, 0 if there is none. */
+static pid_t last_child(pid_t parent) {
+  char number[16];
+  snprintf(number, sizeof number, "%ld", (long)parent);
+  qd_run run = qd_run_command((const char *const[]){"pgrep", "-P", number, "qdist", NULL}, NULL, 60);
+  pid_t child = 0;
+  for (const char *line = run.out.text; *line != '\0'; line = strchr(line, '\n') + 1) child = (pid_t)strtol(line, NULL, 10);
+  qd_run_close(&run);
+  return child;
+}
+
+/* It is stopped first, so that the others wait for it and the job cannot end before it is killed. */
+Test(bad_input, a_dead_rank_ends_the_job_and_the_store_goes_on) {
+  static int32_t many[2048 * TOKENS];
+  const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
+  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048", NULL};
+  qd_run run = qd_run_start_ranks(3, argv, environment, limit_seconds);
+  cr_assert(qd_run_until(&run, "calibration: 2048 sequences"), "%s", run.err.text);
+  pid_t rank = last_child(run.pid);
+  cr_assert_gt(rank, 0);
+  cr_assert_eq(kill(rank, SIGSTOP), 0);
+  cr_assert_eq(kill(rank, SIGKILL), 0);
+  qd_run_finish(&run);
+  cr_expect_not(run.timed_out);
+  cr_expect_neq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048");
+  EXPECT(0, "", "", "verify", out);
 }

@@ -217,6 +217,9 @@ Test(atomic, says_why_a_folder_cannot_be_made) {
   const char *file = qd_temporary_write_text(&folder, "file", "");
   expect_refusal(qd_folder_make(file), QD_EEXIST, file, "is a file");
   expect_refusal(qd_folder_make(qd_temporary_path(&folder, "file/in")), QD_EEXIST, file, "is a file");
+  const char *nothing = qd_temporary_path(&folder, "nothing");
+  cr_assert_eq(symlink("nowhere", nothing), 0);
+  expect_refusal(qd_folder_make(nothing), QD_EEXIST, nothing, "link to nothing");
   cr_assert_eq(chmod(temporary, 0555), 0);
   if (geteuid() == 0) cr_assert_eq(seteuid(65534), 0);
   expect_refusal(qd_folder_make(qd_temporary_path(&folder, "partial/x")), QD_EIO, "partial/x", strerror(EACCES));

@@ -32,7 +32,8 @@ static void expect_print(const qd_json *value, int indent, const char *expected)
 
 Test(json, refuses_what_is_ambiguous_or_no_json) {
   const char *const cases[][2] = {
-      {"", "line 1"},
+      {"", "empty"},
+      {"\xef\xbb\xbf{}", "byte order mark"},
       {"   ", "line 1"},
       {"{", "line 1"},
       {"[1,\n2,\n", "line 3"},

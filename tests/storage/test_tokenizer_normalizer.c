@@ -41,6 +41,30 @@ Test(tokenizer_normalizer, prepends_and_replaces) {
       "a b", "_a_b");
 }
 
+Test(tokenizer_normalizer, refuses_to_make_a_terabyte_of_a_page) {
+  enum { CONTENT = 1000, STEPS = 4 };
+  char part[STEPS * (CONTENT + 100)] = "{\"type\":\"Sequence\",\"normalizers\":[";
+  for (int i = 0; i < STEPS; i++) {
+    strcat(part, i > 0 ? "," : "");
+    strcat(part, "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"");
+    memset(part + strlen(part), 'a', CONTENT);
+    strcat(part, "\"}");
+  }
+  strcat(part, "]}");
+  qd_normalizer normalizer;
+  qd_matcher matcher;
+  qd_buffer buffer = {0}, spare = {0};
+  cr_assert_eq(open_normalizer(part, &normalizer), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_matcher_open(&matcher), QD_OK);
+  cr_assert_eq(qd_buffer_add(&buffer, "aaaaaaaaaa", 10), QD_OK);
+  cr_assert_eq(qd_normalizer_apply(&normalizer, &matcher, &buffer, &spare), QD_EBADINPUT);
+  cr_assert_not_null(strstr(qd_error_text(), "of a text of 10"), "%s", qd_error_text());
+  qd_buffer_release(&buffer);
+  qd_buffer_release(&spare);
+  qd_matcher_close(&matcher);
+  qd_normalizer_release(&normalizer);
+}
+
 Test(tokenizer_normalizer, gives_the_unicode_forms) {
   static const char text[] =
       "\xC3\xA9"

@@ -395,6 +395,9 @@ Test(tokens, says_what_is_wrong_with_documents) {
   expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 2");
   qd_temporary_write_text(&folder, "d", "not json\n");
   expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 1");
+  cr_expect_null(strstr(qd_error_text(), "line 1, line"), "%s", qd_error_text());
+  qd_temporary_write_text(&folder, "d", "{\"text\":\"ab\"}\nnot json\n");
+  expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 2, column 3");
   qd_temporary_write_text(&folder, "d", " \n\n");
   expect_failure(evaluation(dataset("c4:", "d"), 0, 2), QD_EBADINPUT, "no line");
   write_documents("d");

@@ -34,6 +34,12 @@ Test(status, a_failure_has_text_and_trace) {
   cr_assert_not_null(strstr(qd_error_trace(), " < "), "the forwarding place is in the trace: %s", qd_error_trace());
 }
 
+Test(status, a_message_is_one_line_that_commands_no_terminal) {
+  qd_status status = qd_fail(QD_EINVAL, "file.c", 1, "the tensor %s is strange", "a\nb\x1b[31m\x7f\xc3\xa9");
+  cr_assert_eq(status, QD_EINVAL);
+  cr_assert_str_eq(qd_error_text(), "the tensor a?b?[31m?\xc3\xa9 is strange");
+}
+
 Test(status, cleanup_runs_on_both_ways) {
   int cleaned = 0;
   cr_assert_eq(with_cleanup(1, &cleaned), QD_OK);
