@@ -219,7 +219,8 @@ says "$log" 'going on with .*[1-5] of 6 blocks are there' || fail "the requeued 
 pass "the requeued job goes on and finishes, in the same log"
 
 # shellcheck disable=SC2086 # options: several words
-plain quantize --model "$QDIST_MODEL" --dataset "$QDIST_DATASET" --output "$work/plain" $QDIST_OPTIONS || fail "plain mpirun quantizes nothing"
+plain quantize --model "$QDIST_MODEL" --dataset "$QDIST_DATASET" --output "$work/plain" $QDIST_OPTIONS \
+  || fail "plain mpirun quantizes nothing"
 same_stores || fail "its store differs from a plain mpirun's"
 pass "its store is a plain mpirun's, byte for byte"
 
