@@ -177,10 +177,9 @@ Test(bad_input, no_right_to_read) {
 /* Every command line that reads a model refuses it. */
 static void model_refused(const char *model, const char *words) {
   qd_make_ids(AT("text.i32"), 4 * TOKENS, VOCABULARY, 1);
-  REFUSED(0, FAILED, words, "quantize -m %s -o %s --method rtn", model, AT("out"));
-  REFUSED(2, FAILED, words, "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out"));
+  REFUSED(0, FAILED, words, "quantize -m %s -o %s --method rtn", model, AT("out.rtn"));
+  REFUSED(2, FAILED, words, "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out.gptq"));
   REFUSED(0, FAILED, words, "evaluate -m %s -d %s --seqlen %d", model, AT("text.i32"), TOKENS);
-  cr_expect_null(strstr(qd_folder_names(folder.path), "manifest"));
 }
 
 Test(bad_input, a_missing_shard) {
@@ -222,7 +221,7 @@ Test(bad_input, hostile_headers) {
 Test(bad_input, only_pytorch_weights) {
   const char *model = make_small("model", 1);
   cr_assert_eq(rename(AT("model/model.safetensors"), AT("model/pytorch_model.bin")), 0);
-  model_refused(model, "pytorch_model.bin|safetensors");
+  model_refused(model, "pytorch_model.bin|convert");
 }
 
 /* The file has a header of known length and its tensors in the order of the forward: embedding, norm, q_proj ... */
@@ -241,9 +240,18 @@ Test(bad_input, numbers_that_are_none) {
   model_refused(model, "element 5 |model.layers.0.self_attn.q_proj.weight|NaN");
   poke(weights, first_of_q + 5, 0.0f);
   poke(weights, 7, -__builtin_inff());
-  REFUSED(0, FAILED, "element 7 |model.embed_tokens.weight|infinite", "quantize -m %s -o %s --method rtn", model, AT("out2"));
-  REFUSED(2, FAILED, "element 7 |model.embed_tokens.weight|infinite", "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out2"));
-  cr_expect_null(strstr(qd_folder_names(AT("out2")), "manifest.json"));
+  model_refused(model, "element 7 |model.embed_tokens.weight|infinite");
+  cr_expect_null(strstr(qd_folder_names(AT("out.rtn")), "manifest.json"));
+  cr_expect_null(strstr(qd_folder_names(AT("out.gptq")), "manifest.json"));
+}
+
+/* Finite weights whose products pass what fp32 holds. */
+Test(bad_input, activations_that_overflow) {
+  const char *model = make_small("model", 1);
+  qd_make_ids(AT("text.i32"), 4 * TOKENS, VOCABULARY, 1);
+  for (int64_t i = 0; i < 32; i++) poke(AT("model/model.safetensors"), VOCABULARY * 32 + i, 3e38f);
+  REFUSED(0, FAILED, "block 0|qkv_input|not finite", "quantize -m %s -d %s --seqlen %d -o %s", model, AT("text.i32"), TOKENS, AT("out"));
+  REFUSED(2, FAILED, "/model|not a number", "evaluate -m %s -d %s --seqlen %d", model, AT("text.i32"), TOKENS);
 }
 
 /* ---- configuration and tokenizer ------------------------------------------------------------------------------------------- */
@@ -397,10 +405,10 @@ Test(bad_input, a_file_too_many_in_a_store) {
 
 Test(bad_input, an_unfinished_store) {
   const char *store = make_store("--stop-after 0.000001s", 75);
-  REFUSED(0, FAILED, "/store|unfinished", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
-  REFUSED(2, FAILED, "/store|unfinished", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
-  REFUSED(0, FAILED, "/store|unfinished", "verify %s", store);
-  REFUSED(0, FAILED, "/store|unfinished", "inspect %s", store);
+  REFUSED(0, FAILED, "/store|not finished|run its job again", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
+  REFUSED(2, FAILED, "/store|not finished|run its job again", "evaluate -m %s -d %s --seqlen %d", store, AT("text.i32"), TOKENS);
+  REFUSED(0, FAILED, "/store|not finished|run its job again", "verify %s", store);
+  REFUSED(0, FAILED, "/store|not finished|run its job again", "inspect %s", store);
 }
 
 Test(bad_input, another_job_in_the_output) {
