@@ -55,6 +55,22 @@ qd_status qd_entry_file_check(const char *folder, const qd_entry_file *file) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+static qd_status check_bytes_at(const char *path, const qd_entry_file *file) {
+  qd_digest digest;
+  QD_TRY(qd_digest_file(path, &digest));
+  QD_CHECK(qd_digest_equal(&digest, &file->digest), QD_ECORRUPT, "%s is damaged: its bytes have the digest %s, expected %s",
+           path, digest.hex, file->digest.hex);
+  return QD_OK;
+}
+
+qd_status qd_entry_file_check_bytes(const char *folder, const qd_entry_file *file) {
+  char *path = NULL;
+  QD_TRY(qd_path_join(folder, file->name, &path));
+  qd_status status = check_bytes_at(path, file);
+  qd_heap_free(path);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
 qd_status qd_entry_check_files(const char *folder, const qd_entry *entry) {
   for (int i = 0; i < entry->n_files; i++) QD_TRY(qd_entry_file_check(folder, &entry->file[i]));
   return QD_OK;

@@ -27,6 +27,7 @@ qd_status qd_document_check(const qd_json *json, const char *what) QD_MUST_USE;
 
 /* folder/name is there, a regular file of the right size.  QD_ECORRUPT, QD_EIO. */
 qd_status qd_entry_file_check(const char *folder, const qd_entry_file *file) QD_MUST_USE;
+qd_status qd_entry_file_check_bytes(const char *folder, const qd_entry_file *file) QD_MUST_USE; /* by its digest */
 qd_status qd_entry_check_files(const char *folder, const qd_entry *entry) QD_MUST_USE;
 
 #endif

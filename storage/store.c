@@ -95,10 +95,15 @@ qd_status qd_store_look(const char *folder, qd_store_state *state, char **what) 
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
+/* Of block files the names and sizes: their bytes are checked when they are read.  Side files are small, and what config.json and
+ * tokenizer.json say decides what comes out. */
 static qd_status check_all_files(const char *folder, const qd_manifest *manifest) {
   for (int64_t i = 0; i < manifest->n_blocks; i++) QD_TRY(qd_entry_check_files(folder, &manifest->block[i]));
   QD_TRY(qd_entry_check_files(folder, &manifest->rest));
-  for (int i = 0; i < manifest->n_files; i++) QD_TRY(qd_entry_file_check(folder, &manifest->file[i]));
+  for (int i = 0; i < manifest->n_files; i++) {
+    QD_TRY(qd_entry_file_check(folder, &manifest->file[i]));
+    QD_TRY(qd_entry_file_check_bytes(folder, &manifest->file[i]));
+  }
   return QD_OK;
 }
 

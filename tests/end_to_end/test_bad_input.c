@@ -396,6 +396,9 @@ Test(bad_input, a_damaged_store) {
   expect_damage("out/config.json", 20);
   expect_damage("out/block-00001.h5", 24); /* the file's bytes, none of a dataset */
   EXPECT(0, "", "", "verify", out);
+  flip(qd_temporary_path(&folder, "out/config.json"), -3);
+  EXPECT(3, "out/config.json is damaged", out, EVALUATE);
+  flip(qd_temporary_path(&folder, "out/config.json"), -3);
   flip(qd_temporary_path(&folder, "out/manifest.json"), 40);
   EXPECT(3, "manifest.json is damaged", out, EVALUATE);
   EXPECT(3, "manifest.json is damaged", out, "inspect", out);

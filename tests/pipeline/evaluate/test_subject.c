@@ -202,8 +202,8 @@ Test(subject, refuses_what_is_neither_model_nor_store) {
   expect_refusal(qd_temporary_path(&folder, "empty"), QD_ENOTFOUND, "config.json");
 }
 
-/* config.json is a side file: whoever exchanges it must be told that blocks and shapes no longer fit. */
-Test(subject, refuses_a_store_that_its_configuration_contradicts) {
+/* What config.json says decides what comes out: one that is not the store's own is refused, though it may be sound in itself. */
+Test(subject, refuses_a_store_whose_configuration_was_exchanged) {
   const char *path = make_store("llama", "store", QD_ORDER_STATIC, QD_COMPUTE_FP32);
   char config[PATH_BYTES], *text;
   size_t n;
@@ -213,5 +213,5 @@ Test(subject, refuses_a_store_that_its_configuration_contradicts) {
   FILE *file = fopen(config, "wb");
   cr_assert(file != NULL && fwrite(text, 1, n, file) == n && fclose(file) == 0);
   qd_heap_free(text);
-  expect_refusal(path, QD_ECORRUPT, "blocks");
+  expect_refusal(path, QD_ECORRUPT, "config.json is damaged");
 }
