@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The batch scripts of jobs/slurm as they are, on a Slurm of our own: two nodes on this machine, everything in a temporary folder.
-# quantize.sbatch is signalled in the middle, requeued and finished; its store is a plain mpirun's, byte for byte; evaluate.sbatch.
+# The batch scripts of jobs/slurm as they are, on a Slurm of our own: two nodes on this machine, in a temporary folder.
+# quantize.sbatch is signalled in the middle, requeued and finished; its store is a plain mpirun's, byte for byte;
+# evaluate.sbatch tells a plain mpirun's figures.
 # The last line is "N passed, N failed"; "0 passed, 0 failed, 1 skipped" where Slurm is neither there nor to be installed.
 #   --no-install   leave the system's packages alone
 set -uo pipefail
@@ -19,14 +20,9 @@ passed=0 failed=0 skipped=0
 # ---- the end, whatever happens -----------------------------------------------------------------------------------------------
 
 # Everything that Slurm or a job started carries the path of our configuration in its environment.
-ours() {
-  local environment
-  for environment in /proc/[0-9]*/environ; do
-    if { tr '\0' '\n' <"$environment" | grep -qxF "SLURM_CONF=$work/slurm.conf"; } 2>/dev/null; then basename "${environment%/environ}"; fi
-  done
-}
+ours() { grep -lsxzF "SLURM_CONF=$work/slurm.conf" /proc/[0-9]*/environ | cut -d / -f 3; }
+none_of_ours() { [ -z "$(ours)" ]; }
 
-# The helpers of `ours` carry it as well, and are gone at once: kill tells nothing of those.
 end_ours() {
   local signal
   for signal in TERM KILL; do
@@ -35,16 +31,21 @@ end_ours() {
   done
   echo "processes of Slurm are left: $(ours | xargs)" >&2
 }
-none_of_ours() { [ -z "$(export -n SLURM_CONF; ours)" ]; }
+
+# At its end munged writes a seed into our folder: only after that the folder can go.
+end_munged() {
+  kill "$1" 2>/dev/null && ! await 5 is_gone "$1" && kill -KILL "$1"
+}
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
 tear_down() {
   trap '' INT TERM HUP
   if [ -n "${SLURM_CONF:-}" ]; then
     brief scancel --user="$(id -un)" 2>/dev/null && await 20 no_jobs
-    export -n SLURM_CONF
+    export -n SLURM_CONF # our own helpers are none of them
     end_ours
   fi
-  [ ! -f "$work/munged.pid" ] || kill "$(cat "$work/munged.pid")" 2>/dev/null
+  [ ! -f "$work/munged.pid" ] || end_munged "$(cat "$work/munged.pid")"
   rm -rf "$work"
 }
 trap tear_down EXIT
@@ -172,12 +173,16 @@ slots_by_slurm() { unset OMPI_MCA_rmaps_base_oversubscribe PRTE_MCA_rmaps_defaul
 { cmake -S . -B build && cmake --build build --target qdist -j "$(nproc)"; } >"$work/build.log" 2>&1 || fail "the build fails"
 
 # Small, yet long enough to be met in the middle.
-export QDIST_MODEL=$root/jobs/demo/qdist-tiny QDIST_DATASET=$root/docs/formats.md QDIST_OUTPUT=$work/store QDIST_PROGRAM=$root/build/qdist
-export QDIST_OPTIONS="--method gptq --bits 4 --group-size 128 --nsamples 128 --seqlen 128 --isa avx2" QDIST_THREADS=1
-export QDIST_EVALUATE_DATASET=$root/docs/formats.md QDIST_EVALUATE_OPTIONS="--seqlen 128 --max-windows 8" QDIST_REPORT=$work/report.json
+export QDIST_PROGRAM=$root/build/qdist QDIST_THREADS=1
+export QDIST_MODEL=$root/jobs/demo/qdist-tiny QDIST_DATASET=$root/docs/formats.md QDIST_OUTPUT=$work/store
+export QDIST_OPTIONS="--method gptq --bits 4 --group-size 128 --nsamples 128 --seqlen 128 --isa avx2"
+export QDIST_EVALUATE_DATASET=$root/docs/formats.md QDIST_EVALUATE_OPTIONS="--seqlen 128 --max-windows 8"
+export QDIST_REPORT=$work/report.json
 
-plain() { # plain COMMAND OPTION...: by mpirun alone, with another number of ranks
-  timeout --kill-after=10 300 mpirun -np 3 build/qdist "$@" 2>>"$work/plain.log"
+# plain COMMAND OPTION...: by mpirun alone, with another number of ranks; behind, so that a signal to us is not kept waiting.
+plain() {
+  timeout --kill-after=10 300 mpirun -np 3 build/qdist "$@" 2>>"$work/plain.log" </dev/null &
+  wait $!
 }
 
 submit() { # submit SCRIPT [OPTION...]: its job's number
@@ -212,7 +217,8 @@ await 30 state_is "$quantize" PENDING RUNNING COMPLETED || fail "the job is not 
 pass "the signal ends the job with 75, and it is requeued"
 
 await 300 ended "$quantize"
-state_is "$quantize" COMPLETED && [ "$(field "$quantize" Restarts)" = 1 ] || fail "the requeued job ends as $(field "$quantize" JobState)"
+state_is "$quantize" COMPLETED && [ "$(field "$quantize" Restarts)" = 1 ] \
+  || fail "the requeued job ends as $(field "$quantize" JobState)"
 says "$log" 'start 0 on' && says "$log" 'start 1 on' || fail "the second start is not in the same log"
 says "$log" 'going on with .*[1-5] of 6 blocks are there' || fail "the requeued job does not go on where it stopped"
 [ "$(grep -c '^ *block [1-6]/6 done' "$log")" -eq 6 ] || fail "a block was done twice or not at all"
