@@ -422,6 +422,24 @@ Test(bad_input, what_is_no_finished_store) {
   EXPECT(1, "there is no folder", "absent", "verify", qd_temporary_path(&folder, "absent"));
 }
 
+/* What is copied beside the blocks must be what they were made with.  The job is stopped while the file changes. */
+Test(bad_input, a_configuration_that_changes_under_a_running_job) {
+  static int32_t many[16384 * TOKENS];
+  const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
+  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384", NULL};
+  qd_run run = qd_run_start(argv, environment, limit_seconds);
+  cr_assert(qd_run_until(&run, "block    0  q_proj"), "%s", run.err.text);
+  cr_assert_eq(kill(run.pid, SIGSTOP), 0);
+  change_config("\"silu\"", "\"silu\", \"rope_theta\": 20000");
+  cr_assert_eq(kill(run.pid, SIGCONT), 0);
+  qd_run_finish(&run);
+  expect_end(&run, 1, "changed while the job ran", "config_digest");
+  cr_expect_neq(access(qd_temporary_path(&folder, "out/manifest.json"), F_OK), 0);
+  qd_temporary_write_text(&folder, "model/config.json", sound);
+  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384");
+  EXPECT(0, "", "", "verify", out);
+}
+
 /* ---- a rank dies -------------------------------------------------------------------------------------------------------------------------- */
 
 /* The last of mpirun's ranks, 0 if there is none. */
