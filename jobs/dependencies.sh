@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Install what building and testing need and this system lacks (Debian, Ubuntu): as root, or through sudo where it asks for no password.
-# Otherwise prints the one line to type and ends with 1.
+# Otherwise prints the one line to type and ends with 1.  Packages named as arguments are installed where they can be.
 set -euo pipefail
 
 needed=(build-essential cmake pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libzstd-dev zlib1g-dev libcriterion-dev libjansson-dev
   libpcre2-dev libutf8proc-dev libxxhash-dev)
-wished=(libdnnl-dev) # the bench's yardstick
+wished=(libdnnl-dev "$@") # the bench's yardstick, and what the caller wishes
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "This is no Debian or Ubuntu: please install what these packages hold there: ${needed[*]}" >&2

@@ -16,4 +16,7 @@ export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_p
 export OMPI_MCA_mpi_yield_when_idle="${OMPI_MCA_mpi_yield_when_idle:-1}"
 export OMPI_MCA_btl_vader_single_copy_mechanism="${OMPI_MCA_btl_vader_single_copy_mechanism:-none}"
 
+# The same for the threads of a rank: by default they spin, and where ranks x threads exceed the cores a job takes many times as long.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

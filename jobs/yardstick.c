@@ -4,6 +4,7 @@
 
 #include "kernels/base/heap.h"
 
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 
@@ -25,7 +26,10 @@ static dnnl_cpu_isa_t limit_of(qd_isa isa) {
   return dnnl_cpu_isa_sse41;
 }
 
-void qd_yardstick_limit(const qd_device *device) { (void)dnnl_set_max_cpu_isa(limit_of(device->isa)); }
+void qd_yardstick_limit(const qd_device *device) {
+  omp_set_num_threads(device->threads);
+  (void)dnnl_set_max_cpu_isa(limit_of(device->isa));
+}
 
 const char *qd_yardstick_name(void) {
   static char name[64];

@@ -8,7 +8,7 @@
 
 const char *qd_yardstick_name(void); /* "oneDNN 2.6.3 (avx512_core)", or NULL: there is none */
 
-/* Before the first product: no more than the device's units, one thread. */
+/* Before the first product: no more than the device's units and threads. */
 void qd_yardstick_limit(const qd_device *device);
 
 /* c (M, N) F32 = x (M, K) w (N, K)^T, both F32 or both BF16, contiguous; prepared once, then run as often as wanted. */

@@ -12,7 +12,8 @@ QD_ISA_DECLARE(void, qd_codes_pack, (const uint8_t *codes, int64_t n, int bits, 
 QD_ISA_DECLARE(void, qd_codes_unpack, (const uint8_t *packed, int64_t n, int bits, uint8_t *codes));
 
 /* Effective weights of one row at stored positions [first, first + n), first a multiple of 8; `out` F32, or BF16 (rounded). */
-QD_ISA_DECLARE(void, qd_codes_dequantize, (const qd_qtensor *q, int64_t row, int64_t first, int64_t n, qd_dtype dtype, void *out));
+QD_ISA_DECLARE(void, qd_codes_dequantize,
+               (const qd_qtensor *q, int64_t row, int64_t first, int64_t n, qd_dtype dtype, void *out));
 
 /* y = round(sum + bias) for n elements; bias NULL: y = round(sum).  y F32 or BF16. */
 QD_ISA_DECLARE(void, qd_round_row, (const float *sum, const float *bias, int64_t n, qd_dtype dtype, void *y));

@@ -6,11 +6,11 @@
 #include <immintrin.h>
 #endif
 
-/* Eight codes of b bits stand in 8 b bits.  They are spread to one a byte in three halvings (4, 2, 1 codes a field), each of which
- * moves the upper half of every field up: the same steps backwards pack them. */
+/* Eight codes of b bits stand in 8 b bits.  They are spread to one a byte in three halvings (4, 2, 1 codes a field), each of
+ * which moves the upper half of every field up: the same steps backwards pack them. */
 typedef struct spread {
-  uint64_t low[3];   /* the lower halves of the fields, before the move */
-  int      shift[3];
+  uint64_t low[3]; /* the lower halves of the fields, before the move */
+  int shift[3];
 } spread;
 
 static spread spread_of(int bits) {
@@ -114,7 +114,8 @@ static void round_codes(const uint8_t *restrict codes, int64_t n, float scale, i
 }
 
 static float scale_at(const qd_qtensor *q, int64_t index) {
-  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[index]) : ((const float *)q->scales.data)[index];
+  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[index])
+                                   : ((const float *)q->scales.data)[index];
 }
 
 /* One run of at most QD_CODES_RUN positions, group by group. */
@@ -128,8 +129,10 @@ static void dequantize_run(const qd_qtensor *q, int64_t row, int64_t first, int6
     int64_t group = (first + i) / size, end = (group + 1) * size - first, run = (end < n ? end : n) - i;
     float scale = scale_at(q, row * q->scales.stride[0] + group);
     int zero = q->zeros.rank ? ((const uint8_t *)q->zeros.data)[row * q->zeros.stride[0] + group] : 1 << (bits - 1);
-    if (dtype == QD_BF16) round_codes(codes + i, run, scale, zero, (uint16_t *)out + i);
-    else scale_codes(codes + i, run, scale, zero, (float *)out + i);
+    if (dtype == QD_BF16)
+      round_codes(codes + i, run, scale, zero, (uint16_t *)out + i);
+    else
+      scale_codes(codes + i, run, scale, zero, (float *)out + i);
     i += run;
   }
 }
@@ -151,8 +154,12 @@ static void round_biased(const float *restrict sum, const float *restrict bias, 
 
 void QD_ISA(qd_round_row)(const float *sum, const float *bias, int64_t n, qd_dtype dtype, void *y) {
   float *out = y;
-  if (dtype == QD_BF16 && bias) round_biased(sum, bias, n, y);
-  else if (dtype == QD_BF16) round_sums(sum, n, y);
-  else if (bias) for (int64_t i = 0; i < n; i++) out[i] = sum[i] + bias[i];
-  else if (sum != out) memcpy(out, sum, (size_t)n * sizeof *out);
+  if (dtype == QD_BF16 && bias)
+    round_biased(sum, bias, n, y);
+  else if (dtype == QD_BF16)
+    round_sums(sum, n, y);
+  else if (bias)
+    for (int64_t i = 0; i < n; i++) out[i] = sum[i] + bias[i];
+  else if (sum != out)
+    memcpy(out, sum, (size_t)n * sizeof *out);
 }

@@ -21,10 +21,18 @@ const char *qd_isa_name(qd_isa isa) {
   return names[isa];
 }
 
+#if defined(__x86_64__)
+/* Not every compiler knows this feature by name. */
+static bool has_f16c(void) {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 qd_isa qd_isa_best(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) return QD_ISA_PORTABLE;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return QD_ISA_PORTABLE;
   bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512vl");
   if (!wide) return QD_ISA_AVX2;

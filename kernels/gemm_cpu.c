@@ -1,9 +1,10 @@
 /* Blocking of the matrix product for one core, and its division over threads.
  *
- * Many rows of a: panels of b for some hundred columns stay in the L2 cache for one chunk of k, panels of a come by in blocks and each
- * stays in L1 while it meets them all.  Few rows (a token or some): panels of a for many chunks stay, and every panel of b is used as
- * soon as it is packed, so that a weight is read once and in its own order.
- * Bound: one vector of multiply-adds per cycle and port; packing costs a few per cent of it. */
+ * Many rows of a: panels of b for some hundred columns stay in the L2 cache for one chunk of k; panels of a come by in blocks,
+ * and each stays in L1 while it meets them all.  Few rows (a token or some): panels of a for many chunks stay, and every panel
+ * of b is used as soon as it is packed, so that a weight is read once and in its own order.
+ *
+ * Bound: a vector of multiply-adds per cycle and port; packing costs a few per cent of it. */
 #include "kernels/gemm_cpu.h"
 
 #include "kernels/codes.h"
@@ -16,8 +17,9 @@
 enum {
   A_BYTES = 33 * 4096,
   B_BYTES = 20 * (QD_PRODUCT_CHUNK * QD_MAX_TILE_COLUMNS + QD_PANEL_TAIL) * 4,
-  SUM_COLUMNS = 640, SUMS = 768 * SUM_COLUMNS,                         /* fp32 sums of a c that is rounded in the end */
-  WEIGHT_STRIDE = QD_PRODUCT_CHUNK + 16,    /* of dequantized rows, not a power of two: the rows must not share cache sets */
+  SUM_COLUMNS = 640,
+  SUMS = 768 * SUM_COLUMNS,              /* fp32 sums of a c that is rounded in the end */
+  WEIGHT_STRIDE = QD_PRODUCT_CHUNK + 16, /* of dequantized rows, not a power of two: the rows must not share cache sets */
   WEIGHT_BYTES = QD_MAX_TILE_COLUMNS * WEIGHT_STRIDE * 4,
   THREAD_BYTES = (A_BYTES + B_BYTES + SUMS * 4 + WEIGHT_BYTES + 4095) / 4096 * 4096,
 };
@@ -25,13 +27,13 @@ enum {
 /* A rectangle of c, as one thread computes it. */
 typedef struct task {
   const qd_gemm_product *product;
-  const qd_device       *device;
-  const qd_gemm_unit    *unit;
-  qd_panel_kind          kind;
-  int64_t                i, m, j, n, k; /* rows [i, i + m), columns [j, j + n), all k */
-  int                    width;         /* of panels of a */
-  unsigned char         *a, *b, *weight;
-  float                 *sums;
+  const qd_device *device;
+  const qd_gemm_unit *unit;
+  qd_panel_kind kind;
+  int64_t i, m, j, n, k; /* rows [i, i + m), columns [j, j + n), all k */
+  int width;             /* of panels of a */
+  unsigned char *a, *b, *weight;
+  float *sums;
 } task;
 
 /* Part of a job: rows, columns and one chunk. */
@@ -42,8 +44,8 @@ typedef struct block {
 /* Where sums go: c itself, or the thread's fp32 sums. */
 typedef struct target {
   unsigned char *data; /* of element (i, j) */
-  int64_t        i, j, stride;
-  size_t         bytes;
+  int64_t i, j, stride;
+  size_t bytes;
 } target;
 
 size_t qd_cpu_packing_bytes(int threads) { return (size_t)threads * THREAD_BYTES; }
@@ -59,22 +61,23 @@ static unsigned char *target_at(const target *t, int64_t i, int64_t j) {
   return t->data + ((i - t->i) * t->stride + (j - t->j)) * (int64_t)t->bytes;
 }
 
-/* ---- packing ----------------------------------------------------------------------------------------------------------------- */
+/* ---- packing ---- */
 
 static int64_t panel_stride(const task *job, int64_t kc, int width) {
   return qd_panel_stride(qd_panel_steps(job->kind, kc), width) * (int64_t)job->unit->bytes;
 }
 
-static void pack_rows(const task *job, qd_tensor t, int64_t first, int64_t rows, const block *at, int width, unsigned char *to) {
-  qd_gemm_rows from = {element(t, first, at->k), t.stride[0], t.stride[1], rows, at->kc};
-  job->unit->pack(&from, width, to);
+static qd_gemm_rows rows_of(qd_tensor t, int64_t first, int64_t rows, const block *at) {
+  return (qd_gemm_rows){element(t, first, at->k), t.stride[0], t.stride[1], rows, at->kc};
 }
 
 /* Rows of the block in panels; the last panel is as narrow as its rows. */
 static void pack_a(const task *job, const block *at, unsigned char *to) {
-  int64_t whole = at->m / job->width, rest = at->m - whole * job->width;
-  if (whole) pack_rows(job, job->product->a, at->i, whole * job->width, at, job->width, to);
-  if (rest) pack_rows(job, job->product->a, at->i + whole * job->width, rest, at, (int)rest, to + whole * panel_stride(job, at->kc, job->width));
+  int64_t whole = at->m / job->width * job->width, rest = at->m - whole;
+  qd_gemm_rows rows = rows_of(job->product->a, at->i, whole, at);
+  qd_gemm_rows last = rows_of(job->product->a, at->i + whole, rest, at);
+  if (whole) job->unit->pack(&rows, job->width, to);
+  if (rest) job->unit->pack(&last, (int)rest, to + whole / job->width * panel_stride(job, at->kc, job->width));
 }
 
 static void pack_quantized(const task *job, const block *at, unsigned char *to) {
@@ -84,17 +87,22 @@ static void pack_quantized(const task *job, const block *at, unsigned char *to) 
   for (int64_t j = 0; j < at->n; j += width, to += panel_stride(job, at->kc, width)) {
     int64_t rows = least(at->n - j, width);
     for (int64_t r = 0; r < rows; r++)
-      QD_ISA_CALL(job->device, qd_codes_dequantize, (job->product->q, at->j + j + r, at->k, at->kc, dtype, job->weight + (size_t)r * row_bytes));
+      QD_ISA_CALL(job->device, qd_codes_dequantize,
+                  (job->product->q, at->j + j + r, at->k, at->kc, dtype, job->weight + (size_t)r * row_bytes));
     job->unit->pack(&(qd_gemm_rows){job->weight, WEIGHT_STRIDE, 1, rows, at->kc}, width, to);
   }
 }
 
 static void pack_b(const task *job, const block *at, unsigned char *to) {
-  if (job->product->q) pack_quantized(job, at, to);
-  else pack_rows(job, job->product->b, at->j, at->n, at, job->unit->columns, to);
+  if (job->product->q) {
+    pack_quantized(job, at, to);
+  } else {
+    qd_gemm_rows columns = rows_of(job->product->b, at->j, at->n, at);
+    job->unit->pack(&columns, job->unit->columns, to);
+  }
 }
 
-/* ---- one core ---------------------------------------------------------------------------------------------------------------- */
+/* ---- one core ---- */
 
 /* The rows that follow the block's: what its strips ask for while they compute. */
 static void look_ahead(const task *job, const block *at, qd_gemm_strip *strip) {
@@ -120,17 +128,19 @@ static void multiply(const task *job, const block *at, const unsigned char *a, c
   }
 }
 
-/* After the last chunk: bias and rounding; before any chunk where there is none: zeros. */
+/* After the last chunk: bias and rounding. */
 static void finish(const task *job, const block *at, const target *sums) {
   const qd_gemm_product *p = job->product;
   if (p->bias == NULL && p->c.dtype != QD_BF16) return;
   for (int64_t i = at->i; i < at->i + at->m; i++) {
     const float *bias = p->bias ? (const float *)p->bias->data + at->j : NULL;
-    QD_ISA_CALL(job->device, qd_round_row, ((const float *)(const void *)target_at(sums, i, at->j), bias, at->n, p->c.dtype,
-                                            (unsigned char *)p->c.data + (i * p->c.stride[0] + at->j) * (int64_t)qd_dtype_bytes(p->c.dtype)));
+    QD_ISA_CALL(job->device, qd_round_row,
+                ((const float *)(const void *)target_at(sums, i, at->j), bias, at->n, p->c.dtype,
+                 (unsigned char *)p->c.data + (i * p->c.stride[0] + at->j) * (int64_t)qd_dtype_bytes(p->c.dtype)));
   }
 }
 
+/* An empty sum. */
 static void clear(const task *job, const block *at, const target *c) {
   if (job->k != 0 || job->product->mode != QD_GEMM_SET) return;
   for (int64_t i = at->i; i < at->i + at->m; i++) memset(target_at(c, i, at->j), 0, (size_t)at->n * c->bytes);
@@ -208,11 +218,13 @@ static void run_few_rows(const task *job) {
 }
 
 static void run(const task *job) {
-  if (job->m <= 2 * job->unit->rows) run_few_rows(job);
-  else run_many_rows(job);
+  if (job->m <= 2 * job->unit->rows)
+    run_few_rows(job);
+  else
+    run_many_rows(job);
 }
 
-/* ---- division over threads --------------------------------------------------------------------------------------------------- */
+/* ---- division over threads ---- */
 
 typedef struct grid {
   int64_t m, n; /* rows and columns of a job */
@@ -222,7 +234,8 @@ typedef struct grid {
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 static grid grid_of(const task *whole, int64_t down, int64_t across) {
-  grid g = {.m = round_up((whole->m + down - 1) / down, whole->unit->rows), .n = round_up((whole->n + across - 1) / across, whole->unit->columns)};
+  grid g = {.m = round_up((whole->m + down - 1) / down, whole->unit->rows),
+            .n = round_up((whole->n + across - 1) / across, whole->unit->columns)};
   g.down = (whole->m + g.m - 1) / g.m;
   g.across = (whole->n + g.n - 1) / g.n;
   return g;
@@ -231,7 +244,8 @@ static grid grid_of(const task *whole, int64_t down, int64_t across) {
 /* Time of the busiest thread, in multiply-adds: packing one element costs about as much as six of them. */
 static double grid_cost(const grid *g, int threads) {
   int64_t rounds = (g->down * g->across + threads - 1) / threads;
-  return (double)rounds * ((double)g->m * (double)g->n + 6.0 * (double)g->m * (double)((g->n + 639) / 640) + 8.0 * (double)g->n);
+  return (double)rounds *
+         ((double)g->m * (double)g->n + 6.0 * (double)g->m * (double)((g->n + 639) / 640) + 8.0 * (double)g->n);
 }
 
 static grid best_grid(const task *whole, int threads) {
@@ -250,8 +264,10 @@ static grid best_grid(const task *whole, int threads) {
 static task whole_of(const qd_device *device, const qd_gemm_product *product) {
   qd_dtype dtype = product->a.dtype;
   task whole = {.product = product, .device = device, .m = product->c.dim[0], .n = product->c.dim[1], .k = product->a.dim[1]};
-  whole.kind = dtype == QD_F32 ? QD_PANEL_F32 : dtype == QD_F64 ? QD_PANEL_F64
-             : device->isa == QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS : QD_PANEL_WIDE;
+  whole.kind = dtype == QD_F32                     ? QD_PANEL_F32
+               : dtype == QD_F64                   ? QD_PANEL_F64
+               : device->isa == QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS
+                                                   : QD_PANEL_WIDE;
   whole.unit = QD_ISA_CALL(device, qd_gemm_find_unit, (whole.kind));
   return whole;
 }

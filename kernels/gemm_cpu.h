@@ -22,14 +22,15 @@ void qd_gemm_serial(qd_device *device, int thread, qd_gemm_mode mode, qd_tensor 
 /* The same over all threads of the device, by tiles of c. */
 void qd_gemm(qd_device *device, qd_gemm_mode mode, qd_tensor a, qd_tensor b, qd_tensor c);
 
-/* c = round(a b^T + bias), b with rows along k as weights have; q instead of b: its effective weight, dequantized while it is packed. */
+/* c = round(a b^T + bias), b with rows along k as weights have; q instead of b: its effective weight, dequantized while it is
+ * packed. */
 typedef struct qd_gemm_product {
-  qd_gemm_mode      mode; /* QD_GEMM_SET where there is a bias or c is BF16 */
-  qd_tensor         a;    /* (M, K) */
-  qd_tensor         b;    /* (N, K) */
-  const qd_qtensor *q;    /* (N, K) */
-  const qd_tensor  *bias; /* F32 (N), or NULL */
-  qd_tensor         c;    /* (M, N) */
+  qd_gemm_mode mode;     /* QD_GEMM_SET where there is a bias or c is BF16 */
+  qd_tensor a;           /* (M, K) */
+  qd_tensor b;           /* (N, K) */
+  const qd_qtensor *q;   /* (N, K) */
+  const qd_tensor *bias; /* F32 (N), or NULL */
+  qd_tensor c;           /* (M, N) */
 } qd_gemm_product;
 void qd_gemm_run(qd_device *device, const qd_gemm_product *product);
 

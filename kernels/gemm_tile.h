@@ -14,20 +14,26 @@ static void NAME(finish_part)(const qd_gemm_strip *s, int64_t column, int rows, 
   for (int i = 0; i < rows; i++, sum += width) {
     OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;
     switch (s->update) {
-      case QD_TILE_STORE: for (int j = 0; j < columns; j++) c[j] = sum[j]; break;
-      case QD_TILE_ADD: for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j]; break;
-      case QD_TILE_SUBTRACT: for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j]; break;
+      case QD_TILE_STORE:
+        for (int j = 0; j < columns; j++) c[j] = sum[j];
+        break;
+      case QD_TILE_ADD:
+        for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j];
+        break;
+      case QD_TILE_SUBTRACT:
+        for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j];
+        break;
     }
   }
 }
 
-#define EACH_SUM(statement)                                      \
-  _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {      \
-    OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;       \
+#define EACH_SUM(statement)                                                              \
+  _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                              \
+    OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;                               \
     _Pragma("GCC unroll 3") for (int v = 0; v < VECTORS; v++, c += LANES) { statement; } \
   }
 
-QD_INLINE TARGET void NAME(finish)(const qd_gemm_strip *s, int64_t column, int rows, const NAME(sum) *sum) {
+QD_INLINE TARGET void NAME(finish)(const qd_gemm_strip *s, int64_t column, int rows, const NAME(sum) * sum) {
   if (s->columns - column < LANES * VECTORS) {
     OUTPUT part[ROWS * VECTORS * LANES];
 #pragma GCC unroll 28
@@ -100,12 +106,23 @@ QD_STRIP(14)
 
 static void NAME(strip)(const qd_gemm_strip *s) {
   static void (*const strips[])(const qd_gemm_strip *) = {
-    NAME(strip1), NAME(strip2), NAME(strip3), NAME(strip4), NAME(strip5), NAME(strip6),
+    NAME(strip1),
+    NAME(strip2),
+    NAME(strip3),
+    NAME(strip4),
+    NAME(strip5),
+    NAME(strip6),
 #if ROWS >= 8
-    NAME(strip7), NAME(strip8),
+    NAME(strip7),
+    NAME(strip8),
 #endif
 #if ROWS >= 14
-    NAME(strip9), NAME(strip10), NAME(strip11), NAME(strip12), NAME(strip13), NAME(strip14),
+    NAME(strip9),
+    NAME(strip10),
+    NAME(strip11),
+    NAME(strip12),
+    NAME(strip13),
+    NAME(strip14),
 #endif
   };
   strips[s->rows - 1](s);

@@ -20,29 +20,30 @@ typedef enum qd_tile_update { QD_TILE_STORE, QD_TILE_ADD, QD_TILE_SUBTRACT } qd_
 
 /* One panel of a against consecutive panels of b: `rows` x `columns` of c. */
 typedef struct qd_gemm_strip {
-  int64_t        steps;
-  const void    *a, *b;
-  void          *c;
-  int64_t        c_stride; /* in elements */
-  int            rows;
-  int64_t        columns;
-  qd_tile_update update;   /* c = chain, c + chain or c - chain */
-  const void    *ahead;    /* rows that will be packed next: tile by tile asked into the cache.  NULL: none */
-  int64_t        ahead_stride, ahead_bytes;
+  int64_t steps;
+  const void *a, *b;
+  void *c;
+  int64_t c_stride; /* in elements */
+  int rows;
+  int64_t columns;
+  qd_tile_update update; /* c = chain, c + chain or c - chain */
+  const void *ahead;     /* rows that will be packed next: tile by tile asked into the cache.  NULL: none */
+  int64_t ahead_stride, ahead_bytes;
 } qd_gemm_strip;
 
 /* Rows to pack: element (row, k) at data + row * row_stride + k * k_stride (in elements). */
 typedef struct qd_gemm_rows {
   const void *data;
-  int64_t     row_stride, k_stride;
-  int64_t     rows, k;
+  int64_t row_stride, k_stride;
+  int64_t rows, k;
 } qd_gemm_rows;
 
 /* What an instruction set has for one kind of panel. */
 typedef struct qd_gemm_unit {
-  int    rows, columns; /* of the register tile: widths of a panel of a (at most) and of b */
-  size_t bytes;         /* of a panel's element */
-  /* All of `from` into panels of `width`.  Narrow panels are padded with zeros; a panel of a is as narrow as its rows: ask for it so. */
+  int rows, columns; /* of the register tile: widths of a panel of a (at most) and of b */
+  size_t bytes;      /* of a panel's element */
+  /* All of `from` into panels of `width`.  Narrow panels are padded with zeros; a panel of a is as narrow as its rows: ask for
+   * it so. */
   void (*pack)(const qd_gemm_rows *from, int width, void *panels);
   void (*strip)(const qd_gemm_strip *strip);
 } qd_gemm_unit;
@@ -55,7 +56,8 @@ QD_ISA_DECLARE(void, qd_panel_pack_pairs, (const qd_gemm_rows *from, int width, 
 /* NULL where the build has no such kind (QD_PANEL_PAIRS but on AVX-512). */
 QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_unit, (qd_panel_kind kind));
 
-/* Panels are written with whole vectors, whose surplus falls on what is written later and, at the end, into a tail behind the panel. */
+/* Panels are written with whole vectors, whose surplus falls on what is written later and, at the end, into a tail behind the
+ * panel. */
 enum { QD_PANEL_TAIL = 16, QD_MAX_TILE_ROWS = 14, QD_MAX_TILE_COLUMNS = 32 };
 
 static inline int64_t qd_panel_steps(qd_panel_kind kind, int64_t k) {

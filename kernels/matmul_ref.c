@@ -3,7 +3,8 @@
 /* One chunk's chain.  a and b lie at elements `at` and `bt`; n steps. */
 static qd_real chain(qd_tensor a, int64_t at, qd_tensor b, int64_t bt, int64_t n) {
   qd_real s = 0;
-  for (int64_t k = 0; k < n; k++) s = qd_real_fma(qd_ref_load(a, at + k * a.stride[1]), qd_ref_load(b, bt + k * b.stride[0]), s);
+  for (int64_t k = 0; k < n; k++)
+    s = qd_real_fma(qd_ref_load(a, at + k * a.stride[1]), qd_ref_load(b, bt + k * b.stride[0]), s);
   return s;
 }
 

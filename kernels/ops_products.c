@@ -19,11 +19,13 @@ static qd_status check_matrix(const char *op, const char *name, qd_tensor t, int
 
 qd_status qd_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool accumulate, qd_tensor c) {
   QD_CHECK(a.rank == 2 && b.rank == 2, QD_ESHAPE, "matmul: a has %d dimensions and b has %d, expected 2", a.rank, b.rank);
-  QD_CHECK(a.dim[1] == b.dim[0], QD_ESHAPE, "matmul: a is %" PRId64 " x %" PRId64 ", b is %" PRId64 " x %" PRId64
-           ": the inner sizes differ", a.dim[0], a.dim[1], b.dim[0], b.dim[1]);
+  QD_CHECK(a.dim[1] == b.dim[0], QD_ESHAPE,
+           "matmul: a is %" PRId64 " x %" PRId64 ", b is %" PRId64 " x %" PRId64 ": the inner sizes differ", a.dim[0], a.dim[1],
+           b.dim[0], b.dim[1]);
   QD_TRY(check_matrix("matmul", "c", c, a.dim[0], b.dim[1]));
   QD_CHECK(a.dtype == b.dtype && (is_act(device, a.dtype) || a.dtype == QD_F64), QD_EDTYPE,
-           "matmul: a is %s and b is %s, expected both F32, both BF16 or both F64", qd_dtype_name(a.dtype), qd_dtype_name(b.dtype));
+           "matmul: a is %s and b is %s, expected both F32, both BF16 or both F64", qd_dtype_name(a.dtype),
+           qd_dtype_name(b.dtype));
   qd_dtype expected = a.dtype == QD_F64 ? QD_F64 : real_dtype(device);
   QD_CHECK(c.dtype == expected, QD_EDTYPE, "matmul: c is %s, expected %s", qd_dtype_name(c.dtype), qd_dtype_name(expected));
   QD_CHECK(has_unit_columns(c), QD_ESHAPE, "matmul: c has column stride %" PRId64 ", expected 1", c.stride[1]);
@@ -35,9 +37,11 @@ static qd_status check_bias_and_output(qd_device *device, const char *op, const 
            qd_dtype_name(real_dtype(device)));
   QD_CHECK(has_unit_columns(y), QD_ESHAPE, "%s: y has column stride %" PRId64 ", expected 1", op, y.stride[1]);
   if (bias == NULL) return QD_OK;
-  QD_CHECK(bias->rank == 1 && bias->dim[0] == y.dim[1], QD_ESHAPE, "%s: the bias has %d dimensions and %" PRId64
-           " elements, expected 1 and %" PRId64, op, bias->rank, bias->rank ? bias->dim[0] : 0, y.dim[1]);
-  QD_CHECK(bias->stride[0] == 1 || bias->dim[0] <= 1, QD_ESHAPE, "%s: the bias has stride %" PRId64 ", expected 1", op, bias->stride[0]);
+  QD_CHECK(bias->rank == 1 && bias->dim[0] == y.dim[1], QD_ESHAPE,
+           "%s: the bias has %d dimensions and %" PRId64 " elements, expected 1 and %" PRId64, op, bias->rank,
+           bias->rank ? bias->dim[0] : 0, y.dim[1]);
+  QD_CHECK(bias->stride[0] == 1 || bias->dim[0] <= 1, QD_ESHAPE, "%s: the bias has stride %" PRId64 ", expected 1", op,
+           bias->stride[0]);
   QD_CHECK(bias->dtype == real_dtype(device), QD_EDTYPE, "%s: the bias is %s, expected %s", op, qd_dtype_name(bias->dtype),
            qd_dtype_name(real_dtype(device)));
   return QD_OK;
@@ -46,8 +50,9 @@ static qd_status check_bias_and_output(qd_device *device, const char *op, const 
 qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor *bias, qd_tensor y) {
   QD_CHECK(x.rank == 2 && w.rank == 2, QD_ESHAPE, "linear: x has %d dimensions and w has %d, expected 2", x.rank, w.rank);
   QD_CHECK(x.dim[1] == w.dim[1], QD_ESHAPE, "linear: x has %" PRId64 " columns, w has %" PRId64, x.dim[1], w.dim[1]);
-  QD_CHECK(is_act(device, x.dtype) && w.dtype == x.dtype, QD_EDTYPE, "linear: x is %s and w is %s, expected both %s or both BF16",
-           qd_dtype_name(x.dtype), qd_dtype_name(w.dtype), qd_dtype_name(real_dtype(device)));
+  QD_CHECK(is_act(device, x.dtype) && w.dtype == x.dtype, QD_EDTYPE,
+           "linear: x is %s and w is %s, expected both %s or both BF16", qd_dtype_name(x.dtype), qd_dtype_name(w.dtype),
+           qd_dtype_name(real_dtype(device)));
   QD_TRY(check_matrix("linear", "y", y, x.dim[0], w.dim[0]));
   QD_TRY(check_bias_and_output(device, "linear", bias, y));
   return device->ops->linear(device, x, w, bias, y);
@@ -57,8 +62,8 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
 static qd_status check_order_range(qd_tensor order) {
   const int32_t *column = order.data;
   for (int64_t p = 0; p < order.dim[0]; p++)
-    QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EBADINPUT, "qlinear: order of position %" PRId64 " is column %d of %" PRId64,
-             p, column[p], order.dim[0]);
+    QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EBADINPUT,
+             "qlinear: order of position %" PRId64 " is column %d of %" PRId64, p, column[p], order.dim[0]);
   return QD_OK;
 }
 
@@ -84,13 +89,15 @@ qd_status qd_dequant(qd_device *device, const qd_qtensor *q, qd_tensor w) {
 
 /* Codes (R, C) and the bytes that hold them. */
 static qd_status check_packing(const char *op, qd_tensor code, int bits, qd_tensor packed) {
-  QD_CHECK(bits >= QD_MIN_BITS && bits <= QD_MAX_BITS, QD_EINVAL, "%s: bits must be %d to %d, got %d", op, QD_MIN_BITS, QD_MAX_BITS, bits);
+  QD_CHECK(bits >= QD_MIN_BITS && bits <= QD_MAX_BITS, QD_EINVAL, "%s: bits must be %d to %d, got %d", op, QD_MIN_BITS,
+           QD_MAX_BITS, bits);
   QD_CHECK(code.rank == 2, QD_ESHAPE, "%s: codes have %d dimensions, expected 2", op, code.rank);
   QD_TRY(check_matrix(op, "packed", packed, code.dim[0], qd_packed_row_bytes(code.dim[1], bits)));
   QD_CHECK(code.dtype == QD_U8 && packed.dtype == QD_U8, QD_EDTYPE, "%s: codes are %s and packed is %s, expected U8", op,
            qd_dtype_name(code.dtype), qd_dtype_name(packed.dtype));
   QD_CHECK(has_unit_columns(code) && has_unit_columns(packed), QD_ESHAPE,
-           "%s: column strides are %" PRId64 " (codes) and %" PRId64 " (packed), expected 1", op, code.stride[1], packed.stride[1]);
+           "%s: column strides are %" PRId64 " (codes) and %" PRId64 " (packed), expected 1", op, code.stride[1],
+           packed.stride[1]);
   return QD_OK;
 }
 

@@ -12,8 +12,10 @@ static qd_status gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tens
     const float *full = (const float *)x.data + t * x.stride[0];
     uint16_t *half_out = (uint16_t *)out->data + t * n;
     float *full_out = (float *)out->data + t * n;
-    if (x.dtype == QD_BF16) for (int64_t p = 0; p < n; p++) half_out[p] = half[column[p] * stride];
-    else for (int64_t p = 0; p < n; p++) full_out[p] = full[column[p] * stride];
+    if (x.dtype == QD_BF16)
+      for (int64_t p = 0; p < n; p++) half_out[p] = half[column[p] * stride];
+    else
+      for (int64_t p = 0; p < n; p++) full_out[p] = full[column[p] * stride];
   }
   return QD_OK;
 }

@@ -39,25 +39,27 @@ int qd_qtensor_parts(const qd_qtensor *q, qd_part parts[QD_MAX_PARTS]) {
 static qd_status check_part(const char *name, qd_tensor got, qd_tensor expected) {
   QD_CHECK(got.rank == expected.rank, QD_EBADINPUT, "quantized linear: %s has %d dimensions, expected %d", name, got.rank,
            expected.rank);
-  QD_CHECK(got.dtype == expected.dtype, QD_EBADINPUT, "quantized linear: %s are %s, expected %s", name, qd_dtype_name(got.dtype),
-           qd_dtype_name(expected.dtype));
+  QD_CHECK(got.dtype == expected.dtype, QD_EBADINPUT, "quantized linear: %s are %s, expected %s", name,
+           qd_dtype_name(got.dtype), qd_dtype_name(expected.dtype));
   for (int i = 0; i < got.rank; i++)
-    QD_CHECK(got.dim[i] == expected.dim[i], QD_EBADINPUT, "quantized linear: dimension %d of %s is %" PRId64 ", expected %" PRId64,
-             i, name, got.dim[i], expected.dim[i]);
+    QD_CHECK(got.dim[i] == expected.dim[i], QD_EBADINPUT,
+             "quantized linear: dimension %d of %s is %" PRId64 ", expected %" PRId64, i, name, got.dim[i], expected.dim[i]);
   QD_CHECK(qd_tensor_is_contiguous(got), QD_EBADINPUT, "quantized linear: %s are not contiguous", name);
   QD_CHECK(got.data != NULL || qd_tensor_elements(got) == 0, QD_EBADINPUT, "quantized linear: %s have no data", name);
   return QD_OK;
 }
 
 qd_status qd_qtensor_check_shapes(const qd_qtensor *q) {
-  QD_CHECK(qd_scheme_check(q->scheme) == QD_OK, QD_EBADINPUT, "quantized linear: the scheme is not valid (%d bits, groups of %" PRId64
-           ", scales %s)", q->scheme.bits, q->scheme.group_size, qd_dtype_name(q->scheme.scale_dtype));
+  QD_CHECK(qd_scheme_check(q->scheme) == QD_OK, QD_EBADINPUT,
+           "quantized linear: the scheme is not valid (%d bits, groups of %" PRId64 ", scales %s)", q->scheme.bits,
+           q->scheme.group_size, qd_dtype_name(q->scheme.scale_dtype));
   QD_CHECK(q->rows >= 0 && q->rows <= INT32_MAX && q->columns >= 0 && q->columns <= INT32_MAX, QD_EBADINPUT,
            "quantized linear: %" PRId64 " x %" PRId64 " is not a shape (0 to 2^31 - 1 rows and columns)", q->rows, q->columns);
   int64_t groups = qd_scheme_groups(q->scheme, q->columns);
   QD_TRY(check_part("codes", q->codes, qd_tensor_2d(NULL, QD_U8, q->rows, qd_packed_row_bytes(q->columns, q->scheme.bits))));
   QD_TRY(check_part("scales", q->scales, qd_tensor_2d(NULL, q->scheme.scale_dtype, q->rows, groups)));
-  QD_CHECK(!q->scheme.symmetric || q->zeros.rank == 0, QD_EBADINPUT, "quantized linear: zeros given, but the scheme is symmetric");
+  QD_CHECK(!q->scheme.symmetric || q->zeros.rank == 0, QD_EBADINPUT,
+           "quantized linear: zeros given, but the scheme is symmetric");
   if (!q->scheme.symmetric) QD_TRY(check_part("zeros", q->zeros, qd_tensor_2d(NULL, QD_U8, q->rows, groups)));
   if (q->order.rank != 0) QD_TRY(check_part("order", q->order, qd_tensor_1d(NULL, QD_I32, q->columns)));
   return QD_OK;
@@ -78,9 +80,11 @@ static qd_status check_codes(const qd_qtensor *q) {
 static qd_status check_scales(const qd_qtensor *q) {
   int64_t groups = q->scales.dim[1];
   for (int64_t i = 0; i < q->rows * groups; i++) {
-    float scale = q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[i]) : ((const float *)q->scales.data)[i];
-    QD_CHECK(isfinite(scale), QD_EBADINPUT, "quantized linear: scale of row %" PRId64 ", group %" PRId64 " is %g, not a finite number",
-             i / groups, i % groups, (double)scale);
+    float scale =
+        q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[i]) : ((const float *)q->scales.data)[i];
+    QD_CHECK(isfinite(scale), QD_EBADINPUT,
+             "quantized linear: scale of row %" PRId64 ", group %" PRId64 " is %g, not a finite number", i / groups, i % groups,
+             (double)scale);
   }
   return QD_OK;
 }
@@ -91,16 +95,18 @@ static qd_status check_zeros(const qd_qtensor *q) {
   const uint8_t *zeros = q->zeros.data;
   int max_code = qd_scheme_max_code(q->scheme);
   for (int64_t i = 0; i < q->rows * groups; i++)
-    QD_CHECK(zeros[i] <= max_code, QD_EBADINPUT, "quantized linear: zero point of row %" PRId64 ", group %" PRId64 " is %d, above %d",
-             i / groups, i % groups, zeros[i], max_code);
+    QD_CHECK(zeros[i] <= max_code, QD_EBADINPUT,
+             "quantized linear: zero point of row %" PRId64 ", group %" PRId64 " is %d, above %d", i / groups, i % groups,
+             zeros[i], max_code);
   return QD_OK;
 }
 
 static qd_status find_repeated(const int32_t *order, int64_t n, bool *seen) {
   for (int64_t p = 0; p < n; p++) {
-    QD_CHECK(order[p] >= 0 && order[p] < n, QD_EBADINPUT, "quantized linear: order of position %" PRId64 " is column %d of %" PRId64, p,
-             order[p], n);
-    QD_CHECK(!seen[order[p]], QD_EBADINPUT, "quantized linear: order names column %d twice (again at position %" PRId64 ")", order[p], p);
+    QD_CHECK(order[p] >= 0 && order[p] < n, QD_EBADINPUT,
+             "quantized linear: order of position %" PRId64 " is column %d of %" PRId64, p, order[p], n);
+    QD_CHECK(!seen[order[p]], QD_EBADINPUT, "quantized linear: order names column %d twice (again at position %" PRId64 ")",
+             order[p], p);
     seen[order[p]] = true;
   }
   return QD_OK;

@@ -23,7 +23,8 @@ typedef struct qd_qtensor {
 static inline int64_t qd_packed_row_bytes(int64_t columns, int bits) { return (columns * bits + 7) / 8; }
 
 /* A qtensor of that shape with memory from the arena (contents not set). */
-qd_status qd_qtensor_new(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order, qd_qtensor *out) QD_MUST_USE;
+qd_status qd_qtensor_new(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order,
+                         qd_qtensor *out) QD_MUST_USE;
 
 /* The rows [first, first + n) as a view. */
 qd_qtensor qd_qtensor_rows(const qd_qtensor *q, int64_t first, int64_t n);
@@ -36,7 +37,8 @@ typedef struct qd_part {
 enum { QD_MAX_PARTS = 16 };
 int qd_qtensor_parts(const qd_qtensor *q, qd_part parts[QD_MAX_PARTS]);
 
-/* QD_EBADINPUT names the part: all of qd_qtensor_check_shapes, codes and zeros within range, scales finite, order a permutation. */
+/* QD_EBADINPUT names the part: all of qd_qtensor_check_shapes, codes and zeros within range, scales finite, order a
+ * permutation. */
 qd_status qd_qtensor_check(const qd_qtensor *q) QD_MUST_USE;
 
 /* QD_EBADINPUT names the part: scheme valid, parts present as the scheme says, contiguous, of their shapes and dtypes. */

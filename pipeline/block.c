@@ -26,6 +26,17 @@ qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) {
   return QD_OK;
 }
 
+qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const char *model) {
+  for (int i = 0; i < block->n; i++) {
+    const qd_weight *weight = &block->weight[i];
+    int64_t index;
+    if (weight->quantized) continue;
+    QD_TRY(qd_find_nonfinite(device, weight->original, &index));
+    QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", model, index, weight->slot.name);
+  }
+  return QD_OK;
+}
+
 qd_status qd_weight_expand(qd_device *device, qd_weight *weight, qd_dtype act, qd_arena *arena) {
   QD_TRY(qd_tensor_new_2d(arena, act, weight->q.rows, weight->q.columns, &weight->compute));
   return qd_dequant(device, &weight->q, weight->compute);

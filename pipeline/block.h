@@ -28,6 +28,9 @@ typedef struct qd_block {
 
 qd_weight *qd_block_find(qd_block *block, qd_role role); /* NULL: the model has none */
 
+/* Weights that are not quantized hold neither NaN nor Inf, or QD_EBADINPUT names `model`, tensor and element. */
+qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const char *model) QD_MUST_USE;
+
 /* Widen or round everything plain to what is computed with: linears and embeddings to `act`, norms and biases to F32. */
 qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) QD_MUST_USE;
 

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const char *const order_names[] = {"none", "static", "dynamic", "group-aware"};
@@ -73,6 +74,7 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_number(out, "damp", job->damp);
   qd_json_set_integer(out, "block_size", job->block);
   qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
+  if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
   qd_json_set(out, "rules", describe_rules(job));
 }
@@ -95,32 +97,41 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
 
 /* ---- comparing ---------------------------------------------------------------------------------------------------------------------------- */
 
+typedef struct difference {
+  char path[96]; /* "dataset.digest" */
+  const qd_json *was, *now;
+} difference;
+
+static bool differ(difference *d, const char *parent, const char *name, const qd_json *was, const qd_json *now) {
+  snprintf(d->path, sizeof d->path, "%s%s%s", parent, *parent ? "." : "", name);
+  d->was = was, d->now = now;
+  return true;
+}
+
 /* The first member that differs; objects are entered. */
-static bool first_difference(const qd_json *a, const qd_json *b, const char **key, const qd_json **x, const qd_json **y) {
+static bool first_difference(const qd_json *a, const qd_json *b, const char *parent, difference *d) {
   const char *name;
   const qd_json *value;
   for (size_t i = 0; qd_json_member(a, i, &name, &value); i++) {
     const qd_json *other = qd_json_get(b, name);
     if (other != NULL && qd_json_equal(value, other)) continue;
-    *key = name, *x = value, *y = other;
-    if (other == NULL || !qd_json_is_object(value) || !qd_json_is_object(other)) return true;
-    if (first_difference(value, other, key, x, y)) return true;
+    if (other == NULL || !qd_json_is_object(value) || !qd_json_is_object(other)) return differ(d, parent, name, value, other);
+    if (first_difference(value, other, name, d)) return true; /* objects are one level deep */
   }
   for (size_t i = 0; qd_json_member(b, i, &name, &value); i++)
-    if (qd_json_get(a, name) == NULL) return *key = name, *x = NULL, *y = value, true;
+    if (qd_json_get(a, name) == NULL) return differ(d, parent, name, NULL, value);
   return false;
 }
 
 qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) {
-  const char *key;
-  const qd_json *was, *now;
-  if (!first_difference(stored, wanted, &key, &was, &now)) return QD_OK;
+  difference d;
+  if (!first_difference(stored, wanted, "", &d)) return QD_OK;
   char *was_text = NULL, *now_text = NULL;
   qd_status status = QD_OK;
-  if (was != NULL) status = qd_json_print(was, 0, &was_text);
-  if (status == QD_OK && now != NULL) status = qd_json_print(now, 0, &now_text);
+  if (d.was != NULL) status = qd_json_print(d.was, 0, &was_text);
+  if (status == QD_OK && d.now != NULL) status = qd_json_print(d.now, 0, &now_text);
   if (status == QD_OK)
-    status = qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output", output, key,
+    status = qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output", output, d.path,
                      was_text ? was_text : "not given", now_text ? now_text : "not given");
   qd_heap_free(was_text);
   qd_heap_free(now_text);

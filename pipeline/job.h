@@ -8,6 +8,7 @@
 #include "storage/tokens.h"
 
 enum { QD_MAX_RULES = 64 };
+#define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
 
 typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;

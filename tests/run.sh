@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build everything and run every test.  The last line is "N passed, N failed", with ", N skipped" where there are any.
 #   --sanitize     with AddressSanitizer and UBSan, in build-sanitize/
-#   --only LAYER   support, kernels, storage, workers, pipeline, jobs or end_to_end (may be repeated)
+#   --only LAYER   support, kernels, storage, workers, pipeline, jobs, end_to_end or interop (may be repeated)
 #   --no-install   leave the system's packages alone
 # QDIST_TEST_DATA names a folder of larger models and texts; the tests that need it are skipped without.
 set -euo pipefail
@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
     --only)
       [ $# -ge 2 ] || usage "--only needs a layer"
       case $2 in
-        support | kernels | storage | workers | pipeline | jobs | end_to_end) only+=("$2") ;;
+        support | kernels | storage | workers | pipeline | jobs | end_to_end | interop) only+=("$2") ;;
         *) usage "there is no layer \"$2\"" ;;
       esac
       shift

@@ -148,7 +148,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_NO_RESUME: job->no_resume = true; return 0;
     case KEY_STOP_AFTER: job->stop_after_seconds = qd_option_seconds(state, "--stop-after", text); return 0;
     case KEY_STATUS: job->status_file = qd_option_text(state, "--status-file", text); return 0;
-    case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, 0x1p62); return 0;
+    case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;
@@ -175,7 +175,7 @@ static const struct argp argp = {
 static void parse_command_line(int argc, char **argv) {
   wanted = (request){
       .job = {.scheme = {.bits = 4, .group_size = 128}, .true_sequential = true, .damp = 0.01, .block = QD_GPTQ_BLOCK, .nsamples = 128,
-              .shard_bytes = (int64_t)4 << 30, .job_name = getenv("SLURM_JOB_ID"), .hessian_bound = 0x1p62},
+              .shard_bytes = (int64_t)4 << 30, .job_name = getenv("SLURM_JOB_ID"), .hessian_bound = QD_HESSIAN_BOUND},
       .common = qd_common_defaults, .text = qd_text_defaults, .mse = -1, .order = -1};
   qd_options_parse(&argp, argc, argv, &wanted);
 }

@@ -200,12 +200,19 @@ static void summarize(const evaluation *e, qd_evaluation *out) {
   out->act = e->subject.act;
 }
 
+/* Weights are finite where a block is read; activations may still pass what fp32 holds. */
+static qd_status check_finite(const evaluation *e, const qd_evaluation *result) {
+  QD_CHECK(isfinite(result->mean_nll), QD_ENUMERIC, "%s: the perplexity is not a number: its activations overflow", e->request->model);
+  return QD_OK;
+}
+
 static qd_status evaluate(evaluation *e, qd_evaluation *out) {
   QD_TRY(open_models(e));
   QD_TRY(load_text(e));
   QD_TRY_ALL(e->comm, qd_heap_new((size_t)e->tokens.rows, sizeof *e->sums, &e->sums));
   QD_TRY(evaluate_windows(e));
   summarize(e, out);
+  QD_TRY_ALL(e->comm, check_finite(e, out));
   return QD_OK;
 }
 

@@ -75,6 +75,7 @@ qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t token
 static qd_status next(qd_subject *subject, qd_block *block) {
   qd_arena_rewind(&subject->block_arena, 0);
   QD_TRY(qd_feed_next(&subject->feed, block));
+  QD_TRY_ALL(subject->comm, qd_block_check_finite(block, subject->device, subject->path));
   return qd_agree(subject->comm, qd_block_prepare(block, subject->act, &subject->block_arena));
 }
 

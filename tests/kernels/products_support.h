@@ -12,12 +12,13 @@
 
 typedef struct devices {
   qd_device ref, cpu[8];
-  int       n;
+  int n;
 } devices;
 
 static inline qd_device open_device(const char *name, const char *isa, int threads) {
   qd_device device;
-  OK(qd_device_open(&device, (qd_device_options){.name = name, .isa = isa, .threads = threads, .scratch_bytes = (size_t)1 << 28}));
+  OK(qd_device_open(&device,
+                    (qd_device_options){.name = name, .isa = isa, .threads = threads, .scratch_bytes = (size_t)1 << 28}));
   return device;
 }
 
@@ -53,10 +54,14 @@ static inline float random_extreme(unsigned least, unsigned most) {
 }
 
 static inline void set_element(void *data, qd_dtype dtype, int64_t i, float value) {
-  if (dtype == QD_F32) ((float *)data)[i] = value;
-  else if (dtype == QD_F64) ((double *)data)[i] = (double)value * 1.000000001;
-  else if (dtype == QD_BF16) ((uint16_t *)data)[i] = qd_bf16_from_f32(value);
-  else ((uint16_t *)data)[i] = qd_f16_from_f32(value);
+  if (dtype == QD_F32)
+    ((float *)data)[i] = value;
+  else if (dtype == QD_F64)
+    ((double *)data)[i] = (double)value * 1.000000001;
+  else if (dtype == QD_BF16)
+    ((uint16_t *)data)[i] = qd_bf16_from_f32(value);
+  else
+    ((uint16_t *)data)[i] = qd_f16_from_f32(value);
 }
 
 /* n numbers of dtype; freed by the caller. */

@@ -22,7 +22,8 @@ static inline qd_qtensor random_qtensor(qd_arena *arena, qd_scheme scheme, int64
   int64_t row_bytes = q.codes.dim[1], used_bits = columns * scheme.bits % 8;
   for (int64_t i = 0; i < rows * row_bytes; i++) codes[i] = (uint8_t)random_bits();
   for (int64_t r = 0; r < rows && used_bits; r++) codes[(r + 1) * row_bytes - 1] &= (uint8_t)((1 << used_bits) - 1);
-  for (int64_t i = 0; i < qd_tensor_elements(q.scales); i++) set_element(q.scales.data, q.scales.dtype, i, random_number() * 0.1f);
+  for (int64_t i = 0; i < qd_tensor_elements(q.scales); i++)
+    set_element(q.scales.data, q.scales.dtype, i, random_number() * 0.1f);
   if (q.zeros.rank)
     for (int64_t i = 0; i < qd_tensor_elements(q.zeros); i++) zeros[i] = (uint8_t)(random_bits() % (1u << scheme.bits));
   if (has_order) fill_order(q.order.data, columns);

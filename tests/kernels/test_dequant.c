@@ -12,8 +12,11 @@ Test(dequant, values_by_hand) {
   devices d = open_devices();
   uint8_t codes[2] = {0x1f, 0x02}, zeros[2] = {3, 1}; /* 15, 1 | 2 */
   float scales[2] = {0.5f, -2.0f}, w[3];
-  qd_qtensor q = {.scheme = {.bits = 4, .group_size = 2, .scale_dtype = QD_F32}, .rows = 1, .columns = 3,
-                  .codes = qd_tensor_2d(codes, QD_U8, 1, 2), .scales = qd_tensor_2d(scales, QD_F32, 1, 2),
+  qd_qtensor q = {.scheme = {.bits = 4, .group_size = 2, .scale_dtype = QD_F32},
+                  .rows = 1,
+                  .columns = 3,
+                  .codes = qd_tensor_2d(codes, QD_U8, 1, 2),
+                  .scales = qd_tensor_2d(scales, QD_F32, 1, 2),
                   .zeros = qd_tensor_2d(zeros, QD_U8, 1, 2)};
   for (int i = -1; i < d.n; i++) {
     OK(qd_dequant(i < 0 ? &d.ref : &d.cpu[i], &q, qd_tensor_2d(w, QD_F32, 1, 3)));
@@ -33,8 +36,8 @@ static void compare(devices *d, const qd_qtensor *q, qd_dtype dtype, bool stride
     got.data = calloc((size_t)n + 1, 4);
     cr_assert_not_null(got.data);
     OK(qd_dequant(&d->cpu[i], q, got));
-    cr_assert_eq(memcmp(got.data, expected.data, (size_t)n * 4), 0, "%d bits, groups of %" PRId64 ", %s with %s", q->scheme.bits,
-                 q->scheme.group_size, qd_dtype_name(dtype), qd_isa_name(d->cpu[i].isa));
+    cr_assert_eq(memcmp(got.data, expected.data, (size_t)n * 4), 0, "%d bits, groups of %" PRId64 ", %s with %s",
+                 q->scheme.bits, q->scheme.group_size, qd_dtype_name(dtype), qd_isa_name(d->cpu[i].isa));
     free(got.data);
   }
   free(expected.data);

@@ -30,7 +30,7 @@ static qd_tensor view(void *data, qd_dtype dtype, int64_t rows, int64_t columns,
 }
 
 typedef struct operands {
-  void     *memory[2];
+  void *memory[2];
   qd_tensor a, b;
 } operands;
 
@@ -89,9 +89,9 @@ static void compare_layouts(devices *d, qd_dtype dtype, const int64_t size[3], i
 static const qd_dtype all_dtypes[] = {QD_F32, QD_BF16, QD_F64};
 
 Test(gemm_cpu, small_shapes_equal_ref_in_every_layout) {
-  static const int64_t sizes[][3] = {{1, 1, 1},    {2, 3, 2},    {0, 3, 4},   {3, 0, 2},    {2, 3, 0},    {1, 33, 257}, {1, 70, 513},
-                                     {2, 65, 300}, {3, 64, 256}, {5, 7, 31},  {13, 31, 255}, {14, 32, 512}, {15, 33, 511}, {6, 16, 17},
-                                     {28, 49, 70}, {29, 48, 258}, {8, 24, 9}, {31, 25, 130}};
+  static const int64_t sizes[][3] = {{1, 1, 1},     {2, 3, 2},    {0, 3, 4},    {3, 0, 2},     {2, 3, 0},     {1, 33, 257},
+                                     {1, 70, 513},  {2, 65, 300}, {3, 64, 256}, {5, 7, 31},    {13, 31, 255}, {14, 32, 512},
+                                     {15, 33, 511}, {6, 16, 17},  {28, 49, 70}, {29, 48, 258}, {8, 24, 9},    {31, 25, 130}};
   devices d = open_devices();
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     for (int t = 0; t < 3; t++) compare_layouts(&d, all_dtypes[t], sizes[i], LAYOUTS);
@@ -109,13 +109,16 @@ Test(gemm_cpu, shapes_beyond_the_blocks_equal_ref) {
 
 /* Denormals, results that underflow, sums near the largest number: flushed and rounded alike by every instruction. */
 Test(gemm_cpu, extreme_numbers_equal_ref) {
-  static const unsigned exponents[][4] = {{0, 0, 100, 250}, {30, 70, 30, 70}, {60, 68, 58, 66}, {185, 188, 185, 188}, {0, 254, 1, 126}};
+  static const unsigned exponents[][4] = {
+      {0, 0, 100, 250}, {30, 70, 30, 70}, {60, 68, 58, 66}, {185, 188, 185, 188}, {0, 254, 1, 126}};
   devices d = open_devices();
   for (size_t e = 0; e < sizeof exponents / sizeof *exponents; e++)
     for (int t = 0; t < 2; t++) {
       operands o = make_operands(all_dtypes[t], 17, 40, 300, PLAIN);
-      for (int64_t i = 0; i < 17 * 300; i++) set_element(o.a.data, o.a.dtype, i, random_extreme(exponents[e][0], exponents[e][1]));
-      for (int64_t i = 0; i < 300 * 40; i++) set_element(o.b.data, o.b.dtype, i, random_extreme(exponents[e][2], exponents[e][3]));
+      for (int64_t i = 0; i < 17 * 300; i++)
+        set_element(o.a.data, o.a.dtype, i, random_extreme(exponents[e][0], exponents[e][1]));
+      for (int64_t i = 0; i < 300 * 40; i++)
+        set_element(o.b.data, o.b.dtype, i, random_extreme(exponents[e][2], exponents[e][3]));
       compare_matmul(&d, o.a, o.b, e % 2, "extremes");
       free_operands(&o);
     }
@@ -130,12 +133,16 @@ Test(gemm_cpu, subtracting_equals_adding_the_negative) {
     operands o = make_operands(dtype, 40, 70, 600, PLAIN);
     qd_tensor expected = make_output(dtype, 40, 70, 3);
     for (int64_t i = 0; i < 40 * 600; i++)
-      if (dtype == QD_F32) ((float *)o.a.data)[i] *= -1;
-      else ((double *)o.a.data)[i] *= -1;
+      if (dtype == QD_F32)
+        ((float *)o.a.data)[i] *= -1;
+      else
+        ((double *)o.a.data)[i] *= -1;
     OK(qd_matmul(&d.ref, o.a, o.b, true, expected));
     for (int64_t i = 0; i < 40 * 600; i++)
-      if (dtype == QD_F32) ((float *)o.a.data)[i] *= -1;
-      else ((double *)o.a.data)[i] *= -1;
+      if (dtype == QD_F32)
+        ((float *)o.a.data)[i] *= -1;
+      else
+        ((double *)o.a.data)[i] *= -1;
     for (int i = 0; i < d.n; i++) {
       qd_tensor got = make_output(dtype, 40, 70, 3);
       qd_gemm(&d.cpu[i], QD_GEMM_SUBTRACT, o.a, o.b, got);
@@ -159,7 +166,8 @@ Test(gemm_cpu, serial_products_run_side_by_side) {
 #pragma omp parallel for num_threads(device->threads) schedule(dynamic)
     for (int64_t row = 0; row < 64; row += 16) {
       qd_flush_denormals();
-      qd_gemm_serial(device, omp_get_thread_num(), QD_GEMM_SET, qd_tensor_rows(o.a, row, 16), o.b, qd_tensor_rows(got, row, 16));
+      qd_gemm_serial(device, omp_get_thread_num(), QD_GEMM_SET, qd_tensor_rows(o.a, row, 16), o.b,
+                     qd_tensor_rows(got, row, 16));
     }
     assert_same(got, expected, device, "side by side");
     free(got.data);
@@ -186,7 +194,8 @@ static void compare_linear(devices *d, const int64_t size[3], qd_dtype dtype, qd
 }
 
 Test(gemm_cpu, linear_equals_ref) {
-  static const int64_t sizes[][3] = {{1, 100, 300}, {3, 65, 513}, {30, 33, 256}, {800, 650, 2}, {29, 1300, 10}, {2, 3, 0}, {0, 2, 3}};
+  static const int64_t sizes[][3] = {{1, 100, 300},  {3, 65, 513}, {30, 33, 256}, {800, 650, 2},
+                                     {29, 1300, 10}, {2, 3, 0},    {0, 2, 3}};
   devices d = open_devices();
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     for (int choice = 0; choice < 8; choice++)
@@ -232,14 +241,21 @@ static void portable_product(qd_panel_kind kind, qd_tensor a, qd_tensor b, qd_te
   const qd_gemm_unit *unit = qd_gemm_find_unit_portable(kind);
   int64_t steps = qd_panel_steps(kind, a.dim[1]), stride = qd_panel_stride(steps, unit->columns);
   int64_t panels = (c.dim[1] + unit->columns - 1) / unit->columns;
-  unsigned char *packed_a = malloc((size_t)qd_panel_stride(steps, unit->rows) * unit->bytes), *packed_b = malloc((size_t)(panels * stride) * unit->bytes);
+  unsigned char *packed_a = malloc((size_t)qd_panel_stride(steps, unit->rows) * unit->bytes),
+                *packed_b = malloc((size_t)(panels * stride) * unit->bytes);
   cr_assert(packed_a && packed_b);
   unit->pack(&(qd_gemm_rows){b.data, b.stride[1], b.stride[0], b.dim[1], b.dim[0]}, unit->columns, packed_b);
   for (int64_t i = 0; i < c.dim[0]; i += unit->rows) {
     qd_tensor rows = qd_tensor_rows(a, i, c.dim[0] - i < unit->rows ? c.dim[0] - i : unit->rows);
     unit->pack(&(qd_gemm_rows){rows.data, a.stride[0], a.stride[1], rows.dim[0], a.dim[1]}, (int)rows.dim[0], packed_a);
-    unit->strip(&(qd_gemm_strip){.steps = steps, .a = packed_a, .b = packed_b, .c = qd_tensor_rows(c, i, 1).data, .c_stride = c.stride[0],
-                                 .rows = (int)rows.dim[0], .columns = c.dim[1], .update = QD_TILE_STORE});
+    unit->strip(&(qd_gemm_strip){.steps = steps,
+                                 .a = packed_a,
+                                 .b = packed_b,
+                                 .c = qd_tensor_rows(c, i, 1).data,
+                                 .c_stride = c.stride[0],
+                                 .rows = (int)rows.dim[0],
+                                 .columns = c.dim[1],
+                                 .update = QD_TILE_STORE});
   }
   free(packed_a);
   free(packed_b);
@@ -254,7 +270,8 @@ Test(gemm_cpu, portable_tiles_equal_ref) {
       for (int kind = 0; kind < LAYOUTS; kind++) {
         operands o = make_operands(all_dtypes[t], sizes[s][0], sizes[s][1], sizes[s][2], (layout)kind);
         qd_dtype dtype = all_dtypes[t] == QD_F64 ? QD_F64 : QD_F32;
-        qd_tensor expected = make_output(dtype, sizes[s][0], sizes[s][1], 9), got = make_output(dtype, sizes[s][0], sizes[s][1], 9);
+        qd_tensor expected = make_output(dtype, sizes[s][0], sizes[s][1], 9),
+                  got = make_output(dtype, sizes[s][0], sizes[s][1], 9);
         OK(qd_matmul(&ref, o.a, o.b, false, expected));
         portable_product(kinds[t], o.a, o.b, got);
         assert_same(got, expected, &ref, "portable");

@@ -37,11 +37,14 @@ static void compare(devices *d, int64_t rows, int64_t columns, int bits) {
     qd_device *device = i < d->n ? &d->cpu[i] : &d->ref;
     qd_tensor packed = make_bytes(rows, row_bytes, gap, 0xa5), back = make_bytes(rows, columns, gap, 0x5a);
     OK(qd_pack(device, codes, bits, packed));
-    cr_assert_eq(memcmp(packed.data, expected.data, (size_t)(rows * (row_bytes + gap))), 0, "pack: %d bits, %" PRId64 " columns", bits, columns);
+    cr_assert_eq(memcmp(packed.data, expected.data, (size_t)(rows * (row_bytes + gap))), 0,
+                 "pack: %d bits, %" PRId64 " columns", bits, columns);
     OK(qd_unpack(device, packed, bits, back));
     for (int64_t r = 0; r < rows; r++) {
-      const uint8_t *got = (const uint8_t *)back.data + r * (columns + gap), *want = (const uint8_t *)codes.data + r * (columns + gap);
-      cr_assert_eq(memcmp(got, want, (size_t)columns), 0, "unpack: %d bits, %" PRId64 " columns, row %" PRId64, bits, columns, r);
+      const uint8_t *got = (const uint8_t *)back.data + r * (columns + gap),
+                    *want = (const uint8_t *)codes.data + r * (columns + gap);
+      cr_assert_eq(memcmp(got, want, (size_t)columns), 0, "unpack: %d bits, %" PRId64 " columns, row %" PRId64, bits, columns,
+                   r);
       for (int64_t g = 0; g < gap; g++) cr_assert_eq(got[columns + g], 0x5a, "unpack wrote behind row %" PRId64, r);
     }
     free(packed.data);

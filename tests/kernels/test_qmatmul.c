@@ -48,8 +48,8 @@ static void compare(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *
     OK(qd_qlinear(device, x, w, has_bias ? &bias : NULL, got));
     cr_assert_eq(device->scratch.used_bytes, used, "scratch is not rewound");
     cr_assert_eq(memcmp(got.data, expected.data, qd_tensor_bytes(got)), 0,
-                 "%d bits, groups of %" PRId64 ", %" PRId64 " x %" PRId64 " on %s %s, %d threads", w->scheme.bits, w->scheme.group_size,
-                 x.dim[0], w->rows, device->name, qd_isa_name(device->isa), device->threads);
+                 "%d bits, groups of %" PRId64 ", %" PRId64 " x %" PRId64 " on %s %s, %d threads", w->scheme.bits,
+                 w->scheme.group_size, x.dim[0], w->rows, device->name, qd_isa_name(device->isa), device->threads);
   }
 }
 
@@ -60,7 +60,8 @@ Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_scheme) {
   for (int bits = QD_MIN_BITS; bits <= QD_MAX_BITS; bits++)
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
       bool even = (bits + (int)g) % 2;
-      qd_scheme scheme = {.bits = bits, .group_size = groups[g], .symmetric = g % 3 == 0, .scale_dtype = even ? QD_F16 : QD_F32};
+      qd_scheme scheme = {
+          .bits = bits, .group_size = groups[g], .symmetric = g % 3 == 0, .scale_dtype = even ? QD_F16 : QD_F32};
       qd_qtensor w = random_qtensor(&arena, scheme, 37, 299, g % 2);
       compare(&d, &arena, random_matrix(&arena, even ? QD_BF16 : QD_F32, 3, 299), &w, bits % 2);
       qd_arena_rewind(&arena, 0);
@@ -70,7 +71,8 @@ Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_scheme) {
 }
 
 Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_shape) {
-  static const int64_t sizes[][3] = {{1, 100, 513}, {14, 32, 256}, {29, 33, 258}, {130, 47, 300}, {40, 1300, 10}, {2, 3, 0}, {0, 3, 8}, {2, 0, 8}};
+  static const int64_t sizes[][3] = {{1, 100, 513},  {14, 32, 256}, {29, 33, 258}, {130, 47, 300},
+                                     {40, 1300, 10}, {2, 3, 0},     {0, 3, 8},     {2, 0, 8}};
   devices d = open_devices();
   qd_arena arena = open_arena();
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -101,7 +103,8 @@ Test(qmatmul, ref_is_near_ref64) {
   qd_device ref = open_device("ref", NULL, 1), ref64 = open_device("ref64", NULL, 1);
   qd_arena arena = open_arena();
   qd_qtensor w = random_qtensor(&arena, (qd_scheme){.bits = 4, .group_size = 32, .scale_dtype = QD_F16}, R, C, true);
-  qd_tensor x = random_matrix(&arena, QD_F32, T, C), y = new_matrix(&arena, QD_F32, T, R), exact = new_matrix(&arena, QD_F64, T, R);
+  qd_tensor x = random_matrix(&arena, QD_F32, T, C), y = new_matrix(&arena, QD_F32, T, R),
+            exact = new_matrix(&arena, QD_F64, T, R);
   qd_tensor wide = as_f64(x), expanded = new_matrix(&arena, QD_F64, R, C);
   OK(qd_qlinear(&ref, x, &w, NULL, y));
   OK(qd_qlinear(&ref64, wide, &w, NULL, exact));
@@ -114,7 +117,8 @@ Test(qmatmul, ref_is_near_ref64) {
         sum += product, magnitude += fabs(product);
       }
       double got = ((float *)y.data)[t * R + r], want = ((double *)exact.data)[t * R + r];
-      cr_assert(fabs(want - sum) <= 1e-12 * magnitude && fabs(got - want) <= (C + 4) * 0x1p-24 * magnitude, "%g, expected %g", got, want);
+      cr_assert(fabs(want - sum) <= 1e-12 * magnitude && fabs(got - want) <= (C + 4) * 0x1p-24 * magnitude, "%g, expected %g",
+                got, want);
     }
   free(wide.data);
   qd_arena_close(&arena);
@@ -131,7 +135,8 @@ Test(qmatmul, wrong_inputs_are_refused) {
   FAILS(QD_ESHAPE, qd_qlinear(&cpu, qd_tensor_columns(x, 0, 15), &w, NULL, y));
   FAILS(QD_ESHAPE, qd_qlinear(&cpu, x, &w, NULL, x));
   FAILS(QD_EDTYPE, qd_qlinear(&cpu, random_matrix(&arena, QD_F16, 2, 16), &w, NULL, y));
-  FAILS(QD_ESHAPE, qd_qlinear(&cpu, x, &w, &(qd_tensor){.data = y.data, .dtype = QD_F32, .rank = 1, .dim = {3}, .stride = {1}}, y));
+  FAILS(QD_ESHAPE,
+        qd_qlinear(&cpu, x, &w, &(qd_tensor){.data = y.data, .dtype = QD_F32, .rank = 1, .dim = {3}, .stride = {1}}, y));
   ((int32_t *)w.order.data)[5] = 16;
   FAILS(QD_EBADINPUT, qd_qlinear(&cpu, x, &w, NULL, y));
   ((int32_t *)w.order.data)[5] = -1;

@@ -23,7 +23,8 @@ Test(qtensor, new_ones_have_the_shapes_of_their_scheme) {
   qd_qtensor q = valid();
   cr_assert(q.codes.dim[0] == 4 && q.codes.dim[1] == 8 && q.scales.dim[1] == 3 && q.zeros.dim[1] == 3 && q.order.dim[0] == 21);
   OK(qd_qtensor_check(&q));
-  q = random_qtensor(&arena, (qd_scheme){.bits = 8, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F32}, 2, 5, false);
+  q = random_qtensor(&arena, (qd_scheme){.bits = 8, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F32}, 2,
+                     5, false);
   cr_assert(q.scales.dim[1] == 1 && q.zeros.rank == 0 && !qd_qtensor_has_order(&q));
   OK(qd_qtensor_check(&q));
   q = random_qtensor(&arena, (qd_scheme){.bits = 4, .group_size = 16, .scale_dtype = QD_F32}, 0, 0, true);
@@ -33,7 +34,8 @@ Test(qtensor, new_ones_have_the_shapes_of_their_scheme) {
 Test(qtensor, new_refuses_a_wrong_scheme_and_a_full_arena) {
   qd_qtensor q;
   FAILS(QD_EINVAL, qd_qtensor_new(&arena, (qd_scheme){.bits = 9, .group_size = 8, .scale_dtype = QD_F16}, 1, 1, false, &q));
-  FAILS(QD_ENOMEM, qd_qtensor_new(&arena, (qd_scheme){.bits = 8, .group_size = 8, .scale_dtype = QD_F16}, 1 << 12, 1 << 12, false, &q));
+  FAILS(QD_ENOMEM,
+        qd_qtensor_new(&arena, (qd_scheme){.bits = 8, .group_size = 8, .scale_dtype = QD_F16}, 1 << 12, 1 << 12, false, &q));
 }
 
 Test(qtensor, rows_are_a_view) {
@@ -48,8 +50,8 @@ Test(qtensor, parts_are_those_that_are_there) {
   qd_qtensor q = valid();
   qd_part parts[QD_MAX_PARTS];
   cr_assert_eq(qd_qtensor_parts(&q, parts), 4);
-  cr_assert(strcmp(parts[0].name, "codes") == 0 && strcmp(parts[1].name, "scales") == 0 && strcmp(parts[2].name, "zeros") == 0 &&
-            strcmp(parts[3].name, "order") == 0 && parts[3].tensor.data == q.order.data);
+  cr_assert(strcmp(parts[0].name, "codes") == 0 && strcmp(parts[1].name, "scales") == 0 &&
+            strcmp(parts[2].name, "zeros") == 0 && strcmp(parts[3].name, "order") == 0 && parts[3].tensor.data == q.order.data);
   q.zeros.rank = q.order.rank = 0;
   cr_assert_eq(qd_qtensor_parts(&q, parts), 2);
 }

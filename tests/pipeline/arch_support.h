@@ -50,7 +50,8 @@ static inline qd_model family_model(const char *family, const char *members) {
   qd_json *config;
   qd_model model;
   snprintf(text, sizeof text,
-           "{\"model_type\": \"%s\", \"num_hidden_layers\": 4, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_attention_heads\": 4,"
+           "{\"model_type\": \"%s\", \"num_hidden_layers\": 4, \"hidden_size\": %d, \"intermediate_size\": %d, "
+           "\"num_attention_heads\": 4,"
            " \"num_key_value_heads\": 2, \"head_dim\": %d, \"vocab_size\": %d%s%s}",
            family, HIDDEN, FFN, HEAD, VOCABULARY, *members ? ", " : "", members);
   MUST(qd_json_parse(text, strlen(text), "test", &config));

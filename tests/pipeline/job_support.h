@@ -23,9 +23,18 @@ static inline const char *write_ids(qd_temporary_folder *folder, const char *nam
 
 /* RTN at 4 bits in groups of 16, without text; what differs is set by the test. */
 static inline qd_job small_job(const char *model, const char *output) {
-  return (qd_job){.model = model, .output = output, .method = &qd_method_rtn, .scheme = {.bits = 4, .group_size = 16, .scale_dtype = QD_F16},
-                  .true_sequential = true, .damp = 0.01, .block = QD_GPTQ_BLOCK, .nsamples = JOB_SEQUENCES, .sequence_tokens = JOB_TOKENS,
-                  .pack = true, .shard_bytes = (int64_t)1 << 30, .hessian_bound = 0x1p62};
+  return (qd_job){.model = model,
+                  .output = output,
+                  .method = &qd_method_rtn,
+                  .scheme = {.bits = 4, .group_size = 16, .scale_dtype = QD_F16},
+                  .true_sequential = true,
+                  .damp = 0.01,
+                  .block = QD_GPTQ_BLOCK,
+                  .nsamples = JOB_SEQUENCES,
+                  .sequence_tokens = JOB_TOKENS,
+                  .pack = true,
+                  .shard_bytes = (int64_t)1 << 30,
+                  .hessian_bound = 0x1p62};
 }
 
 static inline void gptq_job(qd_job *job, const char *ids, qd_act_order act_order) {

@@ -36,7 +36,8 @@ static inline int places(place out[8]) {
 
 static inline qd_device open_device(place where) {
   qd_device device;
-  qd_device_options options = {.name = where.device, .isa = where.isa, .threads = where.threads, .scratch_bytes = (size_t)4 << 30};
+  qd_device_options options = {
+      .name = where.device, .isa = where.isa, .threads = where.threads, .scratch_bytes = (size_t)4 << 30};
   MUST(qd_device_open(&device, options));
   return device;
 }
@@ -68,7 +69,8 @@ static inline void all_logits(qd_subject *subject, qd_block *rest, logits *out) 
 }
 
 /* ids (windows, tokens) through the model or the store at `path`. */
-static inline logits run_model(const char *path, qd_compute compute, place where, int32_t *ids, int64_t windows, int64_t tokens) {
+static inline logits run_model(const char *path, qd_compute compute, place where, int32_t *ids, int64_t windows,
+                               int64_t tokens) {
   qd_comm *comm = open_team();
   qd_device device = open_device(where);
   qd_subject subject;
@@ -98,7 +100,6 @@ static inline double largest_difference(const float *a, const float *b, size_t n
   return largest;
 }
 
-/* The product's numbers are %.7g texts. */
 static inline void read_numbers(const qd_json *array, float *to) {
   for (size_t i = 0; i < qd_json_length(array); i++) to[i] = (float)qd_json_number(qd_json_at(array, i));
 }

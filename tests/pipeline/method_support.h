@@ -1,4 +1,4 @@
-/* For tests of methods: a layer with correlated inputs, its factor, and what came out, read by other code than the product's. */
+/* For tests of methods: a layer with correlated inputs, its factor, and what came out, read by code of its own. */
 #ifndef QDIST_TESTS_PIPELINE_METHOD_SUPPORT_H
 #define QDIST_TESTS_PIPELINE_METHOD_SUPPORT_H
 
@@ -77,8 +77,11 @@ static inline void factor_layer(layer *l, qd_device *device, qd_act_order act_or
   for (int c = 0; c < COLUMNS; c++) mean += l->h[c][c] / COLUMNS;
   for (int c = 0; c < COLUMNS; c++) add[c] = 0.01 * mean + (l->dead[c] ? mean : 0);
   MUST(qd_method_order(act_order, group_size, l->diagonal, COLUMNS, l->order));
-  qd_factor_args args = {.h = {h, QD_F32, COLUMNS}, .order = qd_tensor_1d(l->order, QD_I32, COLUMNS),
-                         .add = qd_tensor_1d(add, QD_F64, COLUMNS), .work = {work, QD_F64, COLUMNS}, .u = {l->u, QD_F32, COLUMNS}};
+  qd_factor_args args = {.h = {h, QD_F32, COLUMNS},
+                         .order = qd_tensor_1d(l->order, QD_I32, COLUMNS),
+                         .add = qd_tensor_1d(add, QD_F64, COLUMNS),
+                         .work = {work, QD_F64, COLUMNS},
+                         .u = {l->u, QD_F32, COLUMNS}};
   MUST(qd_factor(device, &args, &pivot));
   cr_assert_eq(pivot, -1);
   qd_heap_free(h);
@@ -108,9 +111,14 @@ static inline qd_status quantize_rows(trial *t, const layer *l, qd_device *devic
   copy = *l; /* a method may write to the weights, to nothing else */
   memcpy(w, l->w, sizeof w);
   qd_qtensor rows = qd_qtensor_rows(&t->q, first, n);
-  qd_method_input input = {.device = device, .scheme = t->scheme, .act_order = t->act_order, .block = t->block ? t->block : QD_GPTQ_BLOCK,
-                           .w = qd_tensor_2d(w[first], QD_F32, n, COLUMNS), .u = {copy.u, QD_F32, COLUMNS},
-                           .order = qd_tensor_1d(copy.order, QD_I32, COLUMNS), .dead = qd_tensor_1d(copy.dead, QD_U8, COLUMNS)};
+  qd_method_input input = {.device = device,
+                           .scheme = t->scheme,
+                           .act_order = t->act_order,
+                           .block = t->block ? t->block : QD_GPTQ_BLOCK,
+                           .w = qd_tensor_2d(w[first], QD_F32, n, COLUMNS),
+                           .u = {copy.u, QD_F32, COLUMNS},
+                           .order = qd_tensor_1d(copy.order, QD_I32, COLUMNS),
+                           .dead = qd_tensor_1d(copy.dead, QD_U8, COLUMNS)};
   size_t mark = qd_arena_mark(&device->scratch);
   qd_status status = t->method->quantize(&input, &rows);
   qd_arena_rewind(&device->scratch, mark);
@@ -139,7 +147,8 @@ static inline int code_of(const qd_qtensor *q, int64_t row, int64_t position) {
 
 static inline float scale_of(const qd_qtensor *q, int64_t row, int64_t position) {
   int64_t at = row * q->scales.dim[1] + position / qd_scheme_group_size(q->scheme, q->columns);
-  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[at]) : ((const float *)q->scales.data)[at];
+  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[at])
+                                   : ((const float *)q->scales.data)[at];
 }
 
 static inline int zero_of(const qd_qtensor *q, int64_t row, int64_t position) {

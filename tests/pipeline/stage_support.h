@@ -20,11 +20,21 @@ static inline double noise(uint64_t *state) {
 }
 
 static inline void open_stand(stand *s, const char *device, qd_dtype act) {
-  *s = (stand){.job = {.method = &qd_method_gptq, .damp = 0.01, .block = QD_GPTQ_BLOCK, .hessian_bound = 0x1p62, .act_order = QD_ORDER_STATIC,
+  *s = (stand){.job = {.method = &qd_method_gptq,
+                       .damp = 0.01,
+                       .block = QD_GPTQ_BLOCK,
+                       .hessian_bound = 0x1p62,
+                       .act_order = QD_ORDER_STATIC,
                        .scheme = {.bits = 4, .group_size = 8, .scale_dtype = QD_F16}},
                .device = open_device((place){device, NULL, 1})};
   s->run = (qd_run){.job = &s->job, .comm = open_team(), .device = &s->device, .act = act, .mine = {0, SEQUENCES}};
-  s->run.model = (qd_model){.arch = qd_arch_find("llama"), .n_blocks = 2, .hidden = HIDDEN, .ffn = FFN, .heads = 1, .kv_heads = 1, .head_dim = HIDDEN};
+  s->run.model = (qd_model){.arch = qd_arch_find("llama"),
+                            .n_blocks = 2,
+                            .hidden = HIDDEN,
+                            .ffn = FFN,
+                            .heads = 1,
+                            .kv_heads = 1,
+                            .head_dim = HIDDEN};
   s->run.tokens.rows = SEQUENCES, s->run.tokens.sequence_tokens = SEQUENCE_TOKENS;
   s->run.acts.mid_bytes = SEQUENCE_TOKENS * FFN * qd_dtype_bytes(act);
   MUST(qd_arena_open(&s->run.stats_arena, "statistics", (size_t)64 << 20));
@@ -43,7 +53,8 @@ static inline void close_stand(stand *s) {
 static inline double input_at(const stand *s, int64_t columns, int64_t i, int64_t t, int64_t c) {
   const unsigned char *mid = s->run.acts.mid + (size_t)i * s->run.acts.mid_bytes;
   int64_t at = t * columns + c;
-  return s->run.act == QD_F32 ? (double)((const float *)(const void *)mid)[at] : (double)qd_bf16_to_f32(((const uint16_t *)(const void *)mid)[at]);
+  return s->run.act == QD_F32 ? (double)((const float *)(const void *)mid)[at]
+                              : (double)qd_bf16_to_f32(((const uint16_t *)(const void *)mid)[at]);
 }
 
 static inline void set_input(stand *s, int64_t columns, int64_t i, int64_t t, int64_t c, double value) {

@@ -42,7 +42,8 @@ static void check_table(const qd_arch_tensor *table, int n, bool is_block) {
     if (!qd_role_is_linear(table[i].role)) continue;
     cr_expect_neq(table[i].columns, QD_W_NONE);
     for (int k = 0; k < n; k++)
-      if (table[k].role == table[i].role - QD_Q_PROJ + QD_Q_BIAS) cr_expect_eq(table[k].rows, table[i].rows, "%s", table[k].name);
+      if (table[k].role == table[i].role - QD_Q_PROJ + QD_Q_BIAS)
+        cr_expect_eq(table[k].rows, table[i].rows, "%s", table[k].name);
   }
   for (qd_role role = 0; role < QD_N_ROLES; role++) {
     cr_expect_leq(seen[role], 1, "%s", qd_role_name(role));

@@ -7,7 +7,8 @@
 
 #include "tests/support/temporary_folder.h"
 
-/* fp32: rounding differs by about 1e-5 in logits of 10.  bf16 keeps 8 bits: 2 blocks of random weights carry that to a few tenths at worst. */
+/* fp32: rounding differs by about 1e-5 in logits of 10.  bf16 keeps 8 bits: 2 blocks of random weights carry that to a few
+ * tenths at worst. */
 static const double fp32_bound = 2e-4, bf16_worst = 0.6, bf16_mean = 0.06;
 
 static double mean_difference(const float *a, const float *b, size_t n) {
@@ -24,7 +25,8 @@ static void check_fp32(const char *path, const golden *g) {
     logits got = run_model(path, QD_COMPUTE_FP32, where[i], g->ids, 1, g->expected.tokens);
     cr_assert_eq(got.vocabulary, g->expected.vocabulary);
     if (i == 0) first = got;
-    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device,
+                 where[i].isa);
     if (i > 0) qd_heap_free(got.value);
   }
   double largest = largest_difference(first.value, g->expected.value, logits_bytes(&first) / sizeof(float));
@@ -40,13 +42,16 @@ static void check_bf16(const golden *g) {
   for (int i = 0; i < n; i++) {
     logits got = run_model(g->path, QD_COMPUTE_BF16, where[i], g->ids, 1, g->expected.tokens);
     if (i == 0) first = got;
-    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(got.value, first.value, logits_bytes(&got)), 0, "%s %s differs from ref", where[i].device,
+                 where[i].isa);
     if (i > 0) qd_heap_free(got.value);
   }
   size_t values = logits_bytes(&first) / sizeof(float);
-  double largest = largest_difference(first.value, g->expected.value, values), mean = mean_difference(first.value, g->expected.value, values);
+  double largest = largest_difference(first.value, g->expected.value, values),
+         mean = mean_difference(first.value, g->expected.value, values);
   cr_log_info("%s: bf16, differences from transformers' fp32: largest %.3g, mean %.3g", g->path, largest, mean);
-  cr_expect(largest <= bf16_worst && mean <= bf16_mean, "%s: bf16 differs by %g at most, %g in the mean", g->path, largest, mean);
+  cr_expect(largest <= bf16_worst && mean <= bf16_mean, "%s: bf16 differs by %g at most, %g in the mean", g->path, largest,
+            mean);
   cr_expect(largest > fp32_bound, "%s: bf16 arithmetic leaves no trace", g->path);
   qd_heap_free(first.value);
 }
@@ -58,9 +63,9 @@ static void check_model(const char *name) {
   golden_close(&g);
 }
 
-#define GOLDEN_MODELS(X)                                                                                                                       \
-  X(llama) X(llama_grouped) X(llama_biases) X(llama_rope_llama3) X(llama_rope_linear) X(llama_bf16) X(llama_f16) X(llama_sharded) X(mistral_window) \
-      X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)
+#define GOLDEN_MODELS(X)                                                                               \
+  X(llama) X(llama_grouped) X(llama_biases) X(llama_rope_llama3) X(llama_rope_linear) X(llama_bf16)    \
+  X(llama_f16) X(llama_sharded) X(mistral_window) X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)
 
 #define GOLDEN_TEST(name) \
   Test(archs, name) { check_model(#name); }
@@ -115,7 +120,7 @@ static void check_old_keys(const char *name) {
 Test(archs, old_keys_of_llama3_scaling) { check_old_keys("llama_rope_llama3"); }
 Test(archs, old_keys_of_linear_scaling) { check_old_keys("llama_rope_linear"); }
 
-/* ---- real models ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- real models ------------------------------------------------------------------------------------------------------- */
 
 static const char *path_of_data(const char *name) {
   static char path[PATH_BYTES];

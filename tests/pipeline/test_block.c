@@ -9,7 +9,8 @@ static void open_arena(void) { MUST(qd_arena_open(&arena, "test", 1 << 20)); }
 static void close_arena(void) { qd_arena_close(&arena); }
 TestSuite(block, .init = open_arena, .fini = close_arena);
 
-static const float numbers[N] = {1, -2.5f, 0.3333333f, 1e-3f, 65504, -7, 0, 100.25f, 3.14159265f, -0.0078125f, 2, 1.0009765625f};
+static const float numbers[N] = {1, -2.5f,   0.3333333f,  1e-3f,       65504, -7,
+                                 0, 100.25f, 3.14159265f, -0.0078125f, 2,     1.0009765625f};
 
 /* The numbers in a dtype, widened again: what was there. */
 static qd_weight plain(qd_role role, qd_dtype dtype, float *there) {
@@ -52,7 +53,8 @@ static void make_quantized(qd_weight *w, bool has_order) {
   *w = (qd_weight){.slot = {.role = QD_UP_PROJ, .expert = -1, .rank = 2, .dim = {2, 6}}, .dtype = QD_F32, .quantized = true};
   MUST(qd_qtensor_new(&arena, scheme, 2, 6, has_order, &w->q));
   memset(w->q.codes.data, 0, qd_tensor_bytes(w->q.codes));
-  for (int i = 0; i < 4; i++) ((uint16_t *)w->q.scales.data)[i] = qd_f16_from_f32((float)(i + 1)), ((uint8_t *)w->q.zeros.data)[i] = (uint8_t)i;
+  for (int i = 0; i < 4; i++)
+    ((uint16_t *)w->q.scales.data)[i] = qd_f16_from_f32((float)(i + 1)), ((uint8_t *)w->q.zeros.data)[i] = (uint8_t)i;
   for (int32_t c = 0; has_order && c < 6; c++) ((int32_t *)w->q.order.data)[c] = 5 - c;
 }
 
@@ -78,17 +80,27 @@ Test(block, quantized_weights_are_left_alone_until_they_are_expanded) {
 }
 
 Test(block, weights_are_found_by_role) {
-  qd_block block = {.n = 2, .weight = {{.slot = {.role = QD_V_PROJ}}, {.slot = {.role = QD_O_BIAS}}, {.slot = {.role = QD_K_NORM}}}};
+  qd_block block = {.n = 2,
+                    .weight = {{.slot = {.role = QD_V_PROJ}}, {.slot = {.role = QD_O_BIAS}}, {.slot = {.role = QD_K_NORM}}}};
   cr_expect_eq(qd_block_find(&block, QD_V_PROJ), &block.weight[0]);
   cr_expect_eq(qd_block_find(&block, QD_O_BIAS), &block.weight[1]);
   cr_expect_null(qd_block_find(&block, QD_K_NORM)); /* beyond n */
   cr_expect_null(qd_block_find(&block, QD_Q_PROJ));
 }
 
-/* The worst that a job can ask for: every linear in fp32 twice, and in groups of one with fp32 scales, zero points and an order. */
+/* The worst that a job can ask for: every linear in fp32 twice, and in groups of one with fp32 scales, zero points and an
+ * order. */
 static void expect_room(const char *family, int64_t hidden, int64_t ffn, int64_t vocabulary) {
-  qd_model model = {.arch = qd_arch_find(family), .n_blocks = 1, .hidden = hidden, .ffn = ffn, .heads = 3, .kv_heads = 1, .head_dim = 10,
-                    .vocabulary = vocabulary, .attention_bias = true, .mlp_bias = true};
+  qd_model model = {.arch = qd_arch_find(family),
+                    .n_blocks = 1,
+                    .hidden = hidden,
+                    .ffn = ffn,
+                    .heads = 3,
+                    .kv_heads = 1,
+                    .head_dim = 10,
+                    .vocabulary = vocabulary,
+                    .attention_bias = true,
+                    .mlp_bias = true};
   qd_slot slots[QD_MAX_SLOTS];
   qd_arena room;
   for (int64_t block = QD_REST; block <= 0; block++) {
@@ -101,7 +113,8 @@ static void expect_room(const char *family, int64_t hidden, int64_t ffn, int64_t
       MUST(qd_tensor_new_2d(&room, QD_F32, slots[i].dim[0], slots[i].rank == 2 ? slots[i].dim[1] : 1, &t));
       if (!qd_role_is_linear(slots[i].role)) continue;
       MUST(qd_tensor_new_2d(&room, QD_F32, slots[i].dim[0], slots[i].dim[1], &t));
-      MUST(qd_qtensor_new(&room, (qd_scheme){.bits = 8, .group_size = 1, .scale_dtype = QD_F32}, slots[i].dim[0], slots[i].dim[1], true, &q));
+      MUST(qd_qtensor_new(&room, (qd_scheme){.bits = 8, .group_size = 1, .scale_dtype = QD_F32}, slots[i].dim[0],
+                          slots[i].dim[1], true, &q));
       MUST(qd_arena_new(&room, 2 * (size_t)slots[i].dim[0], sizeof(double), &rows)); /* error and norm of each row */
       MUST(qd_arena_new(&room, (size_t)slots[i].dim[1], sizeof(double), &rows));     /* the input's diagonal */
     }

@@ -23,7 +23,8 @@ static void expect_statistics(stand *s, qd_stage stage) {
     cr_expect(fabs(got - wanted) <= 1e-12 * wanted, "diagonal %" PRId64 ": %.17g instead of %.17g", a, got, wanted);
     for (int64_t b = 0; b <= a; b++) {
       double value = (double)((float *)stats.h.data)[qd_tri_index(a, b)];
-      cr_expect(fabs(value - product_of_columns(s, columns, a, b)) <= 1e-4, "element %" PRId64 ", %" PRId64 ": %g", a, b, value);
+      cr_expect(fabs(value - product_of_columns(s, columns, a, b)) <= 1e-4, "element %" PRId64 ", %" PRId64 ": %g", a, b,
+                value);
     }
   }
 }
@@ -68,7 +69,8 @@ Test(calibrate, a_grid_that_is_too_fine_is_widened) {
   MUST(qd_calibrate(&s.run, &block, QD_STAGE_QKV, &coarse));
   const float *a = fine.h.data, *b = coarse.h.data;
   cr_expect_neq(memcmp(a, b, qd_tri_bytes(HIDDEN, QD_F32)), 0);
-  for (int64_t i = 0; i < HIDDEN; i++) cr_expect(fabs((double)a[qd_tri_index(i, i)] - (double)b[qd_tri_index(i, i)]) < 1e-3 * (double)a[qd_tri_index(i, i)]);
+  for (int64_t i = 0; i < HIDDEN; i++)
+    cr_expect(fabs((double)a[qd_tri_index(i, i)] - (double)b[qd_tri_index(i, i)]) < 1e-3 * (double)a[qd_tri_index(i, i)]);
   close_stand(&s);
 }
 
@@ -82,8 +84,9 @@ Test(calibrate, a_number_that_is_none_is_named) {
     fill_inputs(&s, FFN, 13);
     set_input(&s, FFN, 2, 6, 23, wrong[i]);
     cr_expect_eq(qd_calibrate(&s.run, &block, QD_STAGE_DOWN, &stats), QD_ENUMERIC);
-    cr_expect(strstr(qd_error_text(), "block 1: down_input of sequence 2") != NULL && strstr(qd_error_text(), "column 23") != NULL, "%s",
-              qd_error_text());
+    cr_expect(
+        strstr(qd_error_text(), "block 1: down_input of sequence 2") != NULL && strstr(qd_error_text(), "column 23") != NULL,
+        "%s", qd_error_text());
     close_stand(&s);
   }
 }

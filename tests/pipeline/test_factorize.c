@@ -101,11 +101,8 @@ Test(factorize, dead_columns_as_the_reference_has_them) {
   double add[HIDDEN], sum = 0, dead = SEQUENCES / 2.0;
   fill_hessian();
   kill_column(4);
-  for (int c = 0; c < HIDDEN; c++) sum += (double)*h_at(c, c);
-  for (int c = 0; c < HIDDEN; c++) add[c] = 0.01 * (sum + dead) / HIDDEN + (c == 4 ? dead : 0);
   for (int c = 5; c < HIDDEN; c++)
     for (int j = 0; j < HIDDEN; j++) *h_at(c, j) *= 1e-4f; /* smaller than a dead one */
-  sum = 0;
   for (int c = 0; c < HIDDEN; c++) sum += (double)*h_at(c, c);
   for (int c = 0; c < HIDDEN; c++) add[c] = 0.01 * (sum + dead) / HIDDEN + (c == 4 ? dead : 0);
   s.job.scheme.compat = true;
@@ -150,7 +147,8 @@ Test(factorize, or_ends_the_job) {
   spoil(3e4f);
   s.job.on_failure = QD_FAILURE_STOP;
   cr_expect_eq(qd_factorize(&s.run, &block, QD_STAGE_GATE_UP, &stats, 4, &factor), QD_ENUMERIC);
-  cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s", qd_error_text());
+  cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s",
+            qd_error_text());
 }
 
 Test(factorize, a_method_without_a_factor_gets_none) {

@@ -183,7 +183,8 @@ Test(feed, finds_records_by_role) {
 
 static void expect_refusal(qd_status expected, const char *text) {
   cr_expect_eq(qd_feed_check_store(&store, &model), expected, "%s", text);
-  cr_expect(strstr(qd_error_text(), store.folder) != NULL && strstr(qd_error_text(), text) != NULL, "no %s in \"%s\"", text, qd_error_text());
+  cr_expect(strstr(qd_error_text(), store.folder) != NULL && strstr(qd_error_text(), text) != NULL, "no %s in \"%s\"", text,
+            qd_error_text());
 }
 
 /* One change, a refusal, and back. */

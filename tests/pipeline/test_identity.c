@@ -116,7 +116,8 @@ Test(identity, a_missing_log_makes_all_be_read) {
 }
 
 Test(identity, a_changed_tensor_is_named) {
-  static const char *const names[] = {"model.layers.1.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight", "lm_head.weight"};
+  static const char *const names[] = {"model.layers.1.mlp.down_proj.weight", "model.layers.0.input_layernorm.weight",
+                                      "lm_head.weight"};
   for (int i = 0; i < 3; i++) {
     change_tensor(names[i]);
     touch(2000 + i);
@@ -156,6 +157,18 @@ Test(identity, the_last_note_counts) {
   expect_changed(run.stored.block[1].record[0].name);
   note();
   cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+}
+
+/* One digit of a time is enough. */
+Test(identity, a_note_counts_to_its_last_digit) {
+  touch(5000);
+  reopen_source();
+  note();
+  spoil_record();
+  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  touch(5001);
+  reopen_source();
+  expect_changed(run.stored.block[1].record[0].name);
 }
 
 Test(identity, a_note_cut_off_does_not_count) {

@@ -89,10 +89,18 @@ typedef struct subject {
 } subject;
 
 static subject usual(void) {
-  subject s = {.job = {.method = &qd_method_gptq, .scheme = {.bits = 4, .group_size = 128, .scale_dtype = QD_F16}, .damp = 1,
-                       .act_order = QD_ORDER_STATIC, .true_sequential = true, .block = 128, .pack = true, .seed = 7, .shard_bytes = 1 << 20},
+  subject s = {.job = {.method = &qd_method_gptq,
+                       .scheme = {.bits = 4, .group_size = 128, .scale_dtype = QD_F16},
+                       .damp = 1,
+                       .act_order = QD_ORDER_STATIC,
+                       .true_sequential = true,
+                       .block = 128,
+                       .pack = true,
+                       .seed = 7,
+                       .shard_bytes = 1 << 20},
                .model = {.arch = qd_arch_find("llama"), .n_blocks = 2, .dtype = QD_BF16},
-               .tokens = {.rows = 8, .sequence_tokens = 64, .text_tokens = 1000, .kind = QD_TEXT_PLAIN}, .calibrates = true};
+               .tokens = {.rows = 8, .sequence_tokens = 64, .text_tokens = 1000, .kind = QD_TEXT_PLAIN},
+               .calibrates = true};
   qd_digest_of("text", 4, &s.tokens.text_digest);
   qd_digest_of("config", 6, &s.config);
   qd_digest_of("tokenizer", 9, &s.tokenizer);
@@ -165,29 +173,29 @@ Test(job, each_setting_that_differs_is_named) {
 }
 
 Test(job, another_model_is_named) {
-  DIFFERS(now.model.arch = qd_arch_find("qwen2"), "architecture", "\"llama\"", "\"qwen2\"");
-  DIFFERS(now.model.n_blocks = 3, "blocks", "2", "3");
-  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "dtype", "\"BF16\"", "\"F16\"");
+  DIFFERS(now.model.arch = qd_arch_find("qwen2"), "model.architecture", "\"llama\"", "\"qwen2\"");
+  DIFFERS(now.model.n_blocks = 3, "model.blocks", "2", "3");
+  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype", "\"BF16\"", "\"F16\"");
   subject was = usual(), now = was;
   char then[QD_DIGEST_DIGITS + 3], today[QD_DIGEST_DIGITS + 3];
   qd_digest_of("other", 5, &now.config);
   snprintf(then, sizeof then, "\"%s\"", was.config.hex), snprintf(today, sizeof today, "\"%s\"", now.config.hex);
-  expect_difference(&was, &now, "config_digest", then, today);
+  expect_difference(&was, &now, "model.config_digest", then, today);
   now = was;
   qd_digest_of("other", 5, &now.tokenizer);
   snprintf(then, sizeof then, "\"%s\"", was.tokenizer.hex), snprintf(today, sizeof today, "\"%s\"", now.tokenizer.hex);
-  expect_difference(&was, &now, "tokenizer_digest", then, today);
+  expect_difference(&was, &now, "model.tokenizer_digest", then, today);
 }
 
 Test(job, another_text_is_named) {
-  DIFFERS(now.tokens.rows = 9, "sequences", "8", "9");
-  DIFFERS(now.tokens.sequence_tokens = 65, "sequence_tokens", "64", "65");
-  DIFFERS(now.job.seed = 8, "seed", "7", "8");
-  DIFFERS(now.job.bos = QD_BOS_NO, "add_bos", "\"auto\"", "\"no\"");
-  DIFFERS(now.job.bos = QD_BOS_YES, "add_bos", "\"auto\"", "\"yes\"");
-  DIFFERS(now.job.pack = false, "pack", "true", "false");
-  DIFFERS(now.tokens.text_tokens = 1001, "text_tokens", "1000", "1001");
-  DIFFERS(now.tokens.dropped_documents = 2, "dropped_documents", "0", "2");
+  DIFFERS(now.tokens.rows = 9, "dataset.sequences", "8", "9");
+  DIFFERS(now.tokens.sequence_tokens = 65, "dataset.sequence_tokens", "64", "65");
+  DIFFERS(now.job.seed = 8, "dataset.seed", "7", "8");
+  DIFFERS(now.job.bos = QD_BOS_NO, "dataset.add_bos", "\"auto\"", "\"no\"");
+  DIFFERS(now.job.bos = QD_BOS_YES, "dataset.add_bos", "\"auto\"", "\"yes\"");
+  DIFFERS(now.job.pack = false, "dataset.pack", "true", "false");
+  DIFFERS(now.tokens.text_tokens = 1001, "dataset.text_tokens", "1000", "1001");
+  DIFFERS(now.tokens.dropped_documents = 2, "dataset.dropped_documents", "0", "2");
   subject was = usual(), now = was;
   now.tokens.kind = QD_TEXT_JSONL;
   qd_json *a = stored(&was), *b = describe(&now);
@@ -198,8 +206,9 @@ Test(job, another_text_is_named) {
   now = was;
   char then[QD_DIGEST_DIGITS + 3], today[QD_DIGEST_DIGITS + 3];
   qd_digest_of("other", 5, &now.tokens.text_digest);
-  snprintf(then, sizeof then, "\"%s\"", was.tokens.text_digest.hex), snprintf(today, sizeof today, "\"%s\"", now.tokens.text_digest.hex);
-  expect_difference(&was, &now, "digest", then, today);
+  snprintf(then, sizeof then, "\"%s\"", was.tokens.text_digest.hex),
+      snprintf(today, sizeof today, "\"%s\"", now.tokens.text_digest.hex);
+  expect_difference(&was, &now, "dataset.digest", then, today);
 }
 
 static void expect_named(const subject *was, const subject *now, const char *beginning, const char *ending) {

@@ -11,7 +11,8 @@ enum { MOST = 16 };
 static void expect_order(qd_act_order act_order, int64_t group_size, int n, const float *diagonal, const int32_t *expected) {
   int32_t order[MOST];
   MUST(qd_method_order(act_order, group_size, diagonal, n, order));
-  for (int i = 0; i < n; i++) cr_expect_eq(order[i], expected[i], "order %d, place %d: column %d instead of %d", act_order, i, order[i], expected[i]);
+  for (int i = 0; i < n; i++)
+    cr_expect_eq(order[i], expected[i], "order %d, place %d: column %d instead of %d", act_order, i, order[i], expected[i]);
 }
 
 #define LIST(...) ((const int32_t[]){__VA_ARGS__})

@@ -40,7 +40,8 @@ Test(method_codes, stores_codes_scales_and_zero_points) {
   for (int bits = QD_MIN_BITS; bits <= QD_MAX_BITS; bits++)
     for (int symmetric = 0; symmetric < 2; symmetric++) {
       check_store((qd_scheme){.bits = bits, .group_size = 7, .symmetric = symmetric, .scale_dtype = QD_F16}, &device);
-      check_store((qd_scheme){.bits = bits, .group_size = QD_PER_CHANNEL, .symmetric = symmetric, .scale_dtype = QD_F32}, &device);
+      check_store((qd_scheme){.bits = bits, .group_size = QD_PER_CHANNEL, .symmetric = symmetric, .scale_dtype = QD_F32},
+                  &device);
     }
   qd_device_close(&device);
 }

@@ -14,7 +14,8 @@
 #define MUST(call) cr_assert_eq((call), QD_OK, "%s", qd_error_text())
 
 static const char base[] =
-    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8, \"intermediate_size\": 12, \"num_attention_heads\": 4,"
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8, \"intermediate_size\": 12, "
+    "\"num_attention_heads\": 4,"
     " \"num_key_value_heads\": 2, \"head_dim\": 6, \"vocab_size\": 10, \"max_position_embeddings\": 64, \"rms_norm_eps\": 1e-5,"
     " \"hidden_act\": \"silu\"}";
 
@@ -76,8 +77,9 @@ Test(model, reads_widths) {
 }
 
 Test(model, takes_usual_values_for_what_is_null) {
-  qd_model m = accept("{\"num_key_value_heads\": null, \"head_dim\": null, \"max_position_embeddings\": null, \"rms_norm_eps\": null,"
-                      " \"hidden_act\": null, \"tie_word_embeddings\": null, \"rope_scaling\": null, \"rope_theta\": null}");
+  qd_model m = accept(
+      "{\"num_key_value_heads\": null, \"head_dim\": null, \"max_position_embeddings\": null, \"rms_norm_eps\": null,"
+      " \"hidden_act\": null, \"tie_word_embeddings\": null, \"rope_scaling\": null, \"rope_theta\": null}");
   cr_expect_eq(m.kv_heads, 4);
   cr_expect_eq(m.head_dim, 2);
   cr_expect_eq(m.max_positions, 2048);
@@ -85,7 +87,8 @@ Test(model, takes_usual_values_for_what_is_null) {
 }
 
 Test(model, names_the_key_that_is_missing) {
-  static const char *const keys[] = {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"};
+  static const char *const keys[] = {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+                                     "vocab_size"};
   char changes[64];
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
     snprintf(changes, sizeof changes, "{\"%s\": null}", keys[i]);
@@ -95,8 +98,9 @@ Test(model, names_the_key_that_is_missing) {
 }
 
 Test(model, names_the_key_of_an_absurd_value) {
-  static const char *const integers[] = {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size",
-                                         "num_key_value_heads", "head_dim", "max_position_embeddings"};
+  static const char *const integers[] = {
+      "num_hidden_layers", "hidden_size",         "intermediate_size", "num_attention_heads",
+      "vocab_size",        "num_key_value_heads", "head_dim",          "max_position_embeddings"};
   static const char *const values[] = {"0", "-1", "4.5", "\"4\"", "[4]", "{}", "true", "9223372036854775807", "1e30",
                                        "123456789012345678901234567890"};
   char changes[128];
@@ -173,8 +177,9 @@ Test(model, scales_as_llama3_does) {
   cr_assert(smooth > 0 && smooth < 1);
   const char *old = "{\"rope_theta\": 1e6, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1,"
                     " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 1000}}";
-  const char *new = "{\"rope_parameters\": {\"rope_theta\": 1e6, \"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1,"
-                    " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 1000}}";
+  const char *new =
+      "{\"rope_parameters\": {\"rope_theta\": 1e6, \"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1,"
+      " \"high_freq_factor\": 4, \"original_max_position_embeddings\": 1000}}";
   expect_frequencies(old, expected);
   expect_frequencies(new, expected);
 }
@@ -235,17 +240,24 @@ Test(model, knows_where_windows_hold) {
 #define WINDOW(rest, first, second)                                                       \
   snprintf(changes, sizeof changes, "{\"model_type\": \"%s\"" rest "}", families[i]);     \
   expect_window(changes, first, second)
+#define WIDE ", \"sliding_window\": 8, \"use_sliding_window\": "
+#define FULL "\"full_attention\""
+#define SLIDING "\"sliding_attention\""
     WINDOW(", \"sliding_window\": 8", 0, 0);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": false, \"max_window_layers\": 0", 0, 0);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true", 0, 0);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true, \"max_window_layers\": 1", 0, 8);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true, \"max_window_layers\": 0", 8, 8);
+    WINDOW(WIDE "false, \"max_window_layers\": 0", 0, 0);
+    WINDOW(WIDE "true", 0, 0);
+    WINDOW(WIDE "true, \"max_window_layers\": 1", 0, 8);
+    WINDOW(WIDE "true, \"max_window_layers\": 0", 8, 8);
     WINDOW(", \"sliding_window\": null, \"use_sliding_window\": true, \"max_window_layers\": 0", 0, 0);
     WINDOW(", \"use_sliding_window\": true, \"max_window_layers\": 1", 0, 4096);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true, \"layer_types\": [\"full_attention\", \"full_attention\"]", 0, 0);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true, \"layer_types\": [\"full_attention\", \"sliding_attention\"]", 0, 8);
-    WINDOW(", \"sliding_window\": 8, \"use_sliding_window\": true, \"layer_types\": [\"sliding_attention\", \"sliding_attention\"]", 8, 8);
+    WINDOW(WIDE "true, \"layer_types\": [" FULL ", " FULL "]", 0, 0);
+    WINDOW(WIDE "true, \"layer_types\": [" FULL ", " SLIDING "]", 0, 8);
+    WINDOW(WIDE "true, \"layer_types\": [" SLIDING ", " SLIDING "]", 8, 8);
+    WINDOW(WIDE "true, \"max_window_layers\": 0, \"layer_types\": [" FULL ", " SLIDING "]", 0, 8); /* the list decides */
 #undef WINDOW
+#undef WIDE
+#undef FULL
+#undef SLIDING
   }
 }
 
@@ -261,7 +273,8 @@ Test(model, refuses_windows_it_cannot_follow) {
   refuse(QWEN "\"layer_types\": [\"full_attention\", 3]}", QD_EUNSUPPORTED, "layer_types");
   refuse(QWEN "\"layer_types\": [\"full_attention\", \"linear_attention\"]}", QD_EUNSUPPORTED, "linear_attention");
   refuse(QWEN "\"layer_types\": [\"sliding_attention\", \"full_attention\"]}", QD_EUNSUPPORTED, "layer_types");
-  refuse("{\"model_type\": \"qwen2\", \"layer_types\": [\"full_attention\", \"sliding_attention\"]}", QD_EBADINPUT, "layer_types");
+  refuse("{\"model_type\": \"qwen2\", \"layer_types\": [\"full_attention\", \"sliding_attention\"]}", QD_EBADINPUT,
+         "layer_types");
 #undef QWEN
 }
 
@@ -299,7 +312,8 @@ typedef struct made {
 
 static void add(made *m, const qd_slot *slot) {
   m->slot[m->n] = *slot;
-  m->tensor[m->n] = (qd_made_tensor){.name = m->slot[m->n].name, .dtype = QD_F32, .rank = slot->rank, .dim = {slot->dim[0], slot->dim[1]}};
+  m->tensor[m->n] =
+      (qd_made_tensor){.name = m->slot[m->n].name, .dtype = QD_F32, .rank = slot->rank, .dim = {slot->dim[0], slot->dim[1]}};
   m->n++;
 }
 
@@ -348,12 +362,17 @@ static void refuse_source(made *m, const char *changes, const char *name, const 
   snprintf(path, sizeof path, "%s", m->folder.path);
   cr_expect_eq(open_model(m, changes, &model), QD_EBADINPUT, "%s", name);
   const char *wanted[] = {path, name, other};
-  for (int i = 0; i < 3; i++) cr_expect(strstr(qd_error_text(), wanted[i]) != NULL, "no %s in \"%s\"", wanted[i], qd_error_text());
+  for (int i = 0; i < 3; i++)
+    cr_expect(strstr(qd_error_text(), wanted[i]) != NULL, "no %s in \"%s\"", wanted[i], qd_error_text());
 }
 
 Test(model, takes_a_model_whose_tensors_fit) {
-  static const char *const all[] = {"{}", "{\"tie_word_embeddings\": true}", "{\"attention_bias\": true, \"mlp_bias\": true}",
-                                    "{\"model_type\": \"mistral\"}", "{\"model_type\": \"qwen2\"}", "{\"model_type\": \"qwen3\"}",
+  static const char *const all[] = {"{}",
+                                    "{\"tie_word_embeddings\": true}",
+                                    "{\"attention_bias\": true, \"mlp_bias\": true}",
+                                    "{\"model_type\": \"mistral\"}",
+                                    "{\"model_type\": \"qwen2\"}",
+                                    "{\"model_type\": \"qwen3\"}",
                                     "{\"model_type\": \"qwen3\", \"attention_bias\": true}"};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     made m;
@@ -398,10 +417,15 @@ Test(model, names_the_shape_that_is_wrong) {
 }
 
 Test(model, names_the_tensor_that_has_no_use) {
-  static const char *const strangers[] = {"model.layers.0.self_attn.q_proj.bias", "model.layers.0.mlp.gate.weight", "score.weight",
-                                          "model.layers.x.mlp.up_proj.weight", "model.layers.-5.mlp.up_proj.weight",
-                                          "model.layers.-1.mlp.up_proj.weight", "model.layers.01.mlp.up_proj.weight",
-                                          "model.layers.", "model.vision_tower.x"};
+  static const char *const strangers[] = {"model.layers.0.self_attn.q_proj.bias",
+                                          "model.layers.0.mlp.gate.weight",
+                                          "score.weight",
+                                          "model.layers.x.mlp.up_proj.weight",
+                                          "model.layers.-5.mlp.up_proj.weight",
+                                          "model.layers.-1.mlp.up_proj.weight",
+                                          "model.layers.01.mlp.up_proj.weight",
+                                          "model.layers.",
+                                          "model.vision_tower.x"};
   made m;
   for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
     fill(&m, "{}");

@@ -18,8 +18,13 @@ TestSuite(record, .init = open_arena, .fini = close_arena);
 
 /* A quantized weight whose parts hold numbers of their own. */
 static qd_weight quantized_weight(qd_scheme scheme, bool has_order) {
-  qd_weight w = {.slot = {.role = QD_K_PROJ, .expert = -1, .name = "model.layers.1.self_attn.k_proj.weight", .rank = 2, .dim = {ROWS, COLUMNS}},
-                 .dtype = QD_BF16, .quantized = true};
+  qd_weight w = {.slot = {.role = QD_K_PROJ,
+                          .expert = -1,
+                          .name = "model.layers.1.self_attn.k_proj.weight",
+                          .rank = 2,
+                          .dim = {ROWS, COLUMNS}},
+                 .dtype = QD_BF16,
+                 .quantized = true};
   int64_t groups = qd_scheme_groups(scheme, COLUMNS);
   MUST(qd_qtensor_new(&arena, scheme, ROWS, COLUMNS, has_order, &w.q));
   qd_digest_of("original", 8, &w.source);
@@ -120,7 +125,11 @@ Test(record, facts_say_how_well_it_went) {
 
 static qd_weight plain_weight(int rank) {
   static uint16_t values[6 * 4];
-  qd_weight w = {.slot = {.role = rank == 2 ? QD_EMBEDDING : QD_INPUT_NORM, .expert = -1, .name = "x", .rank = rank, .dim = {6, rank == 2 ? 4 : 0}},
+  qd_weight w = {.slot = {.role = rank == 2 ? QD_EMBEDDING : QD_INPUT_NORM,
+                          .expert = -1,
+                          .name = "x",
+                          .rank = rank,
+                          .dim = {6, rank == 2 ? 4 : 0}},
                  .dtype = QD_F16};
   w.original = rank == 2 ? qd_tensor_2d(values, QD_F16, 6, 4) : qd_tensor_1d(values, QD_F16, 6);
   qd_digest_of(values, sizeof values, &w.source);
@@ -168,7 +177,8 @@ Test(record, a_linear_input_has_its_diagonal) {
 
 static void expect_refusal(const qd_record *record, qd_status expected, const char *what) {
   cr_expect_eq(qd_record_check(record, "OUT"), expected, "%s", what);
-  cr_expect(strstr(qd_error_text(), "OUT") != NULL && strstr(qd_error_text(), record->name) != NULL, "%s: %s", what, qd_error_text());
+  cr_expect(strstr(qd_error_text(), "OUT") != NULL && strstr(qd_error_text(), record->name) != NULL, "%s: %s", what,
+            qd_error_text());
 }
 
 /* One change to a good record, which must then be refused. */

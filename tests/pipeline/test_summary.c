@@ -20,11 +20,15 @@ static qd_record linear(int64_t rows, int64_t columns, double bits, double error
 
 /* 40 x 10 weights at 4.5 bits and 20 x 10 at 3; a norm of 10, an embedding of 50 x 10, a diagonal that is no weight. */
 Test(summary, adds_up_blocks_and_the_rest) {
-  qd_record first[] = {linear(40, 10, 4.5, 0.02), record("none", 1, 10, 0), record("statistics", 1, 10, 0)}, second[] = {linear(20, 10, 3, 0.05)};
+  qd_record first[] = {linear(40, 10, 4.5, 0.02), record("none", 1, 10, 0), record("statistics", 1, 10, 0)},
+            second[] = {linear(20, 10, 3, 0.05)};
   qd_record last[] = {record("none", 2, 50, 10)};
   qd_entry_file files[] = {{.name = "a.h5", .bytes = 1000}, {.name = "b.h5", .bytes = 30}, {.name = "c.h5", .bytes = 7}};
   qd_entry blocks[] = {{.n_files = 2, .file = files, .n_records = 3, .record = first}, {.n_records = 1, .record = second}};
-  qd_store store = {.n_blocks = 2, .block = blocks, .has_rest = true, .rest = {.n_files = 1, .file = files + 2, .n_records = 1, .record = last}};
+  qd_store store = {.n_blocks = 2,
+                    .block = blocks,
+                    .has_rest = true,
+                    .rest = {.n_files = 1, .file = files + 2, .n_records = 1, .record = last}};
   qd_summary s;
   qd_summary_of_store(&store, &s);
   cr_expect_eq(s.quantized_weights, 600);

@@ -61,7 +61,8 @@ Test(text, a_row_is_as_long_as_the_model_unless_told) {
 
 Test(text, a_row_longer_than_the_model_is_refused) {
   const char *path = ids_up_to(200);
-  expect_refusal(load(folder.path, 200, 100, (qd_tokens_request){.dataset = path, .sequence_tokens = 101}), QD_EINVAL, "--seqlen 101", "100");
+  expect_refusal(load(folder.path, 200, 100, (qd_tokens_request){.dataset = path, .sequence_tokens = 101}), QD_EINVAL,
+                 "--seqlen 101", "100");
   MUST(load(folder.path, 200, 100, (qd_tokens_request){.dataset = path, .sequence_tokens = 100}));
 }
 
@@ -90,11 +91,13 @@ Test(text, a_tokenizer_that_is_larger_than_the_vocabulary_is_refused) {
   char text[32];
   snprintf(text, sizeof text, "%lld", (long long)size);
   MUST(load(tokenizer_folder, size, 10, (qd_tokens_request){.dataset = path}));
-  expect_refusal(load(tokenizer_folder, size - 1, 10, (qd_tokens_request){.dataset = path}), QD_EBADINPUT, tokenizer_folder, text);
+  expect_refusal(load(tokenizer_folder, size - 1, 10, (qd_tokens_request){.dataset = path}), QD_EBADINPUT, tokenizer_folder,
+                 text);
 }
 
 Test(text, what_is_wrong_with_the_text_is_said) {
-  expect_refusal(load(tokenizer_folder, 5000, 10, (qd_tokens_request){.dataset = "no such file.txt"}), QD_ENOTFOUND, "no such file.txt", "");
+  expect_refusal(load(tokenizer_folder, 5000, 10, (qd_tokens_request){.dataset = "no such file.txt"}), QD_ENOTFOUND,
+                 "no such file.txt", "");
   const char *path = qd_temporary_write_text(&folder, "short.txt", "a");
   expect_refusal(load(tokenizer_folder, 5000, 10, (qd_tokens_request){.dataset = path}), QD_EBADINPUT, "short.txt", "10");
 }

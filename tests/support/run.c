@@ -4,12 +4,14 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -149,6 +151,18 @@ bool qd_run_until(qd_run *run, const char *text) {
   return true;
 }
 
+static int lines(const char *text) {
+  int n = 0;
+  for (; (text = strchr(text, '\n')) != NULL; text++) n++;
+  return n;
+}
+
+bool qd_run_until_lines(qd_run *run, int n) {
+  while (lines(run->out.text) + lines(run->err.text) < n)
+    if (!is_open(run) || !pump(run)) return false;
+  return true;
+}
+
 static void signal_group(qd_run *run, int number) {
   run->deadline = qd_seconds() + grace_seconds;
   kill(-run->pid, number);
@@ -209,6 +223,46 @@ qd_run qd_run_ranks(int n_ranks, const char *const *argv, const char *const *env
   qd_run run = qd_run_start_ranks(n_ranks, argv, environment, limit_seconds);
   qd_run_finish(&run);
   return run;
+}
+
+/* The parent of a process is the fourth word of its stat, behind a name in parentheses that may hold anything. */
+static pid_t parent_of(const char *pid) {
+  char path[64], text[512] = "";
+  snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
+  FILE *file = fopen(path, "r");
+  if (file == NULL) return -1;
+  text[fread(text, 1, sizeof text - 1, file)] = '\0';
+  fclose(file);
+  const char *behind = strrchr(text, ')');
+  return behind == NULL ? -1 : (pid_t)strtol(behind + 4, NULL, 10);
+}
+
+int qd_run_rank_pids(const qd_run *run, pid_t *pids, int most) {
+  int n = 0;
+  DIR *processes = opendir("/proc");
+  QD_ASSERT(processes != NULL);
+  for (const struct dirent *entry; (entry = readdir(processes)) != NULL;)
+    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && parent_of(entry->d_name) == run->pid && n < most)
+      pids[n++] = (pid_t)strtol(entry->d_name, NULL, 10);
+  closedir(processes);
+  if (n == 0 && most > 0) pids[n++] = run->pid;
+  return n;
+}
+
+enum { MAX_RANKS = 64 };
+
+void qd_run_signal_ranks(const qd_run *run, int number) {
+  pid_t pids[MAX_RANKS];
+  int n = qd_run_rank_pids(run, pids, MAX_RANKS);
+  for (int i = 0; i < n; i++) kill(pids[i], number);
+}
+
+void qd_run_kill(qd_run *run) {
+  pid_t pids[MAX_RANKS];
+  int n = qd_run_rank_pids(run, pids, MAX_RANKS);
+  kill(run->pid, SIGKILL); /* first, or it would end the others its own way */
+  for (int i = 0; i < n; i++) kill(pids[i], SIGKILL);
+  qd_run_finish(run);
 }
 
 void qd_run_close(qd_run *run) {

@@ -32,7 +32,13 @@ qd_run qd_run_ranks(int n_ranks, const char *const *argv, const char *const *env
 qd_run qd_run_start(const char *const *argv, const char *const *environment, double limit_seconds);
 qd_run qd_run_start_ranks(int n_ranks, const char *const *argv, const char *const *environment, double limit_seconds);
 bool   qd_run_until(qd_run *run, const char *text);
+bool   qd_run_until_lines(qd_run *run, int n); /* on either output */
 void   qd_run_finish(qd_run *run); /* sets exit_code */
+
+/* Signals to what runs.  Without mpirun the command is its own only rank. */
+int  qd_run_rank_pids(const qd_run *run, pid_t *pids, int most); /* how many there are */
+void qd_run_signal_ranks(const qd_run *run, int number);
+void qd_run_kill(qd_run *run);                                   /* mpirun and all ranks, as a machine that goes down does; finishes */
 
 void qd_run_close(qd_run *run);
 

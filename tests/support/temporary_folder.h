@@ -4,7 +4,7 @@
 
 #include "kernels/base/status.h"
 
-enum { QD_TEMPORARY_PATHS = 16, QD_TEMPORARY_PATH_BYTES = 1024 };
+enum { QD_TEMPORARY_PATHS = 64, QD_TEMPORARY_PATH_BYTES = 1024 };
 
 typedef struct qd_temporary_folder {
   char path[QD_TEMPORARY_PATH_BYTES / 2];
@@ -15,7 +15,7 @@ typedef struct qd_temporary_folder {
 void qd_temporary_folder_open(qd_temporary_folder *folder);
 void qd_temporary_folder_close(qd_temporary_folder *folder); /* removes it with all that is in it; links are not followed */
 
-/* PATH/name; the text lasts for the next 15 calls. */
+/* PATH/name; the text lasts for the next 63 calls. */
 const char *qd_temporary_path(qd_temporary_folder *folder, const char *name);
 
 /* Write PATH/name, plainly; PATH/name must not need new folders.  Returns its path, as above. */

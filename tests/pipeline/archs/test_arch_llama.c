@@ -10,7 +10,8 @@ Test(arch_llama, has_biases_as_configured) {
   EXPECT_BLOCK("llama", "", PROMISED_LINEARS);
   EXPECT_BLOCK("llama", "\"attention_bias\": true", PROMISED_LINEARS, PROMISED_QKV_BIASES, PROMISED_O_BIAS);
   EXPECT_BLOCK("llama", "\"mlp_bias\": true", PROMISED_LINEARS, MLP_BIASES);
-  EXPECT_BLOCK("llama", "\"attention_bias\": true, \"mlp_bias\": true", PROMISED_LINEARS, PROMISED_QKV_BIASES, PROMISED_O_BIAS, MLP_BIASES);
+  EXPECT_BLOCK("llama", "\"attention_bias\": true, \"mlp_bias\": true", PROMISED_LINEARS, PROMISED_QKV_BIASES, PROMISED_O_BIAS,
+               MLP_BIASES);
 }
 
 Test(arch_llama, has_a_head_unless_tied) {

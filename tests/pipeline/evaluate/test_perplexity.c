@@ -70,19 +70,23 @@ static bool near(double a, double b, double relative) { return fabs(a - b) <= re
 static void expect_measured(const qd_evaluation *got, by_hand wanted, double relative) {
   cr_expect(near(got->mean_nll, wanted.mean_nll, relative), "%.10g, by hand %.10g", got->mean_nll, wanted.mean_nll);
   cr_expect(near(got->perplexity, exp(wanted.mean_nll), 10 * relative));
-  cr_expect(near(got->standard_error, wanted.standard_error, 100 * relative), "%g, by hand %g", got->standard_error, wanted.standard_error);
+  cr_expect(near(got->standard_error, wanted.standard_error, 100 * relative), "%g, by hand %g", got->standard_error,
+            wanted.standard_error);
   cr_expect_eq(got->tokens, wanted.count);
 }
 
 /* ---- small models ------------------------------------------------------------------------------------------------------- */
 
-static const char *ids_of(const golden *g) { return qd_temporary_write(&folder, "ids.i32", g->ids, (size_t)g->expected.tokens * sizeof *g->ids); }
+static const char *ids_of(const golden *g) {
+  return qd_temporary_write(&folder, "ids.i32", g->ids, (size_t)g->expected.tokens * sizeof *g->ids);
+}
 
 /* One window: the logits are transformers'. */
 Test(perplexity, of_one_window_against_transformers) {
   golden g = golden_open("qwen2");
   qd_evaluation got;
-  qd_evaluation_request request = {.model = g.path, .dataset = ids_of(&g), .sequence_tokens = g.expected.tokens, .compute = QD_COMPUTE_FP32};
+  qd_evaluation_request request = {
+      .model = g.path, .dataset = ids_of(&g), .sequence_tokens = g.expected.tokens, .compute = QD_COMPUTE_FP32};
   MUST(evaluate(request, &got));
   expect_measured(&got, measure(&g.expected, NULL, g.ids, 0), 1e-5);
   cr_expect_eq(got.windows, 1);
@@ -119,7 +123,8 @@ Test(perplexity, divergence_from_a_reference) {
   const char *ids = ids_of(&g);
   char reference[PATH_BYTES];
   snprintf(reference, sizeof reference, "%s", golden_path("qwen3"));
-  logits l = run_model(g.path, QD_COMPUTE_FP32, fast, g.ids, 2, T), r = run_model(reference, QD_COMPUTE_FP32, fast, g.ids, 2, T);
+  logits l = run_model(g.path, QD_COMPUTE_FP32, fast, g.ids, 2, T),
+         r = run_model(reference, QD_COMPUTE_FP32, fast, g.ids, 2, T);
   by_hand wanted = measure(&l, &r, g.ids, 0), of_reference = measure(&r, NULL, g.ids, 0);
   MUST(evaluate((qd_evaluation_request){.model = g.path, .reference = reference, .dataset = ids, .sequence_tokens = T}, &got));
   expect_measured(&got, wanted, 1e-6);
@@ -139,8 +144,9 @@ Test(perplexity, divergence_from_a_reference) {
 /* ---- with a tokenizer --------------------------------------------------------------------------------------------------- */
 
 static const char demo[] = QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny";
-static const char words[] = "The packages are checked before the release, and every maintainer reads what the others have written about it. "
-                            "A file that is not there cannot be read; whoever looks for it finds out soon enough, and asks again later.";
+static const char words[] =
+    "The packages are checked before the release, and every maintainer reads what the others have written about it. "
+    "A file that is not there cannot be read; whoever looks for it finds out soon enough, and asks again later.";
 
 Test(perplexity, style_of_llama_cpp_begins_windows_with_bos) {
   enum { T = 12 };
@@ -150,7 +156,9 @@ Test(perplexity, style_of_llama_cpp_begins_windows_with_bos) {
   qd_evaluation got;
   const char *path = qd_temporary_write_text(&folder, "words.txt", words);
   qd_comm *comm = open_team();
-  MUST(qd_text_load(comm, demo, &model, &(qd_tokens_request){.dataset = path, .use = QD_TOKENS_EVALUATION, .sequence_tokens = T}, &tokens, &tokenizer));
+  MUST(qd_text_load(comm, demo, &model,
+                    &(qd_tokens_request){.dataset = path, .use = QD_TOKENS_EVALUATION, .sequence_tokens = T}, &tokens,
+                    &tokenizer));
   cr_assert_geq(tokens.rows, 3);
   cr_assert(qd_tokenizer_adds_bos(tokenizer));
   logits plain = run_model(demo, QD_COMPUTE_FP32, fast, tokens.ids, tokens.rows, T);
@@ -180,16 +188,20 @@ static void expect_refusal(qd_evaluation_request request, qd_status expected, co
 Test(perplexity, says_what_cannot_be_measured) {
   golden g = golden_open("llama");
   const char *ids = ids_of(&g), *text = qd_temporary_write_text(&folder, "words.txt", words);
-  expect_refusal((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 2, .style = QD_PPL_LLAMA_CPP}, QD_EINVAL, "--seqlen 2");
+  expect_refusal((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 2, .style = QD_PPL_LLAMA_CPP},
+                 QD_EINVAL, "--seqlen 2");
   expect_refusal((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 1}, QD_EINVAL, "--seqlen 1");
   expect_refusal((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 25}, QD_EBADINPUT, "ids.i32");
   expect_refusal((qd_evaluation_request){.model = g.path, .dataset = text}, QD_ENOTFOUND, "tokenizer");
-  expect_refusal((qd_evaluation_request){.model = g.path, .reference = demo, .dataset = ids, .sequence_tokens = 8}, QD_EBADINPUT, "vocabulary");
+  expect_refusal((qd_evaluation_request){.model = g.path, .reference = demo, .dataset = ids, .sequence_tokens = 8},
+                 QD_EBADINPUT, "vocabulary");
   expect_refusal((qd_evaluation_request){.model = demo, .dataset = text, .sequence_tokens = 1 << 20}, QD_EINVAL, "positions");
   expect_refusal((qd_evaluation_request){.model = folder.path, .dataset = ids}, QD_ENOTFOUND, "config.json");
-  expect_refusal((qd_evaluation_request){.model = g.path, .reference = folder.path, .dataset = ids}, QD_ENOTFOUND, "config.json");
+  expect_refusal((qd_evaluation_request){.model = g.path, .reference = folder.path, .dataset = ids}, QD_ENOTFOUND,
+                 "config.json");
   qd_evaluation got;
-  MUST(evaluate((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 3, .style = QD_PPL_LLAMA_CPP}, &got));
+  MUST(evaluate((qd_evaluation_request){.model = g.path, .dataset = ids, .sequence_tokens = 3, .style = QD_PPL_LLAMA_CPP},
+                &got));
   cr_expect_eq(got.tokens, 8);
   golden_close(&g);
 }
@@ -217,7 +229,8 @@ static const char *write_prefix(const qd_json *document) {
   size_t n;
   snprintf(name, sizeof name, "data/text/%s", qd_json_text(qd_json_get(document, "text")));
   MUST(qd_file_read(path_of_data(name), (size_t)1 << 28, &text, &n));
-  const char *path = qd_temporary_write(&folder, "prefix.txt", text, prefix_bytes(text, n, qd_json_integer(qd_json_get(document, "tokenized_chars"))));
+  const char *path = qd_temporary_write(&folder, "prefix.txt", text,
+                                        prefix_bytes(text, n, qd_json_integer(qd_json_get(document, "tokenized_chars"))));
   qd_heap_free(text);
   return path;
 }
@@ -237,7 +250,11 @@ static void check_golden(const char *name, qd_compute compute, qd_ppl_style styl
   qd_json *document;
   snprintf(file, sizeof file, "golden/%s.json", name);
   MUST(qd_json_read(path_of_data(file), (size_t)64 << 20, &document));
-  qd_evaluation_request request = {.model = demo, .dataset = write_prefix(document), .style = style, .compute = compute, .pack = true,
+  qd_evaluation_request request = {.model = demo,
+                                   .dataset = write_prefix(document),
+                                   .style = style,
+                                   .compute = compute,
+                                   .pack = true,
                                    .sequence_tokens = qd_json_integer(qd_json_get(document, "window")),
                                    .max_windows = qd_json_integer(qd_json_get(document, "windows"))};
   const qd_json *values = qd_json_get(document, compute == QD_COMPUTE_FP32 ? "fp32" : "bf16");
@@ -253,4 +270,6 @@ Test(perplexity, golden_text_fp32_gptq) { check_golden("qdist-tiny", QD_COMPUTE_
 Test(perplexity, golden_text_fp32_llama_cpp) { check_golden("qdist-tiny", QD_COMPUTE_FP32, QD_PPL_LLAMA_CPP, FP32_BOUND); }
 Test(perplexity, golden_text_bf16_gptq) { check_golden("qdist-tiny", QD_COMPUTE_BF16, QD_PPL_GPTQ, BF16_BOUND); }
 Test(perplexity, golden_wikitext2_fp32_gptq) { check_golden("qdist-tiny.wikitext2", QD_COMPUTE_FP32, QD_PPL_GPTQ, FP32_BOUND); }
-Test(perplexity, golden_wikitext2_bf16_llama_cpp) { check_golden("qdist-tiny.wikitext2", QD_COMPUTE_BF16, QD_PPL_LLAMA_CPP, BF16_BOUND); }
+Test(perplexity, golden_wikitext2_bf16_llama_cpp) {
+  check_golden("qdist-tiny.wikitext2", QD_COMPUTE_BF16, QD_PPL_LLAMA_CPP, BF16_BOUND);
+}

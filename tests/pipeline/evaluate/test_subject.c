@@ -20,7 +20,8 @@ static void expect_windows_alone(const char *path, qd_compute compute) {
   logits all = run_model(path, compute, fast, g.ids, WINDOWS, TOKENS_A_WINDOW);
   for (int w = 0; w < WINDOWS; w++) {
     logits one = run_model(path, compute, fast, g.ids + w * TOKENS_A_WINDOW, 1, TOKENS_A_WINDOW);
-    cr_expect_eq(memcmp(one.value, all.value + (size_t)w * TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0, "window %d", w);
+    cr_expect_eq(memcmp(one.value, all.value + (size_t)w * TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0,
+                 "window %d", w);
     qd_heap_free(one.value);
   }
   qd_heap_free(all.value);
@@ -55,8 +56,8 @@ static void expect_same_bits(const char *path, qd_compute compute) {
     logits again = run_model(path, compute, where[i], g.ids, WINDOWS, TOKENS_A_WINDOW);
     cr_expect_eq(memcmp(again.value, all.value, logits_bytes(&all)), 0, "expanded, %s %s", where[i].device, where[i].isa);
     logits one = run_model(path, compute, where[i], g.ids + TOKENS_A_WINDOW, 1, TOKENS_A_WINDOW);
-    cr_expect_eq(memcmp(one.value, all.value + (size_t)TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0, "fused, %s %s",
-                 where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(one.value, all.value + (size_t)TOKENS_A_WINDOW * (size_t)all.vocabulary, logits_bytes(&one)), 0,
+                 "fused, %s %s", where[i].device, where[i].isa);
     qd_heap_free(one.value);
     qd_heap_free(again.value);
   }
@@ -73,7 +74,8 @@ Test(subject, fused_and_expanded_weights_give_the_same_bits) {
 enum { MOST_TENSORS = 64 };
 
 /* The parts of a quantized record, or the values of a plain one (F32). */
-static qd_tensor read_record(const qd_store *store, const qd_entry *entry, const qd_record *record, qd_arena *arena, qd_qtensor *q) {
+static qd_tensor read_record(const qd_store *store, const qd_entry *entry, const qd_record *record, qd_arena *arena,
+                             qd_qtensor *q) {
   qd_tensor w;
   MUST(qd_tensor_new_2d(arena, QD_F32, record->dim[0], record->rank == 2 ? record->dim[1] : 1, &w));
   for (int p = 0; p < record->n_parts; p++) {
@@ -110,8 +112,8 @@ static int effective_tensors(const qd_store *store, qd_device *device, qd_arena 
       qd_tensor w = read_record(store, entry, record, arena, &q);
       if (qd_record_is_quantized(record)) expand(&q, device, arena, w);
       cr_assert_lt(n, MOST_TENSORS);
-      out[n++] = (qd_made_tensor){.name = record->name, .dtype = QD_F32, .rank = record->rank, .dim = {record->dim[0], record->dim[1]},
-                                  .data = w.data};
+      out[n++] = (qd_made_tensor){
+          .name = record->name, .dtype = QD_F32, .rank = record->rank, .dim = {record->dim[0], record->dim[1]}, .data = w.data};
     }
   }
   return n;

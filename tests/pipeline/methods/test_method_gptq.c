@@ -25,8 +25,8 @@ static void expect_less_loss(uint64_t seed, qd_scheme scheme, qd_act_order act_o
   run_trial(&gptq, &l, &device);
   run_trial(&rtn, &l, &device);
   double less = loss_of(&gptq, &l), more = loss_of(&rtn, &l);
-  cr_expect(less < 0.7 * more, "%d bits, group %" PRId64 ", symmetric %d, order %d: %g against %g", scheme.bits, scheme.group_size,
-            scheme.symmetric, act_order, less, more);
+  cr_expect(less < 0.7 * more, "%d bits, group %" PRId64 ", symmetric %d, order %d: %g against %g", scheme.bits,
+            scheme.group_size, scheme.symmetric, act_order, less, more);
   qd_heap_free(l.u), l.u = NULL;
   qd_arena_close(&gptq.arena);
   qd_arena_close(&rtn.arena);
@@ -43,11 +43,12 @@ Test(method_gptq, loses_less_than_rounding_to_nearest) {
         }
 }
 
-/* Nothing is carried on: the codes are those of rounding to nearest, of the columns in stored order where they are stored so. */
+/* Nothing is carried on: the codes are those of rounding to nearest, columns in stored order where there is one. */
 static void expect_rounding(int64_t group_size, qd_act_order act_order) {
   static layer permuted;
   qd_scheme scheme = {.bits = 4, .group_size = group_size, .scale_dtype = QD_F16};
-  trial gptq = {.method = &qd_method_gptq, .scheme = scheme, .act_order = act_order}, rtn = {.method = &qd_method_rtn, .scheme = scheme};
+  trial gptq = {.method = &qd_method_gptq, .scheme = scheme, .act_order = act_order},
+        rtn = {.method = &qd_method_rtn, .scheme = scheme};
   factor_layer(&l, &device, act_order, group_size);
   run_trial(&gptq, &l, &device);
   permuted = l;
@@ -86,7 +87,8 @@ Test(method_gptq, stores_the_order_of_dynamic_groups_only) {
 /* The largest activation is quantized first, so no error of others is added to it. */
 static void expect_first_column_rounded(qd_act_order act_order, int64_t group_size) {
   qd_scheme scheme = {.bits = 3, .group_size = group_size, .scale_dtype = QD_F16};
-  trial gptq = {.method = &qd_method_gptq, .scheme = scheme, .act_order = act_order}, rtn = {.method = &qd_method_rtn, .scheme = scheme};
+  trial gptq = {.method = &qd_method_gptq, .scheme = scheme, .act_order = act_order},
+        rtn = {.method = &qd_method_rtn, .scheme = scheme};
   factor_layer(&l, &device, act_order, group_size);
   run_trial(&gptq, &l, &device);
   run_trial(&rtn, &l, &device);
@@ -171,14 +173,16 @@ Test(method_gptq, any_cut_of_the_rows_and_any_device_gives_the_same_bytes) {
   new_layer(&l, 16);
   for (int o = 0; o < 4; o++) {
     expect_same_bytes((qd_scheme){.bits = 4, .group_size = 12, .mse = true, .scale_dtype = QD_F16}, orders[o], &ref);
-    expect_same_bytes((qd_scheme){.bits = 3, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F32}, orders[o], &ref);
+    expect_same_bytes((qd_scheme){.bits = 3, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F32}, orders[o],
+                      &ref);
     expect_same_bytes((qd_scheme){.bits = 2, .group_size = 6, .compat = true, .scale_dtype = QD_F32}, orders[o], &ref);
   }
   qd_device_close(&ref);
 }
 
 Test(method_gptq, says_where_a_scale_does_not_fit) {
-  trial t = {.method = &qd_method_gptq, .scheme = {.bits = 4, .group_size = 8, .scale_dtype = QD_F16}, .act_order = QD_ORDER_STATIC};
+  trial t = {
+      .method = &qd_method_gptq, .scheme = {.bits = 4, .group_size = 8, .scale_dtype = QD_F16}, .act_order = QD_ORDER_STATIC};
   new_layer(&l, 17);
   l.w[5][33] = -2e7f;
   factor_layer(&l, &device, t.act_order, 8);

@@ -1,0 +1,238 @@
+/* The same job gives the same store, byte for byte, however many ranks and threads and whatever instructions it runs with. */
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/device.h"
+#include "tests/support/folder.h"
+#include "tests/support/llama_maker.h"
+#include "tests/support/program.h"
+#include "tests/support/temporary_folder.h"
+
+static const char *const isa_names[] = {"avx2", "avx512", "avx512_bf16"};
+
+static int usable_isas(void) {
+  switch (qd_isa_best()) {
+    case QD_ISA_PORTABLE: return 0;
+    case QD_ISA_AVX2: return 1;
+    case QD_ISA_AVX512: return 2;
+    case QD_ISA_AVX512_BF16: return 3;
+  }
+  return 0;
+}
+
+typedef struct bench { /* a model, its text, and the stores made of them */
+  qd_temporary_folder folder;
+  char input[2048];      /* "-m MODEL -d TEXT", or the text alone left out */
+  int n_stores;
+} bench;
+
+static void open_bundled(bench *b) {
+  *b = (bench){0};
+  qd_temporary_folder_open(&b->folder);
+  snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 64", QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny",
+           QDIST_SOURCE_DIR "/docs/formats.md");
+}
+
+/* Widths that no group, no tile and no rank count divides. */
+static void open_made(bench *b, qd_dtype dtype, int blocks) {
+  *b = (bench){0};
+  qd_temporary_folder_open(&b->folder);
+  qd_made_llama widths = {.dtype = dtype, .blocks = blocks, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = 101, .positions = 64};
+  const char *model = qd_temporary_make_folder(&b->folder, "model"), *text = qd_temporary_path(&b->folder, "text.i32");
+  qd_make_llama(model, &widths);
+  qd_make_ids(text, 5 * 37, 101, 1);
+  snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 37", model, text);
+}
+
+static void close_bench(bench *b) { qd_temporary_folder_close(&b->folder); }
+
+/* Quantize with these options and compare with the bench's first store of the same `name`. */
+static void expect_same(bench *b, const char *name, int n_ranks, const char *job, const char *machine) {
+  char first[64], next[64];
+  snprintf(first, sizeof first, "%s.0", name);
+  snprintf(next, sizeof next, "%s.%d", name, b->n_stores++);
+  bool is_first = strcmp(first, next) == 0;
+  qd_run run = qd_program(n_ranks, "quantize %s -o %s %s %s", b->input, qd_temporary_path(&b->folder, next), job, machine);
+  cr_assert_eq(run.exit_code, 0, "%d ranks, %s %s: %s", n_ranks, job, machine, run.err.text);
+  qd_run_close(&run);
+  if (is_first) return;
+  const char *what = qd_folder_difference(qd_temporary_path(&b->folder, first), qd_temporary_path(&b->folder, next), false);
+  cr_assert_null(what, "%d ranks, %s %s: %s", n_ranks, job, machine, what);
+}
+
+/* ---- ranks, threads, instructions ------------------------------------------------------------------------------------ */
+
+static void compare_ranks(int threads) {
+  static const int ranks[] = {0, 1, 2, 3, 4, 8, 16};
+  char machine[32];
+  bench b;
+  open_bundled(&b);
+  expect_same(&b, "store", 0, "", "");
+  for (size_t i = threads == 1; i < sizeof ranks / sizeof *ranks; i++) {
+    snprintf(machine, sizeof machine, "--threads %d", threads);
+    expect_same(&b, "store", ranks[i], "", machine);
+  }
+  close_bench(&b);
+}
+
+Test(same_bits, ranks) { compare_ranks(1); }
+Test(same_bits, ranks_with_two_threads_each) { compare_ranks(2); }
+
+static void compare_isas(bench *b, const char *job) {
+  char machine[64];
+  expect_same(b, "store", 0, job, "");
+  expect_same(b, "store", 0, job, "");
+  for (int i = 0; i < usable_isas(); i++) {
+    snprintf(machine, sizeof machine, "--isa %s --threads %d", isa_names[i], 1 + i % 2);
+    expect_same(b, "store", 2 + i % 2, job, machine);
+  }
+  close_bench(b);
+}
+
+Test(same_bits, instruction_sets_in_bf16) {
+  bench b;
+  open_bundled(&b);
+  compare_isas(&b, "");
+}
+
+Test(same_bits, instruction_sets_in_fp32) {
+  bench b;
+  open_bundled(&b);
+  compare_isas(&b, "--compute-dtype fp32");
+}
+
+Test(same_bits, instruction_sets_on_other_types) {
+  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16};
+  for (int i = 0; i < 3; i++) {
+    bench b;
+    open_made(&b, dtypes[i], 2);
+    compare_isas(&b, "--bits 3 -g 64");
+  }
+}
+
+Test(same_bits, the_plain_loops_of_the_specification) {
+  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16};
+  for (int i = 0; i < 3; i++) {
+    bench b;
+    open_made(&b, dtypes[i], 1);
+    expect_same(&b, "store", 0, "", "");
+    expect_same(&b, "store", 2, "", "--device ref");
+    close_bench(&b);
+  }
+}
+
+/* ---- options that take other branches -------------------------------------------------------------------------------- */
+
+static const char *const jobs[] = {
+    "--act-order dynamic",
+    "--act-order group-aware -g 32 --bits 2",
+    "--act-order none --no-mse",
+    "--sym --bits 3",
+    "-g -1 --bits 8",
+    "-g 32 --sym --no-true-sequential",
+    "-g 64 --compute-dtype bf16",
+    "--compute-dtype fp32 --act-order dynamic -g 100",
+    "--method rtn -g 64",
+    "--method rtn --mse --sym --bits 3 -g 100",
+    "--no-true-sequential --bits 5",
+    "--hessian-bound 1048576",
+    "--shard-size 6K",
+    "--override down_proj=8:32 --override layers\\.1\\..*q_proj=2:-1 --ignore layers\\.0\\..*o_proj --ignore up_proj",
+    "--block-size 40 --damp 0.05",
+    "--compat reference",
+};
+enum { N_JOBS = sizeof jobs / sizeof *jobs };
+
+static void compare_jobs(qd_dtype dtype, int first) {
+  bench b;
+  open_made(&b, dtype, 2);
+  for (int i = first; i < N_JOBS; i += 2) {
+    char name[32];
+    snprintf(name, sizeof name, "job%d", i);
+    b.n_stores = 0;
+    expect_same(&b, name, 0, jobs[i], "");
+    expect_same(&b, name, 3, jobs[i], "--threads 2");
+    expect_same(&b, name, i % 4 < 2 ? 2 : 7, jobs[i], "");
+  }
+  close_bench(&b);
+}
+
+Test(same_bits, every_kind_of_job_on_f32_even) { compare_jobs(QD_F32, 0); }
+Test(same_bits, every_kind_of_job_on_f16_odd) { compare_jobs(QD_F16, 1); }
+
+Test(same_bits, rounding_without_text) {
+  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16};
+  for (int i = 0; i < 3; i++) {
+    bench b;
+    open_made(&b, dtypes[i], 2);
+    snprintf(b.input, sizeof b.input, "-m %s", qd_temporary_path(&b.folder, "model"));
+    expect_same(&b, "store", 0, "--method rtn --bits 3 -g 64", "");
+    expect_same(&b, "store", 1, "--method rtn --bits 3 -g 64", "--threads 2");
+    expect_same(&b, "store", 5, "--method rtn --bits 3 -g 64", "");
+    close_bench(&b);
+  }
+}
+
+Test(same_bits, a_block_in_several_files) {
+  bench b;
+  open_made(&b, QD_F32, 2);
+  expect_same(&b, "store", 0, "--shard-size 6K", "");
+  expect_same(&b, "store", 3, "--shard-size 6K", "");
+  const char *names = qd_folder_names(qd_temporary_path(&b.folder, "store.1"));
+  cr_assert(strstr(names, "block-00001.2.h5") != NULL && strstr(names, "model.1.h5") != NULL, "the blocks were not cut: %s", names);
+  close_bench(&b);
+}
+
+/* The comparison can fail: what is part of the job changes the store. */
+Test(same_bits, another_job_gives_another_store) {
+  static const char *const others[] = {"--bits 3", "--seed 1", "--hessian-bound 1048576", "--damp 0.02"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    bench b;
+    open_bundled(&b);
+    expect_same(&b, "store", 0, "", "");
+    qd_run run = qd_program(0, "quantize %s -o %s %s", b.input, qd_temporary_path(&b.folder, "other"), others[i]);
+    cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+    qd_run_close(&run);
+    cr_expect_not_null(qd_folder_difference(qd_temporary_path(&b.folder, "store.0"), qd_temporary_path(&b.folder, "other"), false),
+                       "%s changes nothing", others[i]);
+    close_bench(&b);
+  }
+}
+
+/* ---- evaluation ------------------------------------------------------------------------------------------------------ */
+
+/* The JSON that evaluate prints, up to the one member that may differ; in a static text. */
+static const char *evaluate(int n_ranks, const char *model, const char *machine) {
+  static char text[4096];
+  qd_run run = qd_program(n_ranks, "evaluate -m %s -d %s --seqlen 64 --max-windows 11 --json %s", model, QDIST_SOURCE_DIR "/docs/formats.md", machine);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  char *seconds = strstr(run.out.text, "\"seconds\"");
+  cr_assert(seconds != NULL && strstr(run.out.text, "\"perplexity\"") != NULL, "%s", run.out.text);
+  *seconds = '\0';
+  snprintf(text, sizeof text, "%s", run.out.text);
+  qd_run_close(&run);
+  return text;
+}
+
+static void compare_evaluations(const char *model) {
+  char first[4096], machine[64];
+  snprintf(first, sizeof first, "%s", evaluate(0, model, ""));
+  for (int n_ranks = 1; n_ranks <= 3; n_ranks++) cr_expect_str_eq(evaluate(n_ranks, model, "--threads 2"), first);
+  for (int i = 0; i < usable_isas(); i++) {
+    snprintf(machine, sizeof machine, "--isa %s", isa_names[i]);
+    cr_expect_str_eq(evaluate(0, model, machine), first);
+  }
+}
+
+Test(same_bits, perplexity_of_the_original) { compare_evaluations(QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny"); }
+
+Test(same_bits, perplexity_of_a_store) {
+  bench b;
+  open_bundled(&b);
+  expect_same(&b, "store", 0, "", "");
+  compare_evaluations(qd_temporary_path(&b.folder, "store.0"));
+  close_bench(&b);
+}

@@ -1,0 +1,162 @@
+#include "tests/pipeline/stage_support.h"
+
+#include "storage/pattern.h"
+
+/* q, k and v of one block, each 10 x 10, in bf16. */
+static stand s;
+static qd_block block;
+static qd_stats stats;
+static uint16_t weights[3][HIDDEN * HIDDEN];
+
+static void open_fixture(void) {
+  static const char *const names[] = {"model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.k_proj.weight",
+                                      "model.layers.1.self_attn.v_proj.weight"};
+  uint64_t seed = 21;
+  open_stand(&s, "cpu", QD_F32);
+  MUST(qd_arena_open(&s.run.block_arena, "block", (size_t)4 << 20));
+  fill_inputs(&s, HIDDEN, 23);
+  block = (qd_block){.index = 1, .n = 3};
+  for (int i = 0; i < 3; i++) {
+    qd_weight *w = &block.weight[i];
+    *w = (qd_weight){.slot = {.role = QD_Q_PROJ + (qd_role)i, .expert = -1, .rank = 2, .dim = {HIDDEN, HIDDEN}},
+                     .dtype = QD_BF16};
+    snprintf(w->slot.name, sizeof w->slot.name, "%s", names[i]);
+    for (int k = 0; k < HIDDEN * HIDDEN; k++) weights[i][k] = qd_bf16_from_f32((float)(0.1 * noise(&seed)));
+    w->original = qd_tensor_2d(weights[i], QD_BF16, HIDDEN, HIDDEN);
+  }
+  MUST(qd_calibrate(&s.run, &block, QD_STAGE_QKV, &stats));
+}
+
+static void close_fixture(void) {
+  for (int i = 0; i < s.job.n_rules; i++) qd_pattern_close(s.job.rule[i].pattern);
+  qd_arena_close(&s.run.block_arena);
+  close_stand(&s);
+}
+TestSuite(quantize, .init = open_fixture, .fini = close_fixture);
+
+static void add_rule(const char *expression, int bits, int64_t group_size) {
+  qd_rule *rule = &s.job.rule[s.job.n_rules++];
+  *rule = (qd_rule){.expression = expression, .bits = bits, .group_size = group_size};
+  MUST(qd_pattern_open(expression, "--override", &rule->pattern));
+}
+
+/* What a weight has become, columns in their own order. */
+static void effective(const qd_weight *weight, double out[HIDDEN][HIDDEN]) {
+  float stored[HIDDEN * HIDDEN];
+  const int32_t *order = weight->q.order.data;
+  MUST(qd_qtensor_check(&weight->q));
+  MUST(qd_dequant(&s.device, &weight->q, qd_tensor_2d(stored, QD_F32, HIDDEN, HIDDEN)));
+  for (int r = 0; r < HIDDEN; r++)
+    for (int p = 0; p < HIDDEN; p++) out[r][qd_qtensor_has_order(&weight->q) ? order[p] : p] = (double)stored[r * HIDDEN + p];
+}
+
+/* Mean over tokens of |x^T of the rows of d|^2, straight from the inputs. */
+static double output_error(double d[HIDDEN][HIDDEN]) {
+  double sum = 0;
+  for (int64_t i = 0; i < SEQUENCES; i++)
+    for (int64_t t = 0; t < SEQUENCE_TOKENS; t++)
+      for (int r = 0; r < HIDDEN; r++) {
+        double y = 0;
+        for (int c = 0; c < HIDDEN; c++) y += d[r][c] * input_at(&s, HIDDEN, i, t, c);
+        sum += y * y;
+      }
+  return sum / (SEQUENCES * SEQUENCE_TOKENS);
+}
+
+static double squares(double d[HIDDEN][HIDDEN]) {
+  double sum = 0;
+  for (int r = 0; r < HIDDEN; r++)
+    for (int c = 0; c < HIDDEN; c++) sum += d[r][c] * d[r][c];
+  return sum;
+}
+
+static void expect_near(double got, double wanted, const char *what, int linear) {
+  cr_expect(fabs(got - wanted) <= 1e-4 * fabs(wanted), "%s of linear %d: %g, by hand %g", what, linear, got, wanted);
+}
+
+static void expect_figures(int linear, bool calibrated) {
+  double q[HIDDEN][HIDDEN], w[HIDDEN][HIDDEN];
+  const qd_linear_result *result = &s.run.result[linear];
+  cr_assert(block.weight[linear].quantized);
+  effective(&block.weight[linear], q);
+  for (int r = 0; r < HIDDEN; r++)
+    for (int c = 0; c < HIDDEN; c++) {
+      w[r][c] = (double)qd_bf16_to_f32(weights[linear][r * HIDDEN + c]);
+      q[r][c] = w[r][c] - q[r][c];
+    }
+  double error = calibrated ? output_error(q) : squares(q), norm = calibrated ? output_error(w) : squares(w);
+  cr_expect_gt(error, 0);
+  expect_near(result->loss, error, "loss", linear);
+  expect_near(result->relative_error, error / norm, "relative error", linear);
+  cr_expect_eq(result->tokens, calibrated ? SEQUENCES * SEQUENCE_TOKENS : 0);
+  cr_expect(!result->fallback);
+}
+
+Test(quantize, figures_are_those_of_the_outputs) {
+  for (qd_act_order order = QD_ORDER_NONE; order <= QD_ORDER_GROUP; order++) {
+    s.job.act_order = order;
+    MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+    for (int i = 0; i < 3; i++) {
+      expect_figures(i, true);
+      cr_expect_eq(s.run.result[i].damping, 0.01);
+      cr_expect_eq(qd_qtensor_has_order(&block.weight[i].q), order == QD_ORDER_DYNAMIC);
+      cr_expect_eq(block.weight[i].compute.rank, 0);
+    }
+  }
+}
+
+Test(quantize, without_text_the_figures_are_those_of_the_weights) {
+  s.job.method = &qd_method_rtn;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, NULL));
+  for (int i = 0; i < 3; i++) {
+    expect_figures(i, false);
+    cr_expect_eq(s.run.result[i].damping, 0);
+  }
+}
+
+Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
+  double error[3];
+  s.job.act_order = QD_ORDER_GROUP; /* each group size has an order of its own */
+  add_rule("k_proj", 0, 0);
+  add_rule("v_proj", 8, 3);
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(!block.weight[1].quantized);
+  cr_expect_eq(block.weight[0].q.scheme.bits, 4);
+  cr_expect_eq(block.weight[2].q.scheme.bits, 8);
+  cr_expect_eq(block.weight[2].q.scales.dim[1], 4);
+  for (int i = 0; i < 3; i += 2) {
+    expect_figures(i, true);
+    error[i] = s.run.result[i].relative_error;
+  }
+  cr_expect(error[2] < error[0] / 50, "%g and %g", error[2], error[0]);
+}
+
+Test(quantize, nothing_is_left_when_all_is_kept) {
+  add_rule(".", 0, 0);
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  for (int i = 0; i < 3; i++) cr_expect(!block.weight[i].quantized);
+}
+
+Test(quantize, without_a_factor_it_rounds_to_nearest_and_says_so) {
+  double rounded[HIDDEN][HIDDEN], fallen[HIDDEN][HIDDEN];
+  s.job.act_order = QD_ORDER_DYNAMIC;
+  ((float *)stats.h.data)[qd_tri_index(7, 3)] = 1e9f;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(s.run.result[QD_K_PROJ].fallback);
+  cr_expect_gt(s.run.result[QD_K_PROJ].damping, 1);
+  cr_expect(!qd_qtensor_has_order(&block.weight[QD_K_PROJ].q));
+  effective(&block.weight[QD_K_PROJ], fallen);
+  block.weight[QD_K_PROJ].quantized = false;
+  s.job.method = &qd_method_rtn;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, NULL));
+  effective(&block.weight[QD_K_PROJ], rounded);
+  cr_expect_eq(memcmp(rounded, fallen, sizeof rounded), 0);
+}
+
+Test(quantize, a_scale_that_does_not_fit_is_told_with_its_tensor) {
+  weights[2][3 * HIDDEN + 9] = qd_bf16_from_f32(1e7f);
+  cr_expect_eq(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats), QD_ENUMERIC);
+  cr_expect(
+      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL,
+      "%s", qd_error_text());
+}
