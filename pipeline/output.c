@@ -132,9 +132,20 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   return QD_OK;
 }
 
+/* What is copied beside the blocks must be what they were made with. */
+static qd_status refuse_changed(const qd_run *run) {
+  qd_json *job;
+  QD_TRY(describe(run, &job));
+  qd_status status = same_job(run, job);
+  qd_json_free(job);
+  QD_CHECK(status != QD_EEXIST, QD_EEXIST, "%s changed while the job ran: %s", run->job->model, qd_error_text());
+  return status;
+}
+
 static qd_status finish_on_coordinator(const qd_run *run) {
   const char *names[32];
   int n = 0;
+  QD_TRY(refuse_changed(run));
   while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL) names[n] = qd_source_side_file(run->source, (size_t)n), n++;
   return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks);
 }

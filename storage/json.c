@@ -103,7 +103,8 @@ static qd_status load(const char *text, size_t n, const char *what, qd_json **ou
   json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
   bool at_a_line = root == NULL && error.line > 0;
   QD_CHECK(n > 0, QD_EBADINPUT, "%s, line 1: empty, no JSON", what);
-  QD_CHECK(n < 3 || memcmp(text, "\xef\xbb\xbf", 3) != 0, QD_EBADINPUT, "%s, line 1: begins with a byte order mark, which is no JSON", what);
+  QD_CHECK(n < 3 || memcmp(text, "\xef\xbb\xbf", 3) != 0, QD_EBADINPUT,
+           "%s, line 1: begins with a byte order mark, which is no JSON", what);
   QD_CHECK(root != NULL || !at_a_line, QD_EBADINPUT, "%s, line %d, column %d: %s", what, error.line, error.column, error.text);
   QD_CHECK(root != NULL, QD_EBADINPUT, "%s: %s", what, error.text);
   *out = ours(root);

@@ -95,8 +95,8 @@ qd_status qd_store_look(const char *folder, qd_store_state *state, char **what) 
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
-/* Of block files the names and sizes: their bytes are checked when they are read.  Side files are small, and what config.json and
- * tokenizer.json say decides what comes out. */
+/* Of block files the names and sizes: their bytes are checked when they are read.  Side files are small, and what config.json
+ * and tokenizer.json say decides what comes out. */
 static qd_status check_all_files(const char *folder, const qd_manifest *manifest) {
   for (int64_t i = 0; i < manifest->n_blocks; i++) QD_TRY(qd_entry_check_files(folder, &manifest->block[i]));
   QD_TRY(qd_entry_check_files(folder, &manifest->rest));

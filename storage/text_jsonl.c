@@ -45,7 +45,8 @@ static qd_status without_inner_line(qd_status status, const char *what) {
   static const char inner[] = ", line 1";
   const char *text = qd_error_text();
   size_t n = strlen(what);
-  if (strncmp(text, what, n) != 0 || strncmp(text + n, inner, sizeof inner - 1) != 0) return qd_forward(status, __FILE__, __LINE__);
+  bool counted = strncmp(text, what, n) == 0 && strncmp(text + n, inner, sizeof inner - 1) == 0;
+  if (!counted) return qd_forward(status, __FILE__, __LINE__);
   QD_FAIL(status, "%s%s", what, text + n + sizeof inner - 1);
 }
 

@@ -174,7 +174,8 @@ static qd_status apply_step(const qd_normalizer_step *step, qd_matcher *matcher,
   return QD_OK;
 }
 
-/* Steps multiply: a few replacements could make a terabyte of a page.  NFKD's worst is 18 times, a word for a letter not much more. */
+/* Steps multiply: a few replacements could make a terabyte of a page.  NFKD's worst is 18 times, a word for a letter not much
+ * more. */
 enum { MOST_GROWTH = 64, SHORT_BYTES = 1024 };
 
 qd_status qd_normalizer_apply(const qd_normalizer *normalizer, qd_matcher *matcher, qd_buffer *text, qd_buffer *spare) {

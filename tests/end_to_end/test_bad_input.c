@@ -18,16 +18,18 @@
 
 #define PROGRAM QDIST_BINARY_DIR "/qdist"
 
-enum { BLOCKS = 2, HIDDEN = 8, FFN = 12, VOCABULARY = 32, TOKENS = 16, ROWS = 4, BLOCK_TENSORS = 9, TENSORS = BLOCKS * BLOCK_TENSORS + 3, MAX_WORDS = 48 };
+enum { BLOCKS = 2, HIDDEN = 8, FFN = 12, VOCABULARY = 32, TOKENS = 16, ROWS = 4, BLOCK_TENSORS = 9,
+      TENSORS = BLOCKS * BLOCK_TENSORS + 3, MAX_WORDS = 48 };
 
 static const double limit_seconds = 120.0;
 static qd_temporary_folder folder;
 static char model[600], ids[600], out[600];
 
-/* ---- a model ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- a model ------------------------------------------------------------------------------------------------------------- */
 
 static const char sound[] =
-    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8, \"intermediate_size\": 12, \"num_attention_heads\": 2,\n"
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 8,\n"
+    " \"intermediate_size\": 12, \"num_attention_heads\": 2,\n"
     " \"vocab_size\": 32, \"max_position_embeddings\": 64, \"hidden_act\": \"silu\"}\n";
 
 static char names[TENSORS][64];
@@ -36,7 +38,8 @@ static qd_made_tensor tensors[TENSORS];
 static void add(int *n, int block, const char *name, int64_t rows, int64_t columns) {
   if (block < 0) snprintf(names[*n], sizeof names[0], "%s.weight", name);
   else snprintf(names[*n], sizeof names[0], "model.layers.%d.%s.weight", block, name);
-  tensors[*n] = (qd_made_tensor){.name = names[*n], .dtype = QD_F32, .rank = columns > 0 ? 2 : 1, .dim = {rows, columns}, .shard = *n % 2};
+  tensors[*n] = (qd_made_tensor){.name = names[*n], .dtype = QD_F32, .rank = columns > 0 ? 2 : 1, .dim = {rows, columns},
+                                 .shard = *n % 2};
   ++*n;
 }
 
@@ -103,11 +106,12 @@ static void flip(const char *path, long offset) {
   cr_assert_eq(fclose(file), 0);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------------------------- */
 
 /* Neither the threads, the instruction set nor the launcher of whoever runs the tests. */
-static const char *const environment[] = {"OMP_NUM_THREADS=1", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
-                                          "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "ASAN_OPTIONS=detect_leaks=0", NULL};
+static const char *const environment[] = {
+    "OMP_NUM_THREADS=1", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK",
+    "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "ASAN_OPTIONS=detect_leaks=0", NULL};
 
 static bool announces(const char *line) {
   const char *threads = strstr(line, " threads, "), *end = strchr(line, '\n');
@@ -137,7 +141,8 @@ static void expect(int ranks, int code, const char *what, const char *which, con
   const char *argv[MAX_WORDS] = {PROGRAM};
   int n = 1;
   for (; *words != NULL && n + 1 < MAX_WORDS; words++) argv[n++] = *words;
-  qd_run run = ranks > 0 ? qd_run_ranks(ranks, argv, environment, limit_seconds) : qd_run_command(argv, environment, limit_seconds);
+  qd_run run = ranks > 0 ? qd_run_ranks(ranks, argv, environment, limit_seconds)
+                         : qd_run_command(argv, environment, limit_seconds);
   expect_end(&run, code, what, which);
 }
 
@@ -148,7 +153,7 @@ static void expect(int ranks, int code, const char *what, const char *which, con
 
 static void make_store(void) { EXPECT(0, "wrote", out, QUANTIZE); }
 
-/* ---- command lines ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- command lines ------------------------------------------------------------------------------------------------------- */
 
 Test(bad_input, misspelt_names_are_told_with_the_nearest) {
   EXPECT(2, "no command \"quantise\"", "did you mean quantize?", "quantise");
@@ -169,35 +174,53 @@ Test(bad_input, options_that_are_missing_or_contradict) {
 
 Test(bad_input, absurd_values) {
   static const char *const cases[][3] = {
-      {"--bits", "9", "--bits takes a whole number from 2 to 8, got \"9\""}, {"--bits", "", "got \"\""}, {"--group-size", "0", "--group-size"},
-      {"--group-size", "12x", "got \"12x\""}, {"--nsamples", "-1", "--nsamples takes"}, {"--seqlen", "1", "--seqlen takes"},
-      {"--seed", "99999999999999999999", "--seed takes"}, {"--damp", "nan", "--damp takes a number"}, {"--shard-size", "4Q", "--shard-size takes a size"},
-      {"--stop-after", "soon", "--stop-after takes a time"}, {"--threads", "0", "--threads takes"}, {"--isa", "sse9", "--isa takes avx2"},
-      {"--device", "gpu", "--device takes one of cpu, ref"}, {"--act-order", "up", "--act-order takes one of"}, {"--method", "awq", "--method takes one of"},
-      {"--override", "q_proj=4", "--override takes REGEX=BITS:GROUP"}, {"--ignore", "[", "no regular expression"}, {"--model", "", "--model is empty"},
-      {"--output", "", "--output is empty"}, {"--dataset", "", "--dataset is empty"}, {"--status-file", "", "--status-file is empty"}};
-  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, cases[i][0], cases[i][1]);
+      {"--bits", "9", "--bits takes a whole number from 2 to 8, got \"9\""},
+      {"--bits", "", "got \"\""},
+      {"--group-size", "0", "--group-size"},
+      {"--group-size", "12x", "got \"12x\""},
+      {"--nsamples", "-1", "--nsamples takes"},
+      {"--seqlen", "1", "--seqlen takes"},
+      {"--seed", "99999999999999999999", "--seed takes"},
+      {"--damp", "nan", "--damp takes a number"},
+      {"--shard-size", "4Q", "--shard-size takes a size"},
+      {"--stop-after", "soon", "--stop-after takes a time"},
+      {"--threads", "0", "--threads takes"},
+      {"--isa", "sse9", "--isa takes avx2"},
+      {"--device", "gpu", "--device takes one of cpu, ref"},
+      {"--act-order", "up", "--act-order takes one of"},
+      {"--method", "awq", "--method takes one of"},
+      {"--override", "q_proj=4", "--override takes REGEX=BITS:GROUP"},
+      {"--ignore", "[", "no regular expression"},
+      {"--model", "", "--model is empty"},
+      {"--output", "", "--output is empty"},
+      {"--dataset", "", "--dataset is empty"},
+      {"--status-file", "", "--status-file is empty"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, cases[i][0], cases[i][1]);
   cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
 }
 
-/* ---- models ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- models -------------------------------------------------------------------------------------------------------------- */
 
 Test(bad_input, folders_that_are_no_model) {
-  EXPECT(1, "there is no folder", "absent", "quantize", "--model", qd_temporary_path(&folder, "absent"), "--dataset", ids, "--output", out);
+  EXPECT(1, "there is no folder", "absent", "quantize", "--model", qd_temporary_path(&folder, "absent"), "--dataset", ids,
+         "--output", out);
   EXPECT(1, "is a file", "ids.i32", "quantize", "--model", ids, "--dataset", ids, "--output", out);
   const char *empty = qd_temporary_make_folder(&folder, "empty");
   EXPECT(1, "has no config.json", empty, "quantize", "--model", empty, "--dataset", ids, "--output", out);
   qd_temporary_write_text(&folder, "empty/config.json", sound);
   EXPECT(1, "holds no weights", empty, "quantize", "--model", empty, "--dataset", ids, "--output", out);
   qd_temporary_write_text(&folder, "empty/pytorch_model.bin", "x");
-  EXPECT(1, "PyTorch weights (pytorch_model.bin)", "save_pretrained", "quantize", "--model", empty, "--dataset", ids, "--output", out);
+  EXPECT(1, "PyTorch weights (pytorch_model.bin)", "save_pretrained", "quantize", "--model", empty, "--dataset", ids,
+         "--output", out);
 }
 
 Test(bad_input, configurations) {
   static const char *const cases[][4] = {
       {"\"llama\"", "\"gpt2\"", "model_type \"gpt2\" is not supported", "llama"},
       {"\"llama\"", "\"a\\nb\\u001b[2J\"", "model_type \"a?b?[2J\" is not supported", "config.json"},
-      {"\"silu\"", "\"silu\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}", "rope_type \"yarn\" is not supported", "linear"},
+      {"\"silu\"", "\"silu\", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}",
+      "rope_type \"yarn\" is not supported", "linear"},
       {"\"silu\"", "\"gelu\"", "hidden_act \"gelu\" is not supported", "silu"},
       {"\"silu\"", "[]", "hidden_act is no text", "config.json"},
       {"\"silu\"", "\"silu\", \"quantization_config\": {}", "quantized already", "config.json"},
@@ -246,7 +269,8 @@ Test(bad_input, headers) {
   expect_header("nested deeper", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[");
   expect_header("not whole numbers", "{\"t\": {\"dtype\": \"F32\", \"shape\": [2], \"data_offsets\": [-8, 0]}}");
   expect_header("there are 8", "{\"t\": {\"dtype\": \"F32\", \"shape\": [3], \"data_offsets\": [0, 12]}}");
-  expect_header("larger than any machine's memory", "{\"t\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 8], \"data_offsets\": [0, 8]}}");
+  expect_header("larger than any machine's memory",
+                "{\"t\": {\"dtype\": \"F32\", \"shape\": [4611686018427387904, 8], \"data_offsets\": [0, 8]}}");
   expect_header("of type F8_E4M3", "{\"t\": {\"dtype\": \"F8_E4M3\", \"shape\": [8], \"data_offsets\": [0, 8]}}");
 }
 
@@ -267,10 +291,12 @@ Test(bad_input, weights_that_are_no_numbers) {
   }
 }
 
-/* ---- texts -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- texts --------------------------------------------------------------------------------------------------------------- */
 
-static const char tokenizer[] = "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"post_processor\": null, \"decoder\": null,\n"
-                                "\"pre_tokenizer\": %s,\n\"model\": {\"type\": \"%s\", \"vocab\": {%s}, \"merges\": []}}\n";
+static const char tokenizer[] =
+    "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"post_processor\": null, \"decoder\": null,\n"
+    " \"pre_tokenizer\": %s,\n"
+    " \"model\": {\"type\": \"%s\", \"vocab\": {%s}, \"merges\": []}}\n";
 
 static void write_tokenizer(const char *pre_tokenizer, const char *type, const char *vocabulary) {
   char text[2048];
@@ -320,10 +346,11 @@ Test(bad_input, token_ids) {
   EXPECT(1, "no whole number of rows of 15 tokens", ids, QUANTIZE, "--seqlen", "15");
   EXPECT(1, "--seqlen 65 is more than the model's 64 positions", "", QUANTIZE, "--seqlen", "65");
   EXPECT_RANKS(2, 1, "--seqlen 65 is more than the model's 64 positions", "", QUANTIZE, "--seqlen", "65");
-  EXPECT(1, "--seqlen 2 leaves nothing to predict", "llama.cpp", "evaluate", "--model", model, "--dataset", ids, "--seqlen", "2", "--ppl-style", "llama.cpp");
+  EXPECT(1, "--seqlen 2 leaves nothing to predict", "llama.cpp", "evaluate", "--model", model, "--dataset", ids, "--seqlen",
+         "2", "--ppl-style", "llama.cpp");
 }
 
-/* ---- outputs ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- outputs ------------------------------------------------------------------------------------------------------------- */
 
 Test(bad_input, outputs_that_are_taken) {
   make_store();
@@ -347,6 +374,8 @@ Test(bad_input, names_may_be_odd) {
   EXPECT(0, "", "", "evaluate", "--model", odd, "--dataset", ids, "--seqlen", "16");
 }
 
+#define AS_NOBODY "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"
+
 Test(bad_input, no_permission) {
   const char *closed = qd_temporary_make_folder(&folder, "closed"), *within = qd_temporary_path(&folder, "closed/store");
   cr_assert_eq(chmod(closed, 0555), 0);
@@ -354,9 +383,8 @@ Test(bad_input, no_permission) {
     EXPECT(1, "Permission denied", within, QUANTIZE, "--output", within);
     return;
   }
-  static const char *const as_nobody[] = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM};
-  const char *argv[] = {as_nobody[0], as_nobody[1], as_nobody[2], as_nobody[3], as_nobody[4], QUANTIZE, "--output", within, NULL};
-  qd_run probe = qd_run_command((const char *const[]){as_nobody[0], as_nobody[1], as_nobody[2], as_nobody[3], PROGRAM, "--version", NULL}, environment, 60);
+  const char *argv[] = {AS_NOBODY, PROGRAM, QUANTIZE, "--output", within, NULL};
+  qd_run probe = qd_run_command((const char *const[]){AS_NOBODY, PROGRAM, "--version", NULL}, environment, limit_seconds);
   int code = probe.exit_code;
   qd_run_close(&probe);
   if (code != 0) cr_skip("setpriv is not there, or nobody may not start %s", PROGRAM);
@@ -379,7 +407,7 @@ Test(bad_input, a_full_disk) {
   expect_end(&run, 1, "No space left on device", store);
 }
 
-/* ---- stores ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- stores -------------------------------------------------------------------------------------------------------------- */
 
 static void expect_damage(const char *name, long offset) {
   const char *path = qd_temporary_path(&folder, name);
@@ -422,7 +450,25 @@ Test(bad_input, what_is_no_finished_store) {
   EXPECT(1, "there is no folder", "absent", "verify", qd_temporary_path(&folder, "absent"));
 }
 
-/* ---- a rank dies -------------------------------------------------------------------------------------------------------------------------- */
+/* What is copied beside the blocks must be what they were made with.  The job is stopped while the file changes. */
+Test(bad_input, a_configuration_that_changes_under_a_running_job) {
+  static int32_t many[16384 * TOKENS];
+  const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
+  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384", NULL};
+  qd_run run = qd_run_start(argv, environment, limit_seconds);
+  cr_assert(qd_run_until(&run, "block    0  q_proj"), "%s", run.err.text);
+  cr_assert_eq(kill(run.pid, SIGSTOP), 0);
+  change_config("\"silu\"", "\"silu\", \"rope_theta\": 20000");
+  cr_assert_eq(kill(run.pid, SIGCONT), 0);
+  qd_run_finish(&run);
+  expect_end(&run, 1, "changed while the job ran", "config_digest");
+  cr_expect_neq(access(qd_temporary_path(&folder, "out/manifest.json"), F_OK), 0);
+  qd_temporary_write_text(&folder, "model/config.json", sound);
+  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384");
+  EXPECT(0, "", "", "verify", out);
+}
+
+/* ---- a rank dies --------------------------------------------------------------------------------------------------------- */
 
 /* The last of mpirun's ranks, 0 if there is none. */
 static pid_t last_child(pid_t parent) {
