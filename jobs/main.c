@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L
 /* qdist: calibrate, quantize and evaluate language models over MPI ranks. */
 #include "jobs/command.h"
 #include "jobs/options.h"
@@ -6,6 +7,7 @@
 #include "workers/agree.h"
 #include "workers/team.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +80,7 @@ int main(int argc, char **argv) {
   }
   if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) return print_help(stdout), 0;
   if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return qd_version_print(stdout), 0;
+  signal(SIGXFSZ, SIG_IGN); /* a file-size limit is told as a failed write, not by a signal */
   const qd_command *command = find_command(argv[1]);
   return command != NULL ? run_command(command, argc - 1, argv + 1) : unknown_command(argv[1]);
 }
