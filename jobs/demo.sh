@@ -20,10 +20,15 @@ while [ $# -gt 0 ]; do
       if [ "$1" = --model ]; then model=$2; else dataset=$2; fi
       shift
       ;;
+    -h | --help)
+      echo "jobs/demo.sh [--model DIR] [--dataset FILE]: quantize a small model (or another) with four ranks and tell what it cost"
+      exit 0
+      ;;
     *) usage "\"$1\" is no option" ;;
   esac
   shift
 done
+[ -z "$dataset" ] || [ -e "${dataset#*:}" ] || usage "there is no file $dataset"
 [ -f "$model/config.json" ] || usage "$model holds no config.json"
 
 fail() {
@@ -38,7 +43,7 @@ fail() {
 work=$root/build/demo
 mkdir -p "$work"
 echo "building (log: build/demo/build.log)"
-{ cmake -S "$root" -B "$root/build" && cmake --build "$root/build" --target qdist -j "$(nproc)"; } >"$work/build.log" 2>&1 \
+{ cmake -S "$root" -B "$root/build" && cmake --build "$root/build" --target qdist qdist_h5zstd -j "$(nproc)"; } >"$work/build.log" 2>&1 \
   || { tail -n 20 "$work/build.log" >&2; fail "the build failed"; }
 qdist=$root/build/qdist
 

@@ -42,15 +42,19 @@ qd_status qd_progress_begin(qd_run *run) {
   return QD_OK;
 }
 
-qd_status qd_progress_block(qd_run *run, int64_t block, double seconds) {
+double qd_progress_loss(const qd_run *run) {
+  double loss = 0;
+  for (qd_role role = 0; role < QD_N_LINEARS; role++) loss += run->result[role].loss;
+  return loss;
+}
+
+qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double loss) {
   double spent = qd_seconds() - run->started;
   int64_t done = block + 1, left = run->model.n_blocks - done;
   double left_seconds = spent / (double)(done - run->first_block) * (double)left;
   char spent_text[32], left_text[32];
   span_text(spent, spent_text, sizeof spent_text);
   span_text(left_seconds, left_text, sizeof left_text);
-  double loss = 0;
-  for (qd_role role = 0; role < QD_N_LINEARS; role++) loss += run->result[role].loss;
   qd_log("block %" PRId64 "/%" PRId64 " done in %.2f s, loss %.5g; %s spent, about %s left", done, run->model.n_blocks, seconds, loss, spent_text,
          left_text);
   QD_TRY_ALL(run->comm, write_status(run, "running", done, left_seconds));
@@ -58,7 +62,7 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds) {
 }
 
 qd_status qd_progress_end(qd_run *run) {
-  qd_log("wrote %s in %.2f s on %d ranks", run->job->output, qd_seconds() - run->started, run->comm->size);
+  qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size, run->comm->size == 1 ? "" : "s");
   qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f", run->seconds.read,
               run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
               run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0.0);

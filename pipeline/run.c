@@ -67,8 +67,7 @@ static qd_status all_blocks(qd_run *run) {
       continue;
     }
     QD_TRY(quantize_block(run, &block));
-    QD_TRY(qd_write(run, &block));
-    QD_TRY(qd_progress_block(run, b, qd_seconds() - start));
+    QD_TRY(qd_write(run, &block, qd_seconds() - start));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
   return qd_write_wait(run);
@@ -87,6 +86,13 @@ static qd_status work(qd_run *run) {
   return qd_progress_end(run);
 }
 
+/* What helps when the output itself is damaged. */
+static qd_status with_remedy(const qd_job *job, qd_status status) {
+  if (status != QD_ECORRUPT) return status;
+  return qd_fail(status, __FILE__, __LINE__, "%s; delete that file (of a finished store: the folder %s) and run the same command again",
+                 qd_error_text(), job->output);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device, .started = qd_seconds()};
   qd_output output = {0};
@@ -95,6 +101,7 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) status = work(&run);
   qd_setup_close(&run);
+  status = with_remedy(job, status);
   qd_output_close(&output);
   return status;
 }

@@ -3,6 +3,7 @@
  * copy of its data; when all are on disk the coordinator notes it in the journal. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/progress.h"
 #include "pipeline/stages.h"
 
 #include <stdio.h>
@@ -14,6 +15,7 @@ enum { MAX_TENSORS = MAX_RECORDS * 4 }; /* of a file */
 
 typedef struct plan {
   const qd_run *run;
+  double        seconds, loss; /* of the block */
   qd_digest     digest[MAX_FILES][MAX_TENSORS];
   qd_entry      entry;
   qd_record     record[MAX_RECORDS];
@@ -137,26 +139,28 @@ qd_status qd_write_wait(qd_run *run) {
   QD_TRY_ALL(run->comm, qd_task_wait(&run->writer));
   QD_TRY(gather_files(p));
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_store_journal(run->job->output, &p->entry) : QD_OK);
+  int64_t block = p->entry.block;
+  double seconds = p->seconds, loss = p->loss;
   run->writing = NULL;
   release_plan(p);
   run->seconds.write += qd_seconds() - start;
-  return QD_OK;
+  return block == QD_REST ? QD_OK : qd_progress_block(run, block, seconds, loss);
 }
 
-static qd_status start_writing(qd_run *run, const qd_block *block) {
+static qd_status start_writing(qd_run *run, const qd_block *block, double seconds) {
   plan *p;
   QD_TRY(qd_heap_new(1, sizeof *p, &p));
   run->writing = p;
-  p->run = run;
+  p->run = run, p->seconds = seconds, p->loss = qd_progress_loss(run);
   plan_block(run, block, p);
   QD_TRY(copy_my_tensors(p, &run->write_arena));
   return qd_task_start(&run->writer, write_my_files, p);
 }
 
-qd_status qd_write(qd_run *run, const qd_block *block) {
+qd_status qd_write(qd_run *run, const qd_block *block, double seconds) {
   QD_TRY(qd_write_wait(run));
   double start = qd_seconds();
-  QD_TRY_ALL(run->comm, start_writing(run, block));
+  QD_TRY_ALL(run->comm, start_writing(run, block, seconds));
   run->seconds.write += qd_seconds() - start;
   return QD_OK;
 }
@@ -199,6 +203,6 @@ static qd_status load_rest(qd_run *run, qd_block *rest) {
 qd_status qd_write_rest(qd_run *run) {
   qd_block rest;
   QD_TRY_ALL(run->comm, load_rest(run, &rest));
-  QD_TRY(qd_write(run, &rest));
+  QD_TRY(qd_write(run, &rest, 0));
   return qd_write_wait(run);
 }

@@ -32,6 +32,10 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     --no-install) install=no ;;
+    -h | --help)
+      sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"
+      exit 0
+      ;;
     *) usage "\"$1\" is no option" ;;
   esac
   shift

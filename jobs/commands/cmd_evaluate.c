@@ -19,9 +19,9 @@ static struct {
 static const struct argp_option options_list[] = {
     {"model", 'm', "PATH", 0, "A store, or an original model's folder", 1},
     {"reference", KEY_REFERENCE, "DIR", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
-    {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 21},
-    {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 21},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
+    {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
+    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 1},
     {0}};
 
 static void settle(struct argp_state *state) {
@@ -56,8 +56,8 @@ static const struct argp argp = {
     .args_doc = "--model PATH --dataset FILE",
     .doc = "Perplexity of a store or of an original model, windows over ranks, blocks streamed.\v"
            "Examples:\n"
-           "  mpirun -np 16 qdist evaluate --model OUT --dataset wikitext2:wiki.test.raw --seqlen 2048\n"
-           "  mpirun -np 4 qdist evaluate -m OUT --reference DIR --dataset FILE --json",
+           "  mpirun -np 16 qdist evaluate -m OUT -d wikitext2:wiki.test.raw\n"
+           "  mpirun -np 4 qdist evaluate -m OUT --reference DIR -d FILE --json",
     .children = children,
 };
 

@@ -51,14 +51,14 @@ static const struct argp_option options_list[] = {
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0, "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
-    {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 21},
-    {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 21},
-    {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 21},
+    {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
+    {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
+    {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {0, 0, 0, 0, "The job:", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
-    {"stop-after", KEY_STOP_AFTER, "TIME", 0, "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, 1:30:00)", 40},
+    {"stop-after", KEY_STOP_AFTER, "TIME", 0, "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests", 40},
     {0}};
@@ -101,6 +101,8 @@ static void settle(struct argp_state *state) {
   bool compat = job->scheme.compat;
   job->scheme.mse = wanted.mse >= 0 ? wanted.mse == 1 : job->method->default_mse && !compat;
   job->act_order = wanted.order >= 0 ? (qd_act_order)wanted.order : compat ? QD_ORDER_NONE : job->method->default_act_order;
+  if (!job->method->needs_factor && wanted.order > QD_ORDER_NONE)
+    qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order), job->method->name);
   job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
   if (job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
@@ -164,9 +166,10 @@ static const struct argp argp = {
     .args_doc = "--model DIR --output OUT",
     .doc = "Calibrate and quantize a model, block by block, over all ranks.\v"
            "Examples:\n"
-           "  mpirun -np 16 qdist quantize --model DIR --method gptq --bits 4 --group-size 128 --dataset FILE --output OUT\n"
+           "  mpirun -np 16 qdist quantize -m DIR --method gptq -b 4 -g 128 \\\n"
+           "      --dataset FILE --nsamples 128 --seqlen 2048 -o OUT\n"
            "  qdist quantize -m DIR --method rtn -b 4 -g 64 -o OUT\n"
-           "  mpirun -np 4 qdist quantize -m DIR -b 3 --dataset c4:c4-train.00000-of-01024.json.gz \\\n"
+           "  mpirun -np 4 qdist quantize -m DIR -b 3 -d c4:c4-train.json.gz \\\n"
            "      --override 'down_proj=4:128' --ignore 'layers\\.0\\.' -o OUT\n\n"
            "SIGUSR1, or SIGTERM to the ranks, finishes the block and exits with 75.",
     .children = children,
