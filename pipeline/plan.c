@@ -7,8 +7,10 @@
 
 #include <string.h>
 
-/* What is not ours to know: Open MPI keeps some buffers a peer and copies of the pieces that it reduces. */
-static const size_t mpi_process_bytes = (size_t)24 << 20, mpi_work_bytes = (size_t)64 << 20, other_bytes = (size_t)8 << 20;
+/* What is not ours to know: what MPI takes of a process, the copies that it makes of a message while it is summed or sent, and what the
+ * libraries of files and threads keep. */
+static const size_t mpi_process_bytes = (size_t)24 << 20, mpi_buffers_bytes = (size_t)8 << 20, other_bytes = (size_t)8 << 20;
+enum { MPI_COPIES = 1 };
 
 static const char *const part_names[] = {
 #define QD_PLAN_PART_NAME(code, name) name,
@@ -438,12 +440,29 @@ static size_t largest_item(const qd_plan_request *r) {
   return largest;
 }
 
+static size_t largest_part(const qd_plan *plan) {
+  size_t most = 0, bytes[QD_MAX_PARTS];
+  for (size_t k = 0; k < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++)
+      for (int p = part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = larger(most, bytes[p]);
+  return most;
+}
+
+/* Messages are cut in pieces (comm.h); the largest whole ones are images and exact sums. */
+static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
+  const qd_plan_request *r = &plan->request;
+  size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan)), message = largest;
+  if (r->ranks == 1) return bytes;
+  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
+  if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
+  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
+}
+
 static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   const qd_plan_request *r = &plan->request;
   qd_plan_rank *out = &plan->rank[rank];
   out->part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident;
-  out->part[QD_PLAN_LIBRARIES] = other_bytes + qd_store_workspace_bytes() + (r->ranks > 1 ? mpi_work_bytes : 0) +
-                                 (r->ranks > 1 && !r->launched ? mpi_process_bytes : 0);
+  out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
   out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
   out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
@@ -453,10 +472,21 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
 }
 
-static void add_up(const qd_plan_request *r, qd_plan_rank *rank) {
+/* In the end, when the arenas are gone, rank 0 puts the manifest together: records and their JSON. */
+static size_t manifest_bytes(const qd_plan *plan) {
+  enum { RECORD_BYTES = 24 << 10 };
+  size_t records = 0;
+  for (size_t k = 0; k < plan->n_kinds; k++) records += (size_t)plan->kind[k].blocks * (size_t)(plan->kind[k].n + QD_N_STAGES);
+  return records * RECORD_BYTES;
+}
+
+static void add_up(const qd_plan *plan, qd_plan_rank *rank) {
+  const qd_plan_request *r = &plan->request;
   rank->part[QD_PLAN_SCRATCH] += qd_arena_cost(qd_device_packing_bytes(r->device), 1);
   rank->host_bytes = 0;
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) rank->host_bytes += rank->part[p];
+  size_t end = rank->part[QD_PLAN_PROGRAM] + rank->part[QD_PLAN_LIBRARIES] + rank->part[QD_PLAN_STREAM];
+  if (rank == &plan->rank[0]) rank->host_bytes = larger(rank->host_bytes, end + manifest_bytes(plan));
   rank->host_bytes = larger(rank->host_bytes, (size_t)qd_memory_now().peak);
 }
 
@@ -472,7 +502,7 @@ static qd_status make(qd_plan *plan) {
   }
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
-  for (int rank = 0; rank < r->ranks; rank++) add_up(r, &plan->rank[rank]);
+  for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
   plan->disk_bytes = disk_bytes(plan);
   plan->traffic_bytes = traffic_bytes(plan);
   return QD_OK;

@@ -231,7 +231,8 @@ static double block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const
   for (int i = 0; i < kind->n; i++)
     image += (double)kind->tensor[i].slot.dim[0] * (double)(kind->tensor[i].slot.rank == 2 ? kind->tensor[i].slot.dim[1] : 1) *
              (double)qd_dtype_bytes(kind->tensor[i].dtype);
-  double work = passes * sequences * forward_products(r, kind) / p->linear + statistics_seconds(r, sequences, p) + quantize_seconds(r, kind, p) + wires;
+  double forward = passes * sequences * forward_products(r, kind) / p->linear;
+  double work = forward + statistics_seconds(r, sequences, p) + quantize_seconds(r, kind, p) + wires;
   return work > image / p->read ? work : image / p->read;
 }
 

@@ -83,6 +83,7 @@ static qd_status work(qd_run *run) {
     QD_TRY(qd_setup_open_rest(run));
   }
   if (!run->stored.has_rest) QD_TRY(qd_write_rest(run));
+  qd_setup_close_arenas(run);
   QD_TRY(qd_output_finish(run));
   QD_TRY(qd_setup_log_peaks(run));
   return qd_progress_end(run);

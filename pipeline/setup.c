@@ -105,14 +105,18 @@ qd_status qd_setup_open(qd_run *run) {
   return qd_feed_open(&run->feed, run->comm);
 }
 
-void qd_setup_close(qd_run *run) {
+void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
-  qd_feed_close(&run->feed);
   qd_decoder_close(&run->decoder);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
   qd_arena_close(&run->write_arena);
+}
+
+void qd_setup_close(qd_run *run) {
+  qd_setup_close_arenas(run);
+  qd_feed_close(&run->feed);
   qd_store_close(&run->stored);
   qd_tokens_release(&run->tokens);
   qd_source_close(run->source);

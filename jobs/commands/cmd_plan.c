@@ -88,36 +88,53 @@ static qd_status print_json(const report *r) {
   return qd_print_json(out);
 }
 
-static bool same_memory(const qd_plan_rank *a, const qd_plan_rank *b) {
-  return memcmp(a->part, b->part, sizeof a->part) == 0 && a->sequences == b->sequences;
+/* Rank 0 beside the most that any other rank takes. */
+static void print_row(const char *name, size_t first, size_t others, int ranks) {
+  char text[2][32];
+  qd_size_text((double)first, text[0], sizeof text[0]);
+  qd_size_text((double)others, text[1], sizeof text[1]);
+  if (ranks == 1) printf("  %-28s %12s\n", name, text[0]);
+  else printf("  %-28s %12s %12s\n", name, text[0], text[1]);
 }
 
-static void print_ranks(const qd_plan *plan, int first, int last) {
-  const qd_plan_rank *rank = &plan->rank[first];
-  char text[32];
-  qd_size_text((double)rank->host_bytes, text, sizeof text);
-  if (first == last) printf("rank %d: %s of memory, nothing on devices, %" PRId64 " sequences\n", first, text, rank->sequences);
-  else printf("ranks %d to %d: %s of memory each, nothing on devices, %" PRId64 " sequences\n", first, last, text, rank->sequences);
+static void print_memory(const qd_plan *plan) {
+  int ranks = plan->request.ranks;
+  size_t host = 0;
+  if (ranks == 1) printf("  %-28s %12s\n", "memory", "rank 0");
+  else printf("  %-28s %12s %12s\n", "memory", "rank 0", "any other");
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) {
-    qd_size_text((double)rank->part[p], text, sizeof text);
-    if (rank->part[p] > 0) printf("  %-28s %12s\n", qd_plan_part_name((qd_plan_part)p), text);
+    size_t most = 0;
+    for (int i = 1; i < ranks; i++) most = plan->rank[i].part[p] > most ? plan->rank[i].part[p] : most;
+    if (plan->rank[0].part[p] + most > 0) print_row(qd_plan_part_name((qd_plan_part)p), plan->rank[0].part[p], most, ranks);
   }
+  for (int i = 1; i < ranks; i++) host = plan->rank[i].host_bytes > host ? plan->rank[i].host_bytes : host;
+  print_row("together", plan->rank[0].host_bytes, host, ranks);
 }
 
-static qd_status print_text(const report *r) {
+static void print_sequences(const qd_plan *plan) {
+  int ranks = plan->request.ranks, busy = 0;
+  if (plan->request.sequences == 0) return;
+  while (busy < ranks && plan->rank[busy].sequences > 0) busy++;
+  printf("%" PRId64 " sequences of %" PRId64 " tokens, at most %" PRId64 " a rank\n", plan->request.sequences, plan->request.tokens,
+         plan->rank[0].sequences);
+  if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
+}
+
+static void print_text(const report *r) {
   const qd_plan *plan = &r->plan;
   char disk[32], traffic[32];
-  int ranks = plan->request.ranks, idle = 0;
-  for (int first = 0, last; first < ranks; first = last + 1) {
-    for (last = first; last + 1 < ranks && same_memory(&plan->rank[first], &plan->rank[last + 1]);) last++;
-    print_ranks(plan, first, last);
-  }
-  for (int i = 0; i < ranks; i++) idle += plan->request.sequences > 0 && plan->rank[i].sequences == 0;
-  if (idle > 0) printf("ranks %d to %d have no sequence to run: they quantize rows only\n", ranks - idle, ranks - 1);
+  print_memory(plan);
+  print_sequences(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
-  printf("disk: at most %s; between ranks: %s; time: about %.0f s by a short probe\n", disk, traffic, r->seconds);
+  printf("device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this machine\n", disk, traffic,
+         r->seconds);
   if (r->fit == QD_OK) puts("it fits");
+}
+
+static qd_status print_report(const report *r) {
+  if (wanted.json) return print_json(r);
+  print_text(r);
   return QD_OK;
 }
 
@@ -152,8 +169,8 @@ static qd_status plan_and_print(qd_run *run, report *r) {
   QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
   r->seconds = qd_probe_seconds(&r->plan, &probe);
   QD_TRY(check(r, run->comm));
-  if (run->comm->rank == 0) QD_TRY(wanted.json ? print_json(r) : print_text(r));
-  qd_status status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
+  qd_status status = run->comm->rank == 0 ? print_report(r) : QD_OK;
+  if (status == QD_OK) status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
   return qd_agree(run->comm, status);
 }
 

@@ -85,7 +85,8 @@ static qd_status run_qlinear(stand *s, void *context) {
 
 static void expect_qlinear(stand *s, qd_dtype act, bool has_order) {
   enum { TOKENS = 5, ROWS = 33, COLUMNS = 70 };
-  product p = {.x = qd_tensor_2d(zeros(s, TOKENS * COLUMNS * 4), act, TOKENS, COLUMNS), .y = qd_tensor_2d(zeros(s, TOKENS * ROWS * 4), act, TOKENS, ROWS)};
+  product p = {.x = qd_tensor_2d(zeros(s, TOKENS * COLUMNS * 4), act, TOKENS, COLUMNS),
+               .y = qd_tensor_2d(zeros(s, TOKENS * ROWS * 4), act, TOKENS, ROWS)};
   MUST(qd_qtensor_new(&s->data, (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16}, ROWS, COLUMNS, has_order, &p.w));
   memset(p.w.codes.data, 0, qd_tensor_bytes(p.w.codes));
   memset(p.w.scales.data, 0, qd_tensor_bytes(p.w.scales));
