@@ -7,6 +7,7 @@
 #include "kernels/forward_isa.h"
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
+#include "kernels/scratch.h"
 
 #include <omp.h>
 
@@ -77,22 +78,37 @@ static void attend_all(qd_device *device, const qd_attention_args *args, scratch
   }
 }
 
-qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
+/* What a thread takes: scores, sums, rounded scores. */
+typedef struct parts {
+  int64_t width;
+  size_t  score, sum, p;
+} parts;
+
+static parts parts_of(const qd_attention_args *args) {
   int64_t keys = args->k.dim[0], rows = args->q.dim[0] < QUERY_TILE ? args->q.dim[0] : QUERY_TILE;
   const int64_t margin = QUERY_TILE + QD_PRODUCT_CHUNK; /* what a tile's keys may exceed the window by */
   if (args->window > 0 && args->window < keys - margin) keys = args->window + margin;
-  scratch s = {.width = (keys + 15) / 16 * 16};
-  size_t score_bytes = qd_arena_cost((size_t)(rows * s.width), sizeof *s.score);
-  size_t sum_bytes = qd_arena_cost((size_t)(rows * args->q.dim[2]), sizeof *s.sum);
-  size_t p_bytes = args->q.dtype == QD_BF16 ? qd_arena_cost((size_t)(rows * s.width), sizeof *s.p) : 0;
-  s.bytes = score_bytes + sum_bytes + p_bytes;
+  parts n = {.width = (keys + 15) / 16 * 16};
+  n.score = qd_arena_cost((size_t)(rows * n.width), sizeof(float));
+  n.sum = qd_arena_cost((size_t)(rows * args->q.dim[2]), sizeof(float));
+  if (args->q.dtype == QD_BF16) n.p = qd_arena_cost((size_t)(rows * n.width), sizeof(uint16_t));
+  return n;
+}
 
+size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args) {
+  parts n = parts_of(args);
+  return qd_arena_cost((size_t)device->threads, n.score + n.sum + n.p);
+}
+
+qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
+  parts n = parts_of(args);
+  scratch s = {.width = n.width, .bytes = n.score + n.sum + n.p};
   size_t mark = qd_arena_mark(&device->scratch);
   unsigned char *memory;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, s.bytes, &memory));
   s.score = (float *)(void *)memory;
-  s.sum = (float *)(void *)(memory + score_bytes);
-  if (p_bytes > 0) s.p = (uint16_t *)(void *)(memory + score_bytes + sum_bytes);
+  s.sum = (float *)(void *)(memory + n.score);
+  if (n.p > 0) s.p = (uint16_t *)(void *)(memory + n.score + n.sum);
   attend_all(device, args, s);
   qd_arena_rewind(&device->scratch, mark);
   return QD_OK;

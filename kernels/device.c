@@ -106,8 +106,17 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
   QD_CHECK(device->ops != NULL, QD_EUSAGE, "there is no device \"%s\"", options.name);
   QD_TRY(choose_isa(options.isa, &device->isa));
   qd_flush_denormals();
-  QD_TRY(qd_arena_open(&device->scratch, "scratch", options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes));
-  qd_status status = qd_arena_new(&device->scratch, qd_cpu_packing_bytes(device->threads), 1, &device->packing);
+  return qd_device_reserve(device, options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes);
+}
+
+size_t qd_device_packing_bytes(const qd_device *device) { return qd_cpu_packing_bytes(device->threads); }
+
+qd_status qd_device_reserve(qd_device *device, size_t scratch_bytes) {
+  size_t packing = qd_device_packing_bytes(device);
+  QD_ASSERT(device->scratch.base == NULL || device->scratch.used_bytes == qd_arena_cost(packing, 1));
+  qd_arena_close(&device->scratch);
+  QD_TRY(qd_arena_open(&device->scratch, "scratch", qd_arena_cost(packing, 1) + scratch_bytes));
+  qd_status status = qd_arena_new(&device->scratch, packing, 1, &device->packing);
   if (status != QD_OK) qd_device_close(device);
   return status;
 }

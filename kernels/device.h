@@ -23,12 +23,22 @@ typedef struct qd_device_options {
   const char *name;    /* "cpu", "ref", "ref64"                                                  */
   const char *isa;     /* NULL or "": QDIST_ISA, else the best found; "avx2", "avx512", "avx512_bf16" limit it */
   int    threads;      /* 0: OMP_NUM_THREADS, else 1                                             */
-  size_t scratch_bytes; /* 0: 64 GiB of address space                                            */
+  size_t scratch_bytes; /* beside the packing buffers; 0: 64 GiB of address space, a reserve for who has no plan */
 } qd_device_options;
 
 /* Sets DAZ and FTZ for the calling thread and those it starts.
  * QD_EUNSUPPORTED: a CPU without AVX2 and FMA is refused by name; QD_EUSAGE: an unknown device or isa, or one not found here. */
 qd_status qd_device_open(qd_device *device, qd_device_options options) QD_MUST_USE;
+
+/* Jobs open the device with so much scratch and give it its size when they know it. */
+enum { QD_SCRATCH_LATER = 1 };
+
+/* A new scratch of so many bytes beside the packing buffers (kernels/scratch.h says what operations take); none may be in use. */
+qd_status qd_device_reserve(qd_device *device, size_t scratch_bytes) QD_MUST_USE;
+
+/* What the packing buffers of its threads take. */
+size_t    qd_device_packing_bytes(const qd_device *device);
+
 void      qd_device_close(qd_device *device);
 
 const char *qd_isa_name(qd_isa isa);

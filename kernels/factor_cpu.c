@@ -6,6 +6,7 @@
 #include "kernels/factor.h"
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
+#include "kernels/scratch.h"
 
 #include <omp.h>
 #include <string.h>
@@ -222,6 +223,12 @@ static qd_status take_scratch(solver *s) {
   QD_TRY(qd_arena_new(scratch, (size_t)s->side * TILE * TILE, sizeof *s->w, &s->w));
   QD_TRY(qd_arena_new(scratch, (size_t)s->device->threads * TILE * QD_FACTOR_MAX_PANEL, sizeof *s->buffer, &s->buffer));
   return QD_OK;
+}
+
+size_t qd_cpu_scratch_factor(const qd_device *device, int64_t columns) {
+  size_t n = (size_t)columns, side = (n + TILE - 1) / TILE;
+  return qd_arena_cost(n, sizeof(int64_t)) + qd_arena_cost(TILE * TILE, sizeof(double)) + qd_arena_cost(side * TILE * TILE, sizeof(double)) +
+         qd_arena_cost((size_t)device->threads * TILE * QD_FACTOR_MAX_PANEL, sizeof(double));
 }
 
 static qd_status solve(solver *s, const qd_factor_args *args, int64_t *pivot) {

@@ -4,6 +4,7 @@
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
 #include "kernels/rtn_cpu.h"
+#include "kernels/scratch.h"
 #include "kernels/solvers.h"
 
 #include <omp.h>
@@ -196,6 +197,22 @@ static qd_status solver_init(solver *s, qd_device *device, const qd_gptq_args *a
   QD_TRY(qd_arena_new(&device->scratch, pitch, sizeof *tile->loss, &tile->loss));
   QD_TRY(qd_arena_new(&device->scratch, width * QD_TRI_TILE, sizeof *s->piece, &s->piece));
   return QD_OK;
+}
+
+/* As solver_init takes it. */
+static size_t solver_bytes(const qd_gptq_args *args, int64_t tile_rows) {
+  int64_t columns = args->w.dim[1];
+  size_t width = (size_t)(args->block < columns ? args->block : columns), pitch = (size_t)(tile_rows + QD_GPTQ_ROW_GAP);
+  size_t slots = args->fit ? 1 : (size_t)args->scale.dim[1];
+  return 2 * qd_arena_cost(width * pitch, sizeof(float)) + qd_arena_cost(width * pitch, sizeof(uint8_t)) +
+         qd_arena_cost(width * QD_GPTQ_STRIP, sizeof(float)) + 2 * qd_arena_cost(slots * pitch, sizeof(float)) +
+         qd_arena_cost(pitch, sizeof(double)) + qd_arena_cost(width * QD_TRI_TILE, sizeof(float));
+}
+
+size_t qd_cpu_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {
+  size_t threads = (size_t)device->threads, seen = qd_arena_cost((size_t)args->w.dim[1], 1); /* the check of the stored positions */
+  size_t work = qd_arena_cost(threads, sizeof(solver)) + threads * solver_bytes(args, choose_tile_rows(args->w.dim[0], device->threads));
+  return work > seen ? work : seen;
 }
 
 static qd_status solve(qd_device *device, const qd_gptq_args *args) {

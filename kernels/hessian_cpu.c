@@ -5,6 +5,7 @@
  * added: a few per cent of the product.  Bound by the rate of the matrix kernel. */
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
+#include "kernels/scratch.h"
 #include "kernels/statistics_isa.h"
 
 #include <math.h>
@@ -44,9 +45,14 @@ static int64_t cut(int64_t n, int64_t side, rectangle *out) {
 }
 
 /* Squares of about equal size, no larger than the matrix kernel keeps packed, and enough for all threads. */
-static qd_status plan_pieces(qd_device *device, int64_t n, plan *p) {
+static int64_t choose_side(const qd_device *device, int64_t n) {
   int64_t parts = (n + MAX_SIDE - 1) / MAX_SIDE, side = round_up((n + parts - 1) / parts, UNIT);
   while (side > UNIT && device->threads > 1 && cut(n, side, NULL) < 4 * device->threads) side = round_up(side / 2, UNIT);
+  return side;
+}
+
+static qd_status plan_pieces(qd_device *device, int64_t n, plan *p) {
+  int64_t side = choose_side(device, n);
   p->n_pieces = cut(n, side, NULL);
   rectangle *piece;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)p->n_pieces, sizeof *piece, &piece));
@@ -100,6 +106,13 @@ static qd_status run(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
     for (int64_t i = 0; i < p.n_pieces; i++) sum_piece(device, &p, p.piece[i], x, total);
   }
   return QD_OK;
+}
+
+size_t qd_cpu_scratch_hessian(const qd_device *device, int64_t columns) {
+  if (columns == 0) return 0;
+  size_t pieces = (size_t)cut(columns, choose_side(device, columns), NULL);
+  return qd_arena_cost(pieces, sizeof(rectangle)) + qd_arena_cost((size_t)columns, sizeof(double)) +
+         qd_arena_cost((size_t)device->threads, sizeof(float) * MAX_SIDE * MAX_SIDE);
 }
 
 qd_status qd_cpu_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) {

@@ -2,6 +2,7 @@
  * Blocks of rows over threads. */
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
+#include "kernels/scratch.h"
 #include "kernels/statistics_isa.h"
 
 #include <omp.h>
@@ -44,6 +45,8 @@ static void block_values(qd_device *device, scratch *s, qd_tensor x, qd_tri h, q
   }
   for (int64_t r = 0; r < x.dim[0]; r++) ((double *)value.data)[r * value.stride[0]] = s->value[r];
 }
+
+size_t qd_cpu_scratch_sqerror(const qd_device *device) { return qd_arena_cost((size_t)device->threads, sizeof(scratch)); }
 
 qd_status qd_cpu_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) {
   size_t mark = qd_arena_mark(&device->scratch);

@@ -37,7 +37,4 @@ qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) QD_MU
 /* The effective weight of a quantized linear in act dtype, from the arena: `compute` from now on. */
 qd_status qd_weight_expand(qd_device *device, qd_weight *weight, qd_dtype act, qd_arena *arena) QD_MUST_USE;
 
-/* Bytes that the arena needs for a block of this model: everything computed with, original and quantized. */
-size_t qd_block_arena_bytes(const qd_model *model);
-
 #endif

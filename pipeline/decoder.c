@@ -1,5 +1,7 @@
 #include "pipeline/decoder.h"
 
+#include "pipeline/plan.h"
+
 #include <math.h>
 
 static const struct { const char *name; qd_role first, last; } stages[] = {
@@ -25,14 +27,6 @@ int64_t qd_decoder_mid_widest(const qd_model *model) {
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------------------ */
 
-static size_t work_bytes(const qd_model *model, int64_t tokens, qd_dtype act) {
-  int64_t attention = (model->heads + 2 * model->kv_heads) * model->head_dim, mlp = 2 * model->ffn;
-  int64_t widest = attention > mlp ? attention : mlp;
-  widest = widest > model->hidden ? widest : model->hidden;
-  size_t tables = 2 * qd_arena_cost((size_t)(tokens * model->head_dim / 2), sizeof(float)) + qd_arena_cost(QD_MAX_HEAD_PAIRS, sizeof(double));
-  return qd_arena_cost((size_t)(tokens * widest), qd_dtype_bytes(act)) + tables + 4096;
-}
-
 static qd_status make_tables(qd_decoder *decoder) {
   int64_t pairs = decoder->model->head_dim / 2;
   QD_TRY(qd_tensor_new_2d(&decoder->arena, QD_F32, decoder->tokens, pairs, &decoder->cosine));
@@ -46,7 +40,7 @@ static qd_status make_tables(qd_decoder *decoder) {
 
 qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens) {
   *decoder = (qd_decoder){.device = device, .model = model, .act = act, .tokens = tokens};
-  QD_TRY(qd_arena_open(&decoder->arena, "decoder", work_bytes(model, tokens, act)));
+  QD_TRY(qd_arena_open(&decoder->arena, "decoder", qd_plan_decoder(model, tokens, act)));
   qd_status status = make_tables(decoder);
   if (status != QD_OK) qd_decoder_close(decoder);
   return status;

@@ -73,13 +73,14 @@ static int pieces_of_item(const qd_feed *feed, int64_t item, const qd_slot *slot
 
 enum { MAX_PIECES = QD_MAX_SLOTS * QD_MAX_PARTS };
 
-static size_t item_bytes(void *context, int64_t item) {
-  const qd_feed *feed = context;
+size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item) {
   qd_slot slots[QD_MAX_SLOTS];
   piece pieces[MAX_PIECES];
   int n = pieces_of_item(feed, item, slots, slots_of_item(feed, item, slots), pieces);
   return n == 0 ? 0 : pieces[n - 1].offset + aligned(pieces[n - 1].bytes);
 }
+
+static size_t item_bytes(void *context, int64_t item) { return qd_feed_item_bytes(context, item); }
 
 static qd_status item_fetch(void *context, int64_t item, void *to) {
   qd_feed *feed = context;

@@ -16,6 +16,9 @@ typedef struct qd_feed {
   int64_t          next;
 } qd_feed;
 
+/* Bytes of an item's image: the same on every rank. */
+size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
+
 /* Collective; begins reading item 0 at once. */
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
 void      qd_feed_close(qd_feed *feed);

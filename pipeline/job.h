@@ -40,6 +40,7 @@ typedef struct qd_job {
   int64_t          shard_bytes;
   bool             no_resume;
   double           stop_after_seconds; /* 0: no limit */
+  int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
   const char      *status_file;
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */

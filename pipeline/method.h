@@ -26,6 +26,8 @@ typedef struct qd_method {
   qd_act_order default_act_order;
   /* Fill q (rows of the linear: codes, scales, zeros; order if it has one).  QD_ENUMERIC names row and group. */
   qd_status (*quantize)(const qd_method_input *input, qd_qtensor *q) QD_MUST_USE;
+  /* What quantize takes of the scratch at most; no data is read. */
+  size_t (*scratch_bytes)(const qd_method_input *input);
 } qd_method;
 
 #define QD_METHOD(name) extern const qd_method qd_method_##name;

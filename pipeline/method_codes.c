@@ -2,6 +2,11 @@
 
 #include <string.h>
 
+size_t qd_method_grid_bytes(const qd_method_input *input) {
+  size_t rows = (size_t)input->w.dim[0], columns = (size_t)input->w.dim[1], groups = (size_t)qd_scheme_groups(input->scheme, input->w.dim[1]);
+  return qd_arena_cost(rows * columns, 1) + qd_arena_cost(rows * groups, sizeof(float)) + qd_arena_cost(rows * groups, 1);
+}
+
 qd_status qd_method_grid_new(const qd_method_input *input, qd_method_grid *grid) {
   qd_arena *scratch = &input->device->scratch;
   int64_t rows = input->w.dim[0], columns = input->w.dim[1], groups = qd_scheme_groups(input->scheme, columns);

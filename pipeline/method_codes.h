@@ -10,6 +10,9 @@ typedef struct qd_method_grid {
   qd_tensor zero;  /* U8 (R, G) */
 } qd_method_grid;
 
+/* What such a grid takes of the scratch. */
+size_t qd_method_grid_bytes(const qd_method_input *input);
+
 /* From the device's scratch, which the caller marks and rewinds. */
 qd_status qd_method_grid_new(const qd_method_input *input, qd_method_grid *grid) QD_MUST_USE;
 

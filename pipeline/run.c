@@ -7,6 +7,7 @@
 #include "pipeline/setup.h"
 #include "pipeline/stages.h"
 #include "workers/interrupt.h"
+#include "workers/team.h"
 
 /* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
 static qd_status block_by_stages(qd_run *run, qd_block *block) {
@@ -82,7 +83,9 @@ static qd_status work(qd_run *run) {
     QD_TRY(qd_setup_open_rest(run));
   }
   if (!run->stored.has_rest) QD_TRY(qd_write_rest(run));
+  qd_setup_close_arenas(run);
   QD_TRY(qd_output_finish(run));
+  QD_TRY(qd_setup_log_peaks(run));
   return qd_progress_end(run);
 }
 
@@ -98,7 +101,9 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_output output = {0};
   qd_interrupt_install();
   qd_status status = qd_setup_load(&run);
+  if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
+  if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
   if (status == QD_OK && !output.finished) status = work(&run);
   qd_setup_close(&run);
   status = with_remedy(job, status);

@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/text.h"
+#include "workers/team.h"
 
 #include <string.h>
 
@@ -49,15 +50,29 @@ qd_status qd_setup_load(qd_run *run) {
   return load_text(run);
 }
 
+/* ---- planning ------------------------------------------------------------------------------------------------------------------------------ */
+
+qd_status qd_setup_plan(qd_run *run) {
+  int rank = run->comm->rank, on_node = qd_team_ranks_on_node(run->comm);
+  qd_plan_request request = {.job = run->job, .model = &run->model, .source = run->source, .device = run->device, .act = run->act,
+                             .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens, .ranks = run->comm->size, .launched = true};
+  QD_TRY_ALL(run->comm, qd_plan_make(&request, &run->plan));
+  QD_TRY_ALL(run->comm, qd_plan_check_memory(&run->plan, (qd_plan_place){.rank = rank, .ranks_on_node = on_node, .running = on_node}));
+  QD_TRY_ALL(run->comm, rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
+  return QD_OK;
+}
+
 /* ---- opening ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* The plan sizes the arenas: one that is too small is a wrong plan. */
+static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.rank[run->comm->rank].part[part]; }
 
 static qd_status open_activations(qd_run *run) {
   int64_t n = run->mine.n, tokens = run->tokens.sequence_tokens, hidden = run->model.hidden;
   size_t element = qd_dtype_bytes(run->act), residual = (size_t)(n * tokens * hidden) * element;
   run->acts.mid_bytes = (size_t)(tokens * qd_decoder_mid_widest(&run->model)) * element;
   bool saves = !run->job->true_sequential;
-  size_t bytes = qd_arena_cost(residual, saves ? 2 : 1) + qd_arena_cost((size_t)n, run->acts.mid_bytes) + 4096;
-  QD_TRY(qd_arena_open(&run->acts_arena, "activations", bytes));
+  QD_TRY(qd_arena_open(&run->acts_arena, "activations", planned(run, QD_PLAN_ACTIVATIONS)));
   run->acts.h = qd_tensor_3d(NULL, run->act, n, tokens, hidden);
   run->acts.saved = run->acts.h;
   QD_TRY(qd_arena_new(&run->acts_arena, residual, 1, &run->acts.h.data));
@@ -65,29 +80,16 @@ static qd_status open_activations(qd_run *run) {
   return qd_arena_new(&run->acts_arena, (size_t)n, run->acts.mid_bytes, &run->acts.mid);
 }
 
-/* Statistics of one stage at a time, or of all without true-sequential: h in fp32 each; for one of them the exact sum, then the factor's fp64
- * work and its fp32 result. */
-static size_t stats_bytes(const qd_run *run) {
-  size_t kept = 0, widest = 0, units = (size_t)run->tokens.rows;
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(&run->model, stage);
-    size_t h = qd_tri_bytes(columns, QD_F32) + 64 * (size_t)columns + 4096;
-    size_t work = 2 * qd_tri_bytes(columns, QD_I64) + 8 * (size_t)columns * (units + 8) + 65536;
-    if (run->job->true_sequential) widest = h + work > widest ? h + work : widest;
-    else kept += h, widest = work > widest ? work : widest;
-  }
-  return kept + widest;
-}
-
 static qd_status open_rest_arenas(qd_run *run) {
-  QD_TRY(qd_arena_open(&run->block_arena, "block", qd_block_arena_bytes(&run->model)));
-  return qd_arena_open(&run->write_arena, "writer", qd_block_arena_bytes(&run->model));
+  QD_TRY(qd_arena_open(&run->block_arena, "block", planned(run, QD_PLAN_BLOCK)));
+  return qd_arena_open(&run->write_arena, "writer", planned(run, QD_PLAN_WRITER));
 }
 
 static qd_status open_arenas(qd_run *run) {
   QD_TRY(open_rest_arenas(run));
+  QD_TRY(qd_device_reserve(run->device, planned(run, QD_PLAN_SCRATCH) - qd_arena_cost(qd_device_packing_bytes(run->device), 1)));
   if (!qd_run_calibrates(run)) return QD_OK;
-  QD_TRY(qd_arena_open(&run->stats_arena, "statistics", stats_bytes(run)));
+  QD_TRY(qd_arena_open(&run->stats_arena, "statistics", planned(run, QD_PLAN_STATISTICS)));
   QD_TRY(open_activations(run));
   return qd_decoder_open(&run->decoder, run->device, &run->model, run->act, run->tokens.sequence_tokens);
 }
@@ -103,17 +105,22 @@ qd_status qd_setup_open(qd_run *run) {
   return qd_feed_open(&run->feed, run->comm);
 }
 
-void qd_setup_close(qd_run *run) {
+void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
-  qd_feed_close(&run->feed);
   qd_decoder_close(&run->decoder);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
   qd_arena_close(&run->write_arena);
+}
+
+void qd_setup_close(qd_run *run) {
+  qd_setup_close_arenas(run);
+  qd_feed_close(&run->feed);
   qd_store_close(&run->stored);
   qd_tokens_release(&run->tokens);
   qd_source_close(run->source);
+  qd_plan_release(&run->plan);
 }
 
 /* ---- between stages ----------------------------------------------------------------------------------------------------------------------- */
@@ -150,4 +157,22 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   input->tokens = stats->tokens;
   strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
   return QD_OK;
+}
+
+/* ---- in the end ------------------------------------------------------------------------------------------------------------------------------- */
+
+qd_status qd_setup_log_peaks(qd_run *run) {
+  int64_t *peak, mine = qd_memory_now().peak;
+  size_t *bytes;
+  int size = run->comm->size;
+  QD_TRY(qd_heap_new((size_t)size, sizeof *peak, &peak));
+  qd_status status = qd_heap_new((size_t)size, sizeof *bytes, &bytes);
+  for (int r = 0; status == QD_OK && r < size; r++) bytes[r] = sizeof mine;
+  status = qd_agree(run->comm, status);
+  if (status == QD_OK) status = qd_comm_allgatherv(run->comm, &mine, sizeof mine, peak, bytes);
+  for (int r = 0; status == QD_OK && r < size; r++)
+    qd_log_file("rank %d: peak host memory %" PRId64 " bytes, planned %zu", r, peak[r], run->plan.rank[r].host_bytes);
+  qd_heap_free(bytes);
+  qd_heap_free(peak);
+  return status;
 }

@@ -7,10 +7,16 @@
 /* Open model, tokenizer and text; check them against each other.  Collective. */
 qd_status qd_setup_load(qd_run *run) QD_MUST_USE;
 
+/* The plan, and whether it fits: nothing has been written yet.  Collective.  QD_ENOMEM, QD_EIO (plan.h). */
+qd_status qd_setup_plan(qd_run *run) QD_MUST_USE;
+
 /* Arenas, decoder, the stream of blocks.  Collective.  _rest: only what writing the rest needs. */
 qd_status qd_setup_open(qd_run *run) QD_MUST_USE;
 qd_status qd_setup_open_rest(qd_run *run) QD_MUST_USE;
 void      qd_setup_close(qd_run *run);
+
+/* Give back what only blocks and the rest need: the manifest, which grows with the number of blocks, is put together in its room. */
+void qd_setup_close_arenas(qd_run *run);
 
 /* h of this rank's sequences = their embeddings. */
 qd_status qd_setup_embed(qd_run *run, qd_block *rest) QD_MUST_USE;
@@ -23,5 +29,8 @@ void qd_setup_restore_residual(qd_run *run);
 
 /* Remember a stage's diagonal for the store. */
 qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
+
+/* Into the log file: what memory every rank took at most, beside its plan.  Collective. */
+qd_status qd_setup_log_peaks(qd_run *run) QD_MUST_USE;
 
 #endif

@@ -6,6 +6,7 @@
 #include "pipeline/decoder.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
+#include "pipeline/plan.h"
 #include "pipeline/record.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
@@ -37,6 +38,7 @@ typedef struct qd_run {
   qd_feed       feed;
   qd_decoder    decoder;
   qd_dtype      act;
+  qd_plan       plan;
   qd_tokens     tokens;          /* rows 0: no calibration */
   qd_range      mine;            /* this rank's sequences */
   qd_acts       acts;

@@ -68,6 +68,9 @@ typedef struct qd_out_tensor { /* one dataset to write */
   qd_tensor   tensor;          /* contiguous */
 } qd_out_tensor;
 
+/* What writing or reading a tensor of so many bytes takes of the heap at most, the compressor's own part estimated. */
+size_t qd_store_workspace_bytes(size_t tensor_bytes);
+
 /* Write folder/name (an HDF5 file; by way of folder/partial, fsync, rename).  Chunks of about 1 MiB of whole rows, zstd level 1 with frame
  * checksum, filter 32015 declared, byte shuffle for 2-byte types; same bytes on every run.  Fills *file, and digests[i] of each tensor.
  * QD_EIO names path and cause (disk full ...). */

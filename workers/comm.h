@@ -5,6 +5,8 @@
 
 #include "kernels/base/status.h"
 
+enum { QD_COMM_PIECE_BYTES = 16 << 20 }; /* a longer message is sent in pieces */
+
 typedef struct qd_comm qd_comm;
 
 typedef struct qd_comm_ops {

@@ -4,8 +4,6 @@
 
 #include "workers/comm.h"
 
-enum { QD_COMM_PIECE_BYTES = 16 << 20 };
-
 /* One rank, no MPI.  The communicator is the process's own: closing it does nothing. */
 qd_comm *qd_comm_self(void);
 

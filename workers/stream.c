@@ -44,18 +44,24 @@ static qd_status reader_turn(qd_stream *stream) {
   return reader_start(stream, stream->next + 1);
 }
 
-static qd_status buffers_open(qd_stream *stream) {
-  const qd_stream_source *source = &stream->source;
+size_t qd_stream_largest(const qd_stream_source *source, int64_t first) {
   size_t largest = 1;
-  for (int64_t i = stream->next; i < source->n_items; i++) {
+  for (int64_t i = first; i < source->n_items; i++) {
     size_t bytes = source->bytes(source->context, i);
     if (bytes > largest) largest = bytes;
   }
+  return largest;
+}
+
+size_t qd_stream_buffer_bytes(size_t largest, bool coordinator) { return (coordinator ? 2 : 1) * qd_arena_cost(largest, 1); }
+
+static qd_status buffers_open(qd_stream *stream) {
+  bool coordinator = stream->comm->rank == COORDINATOR;
+  size_t largest = qd_stream_largest(&stream->source, stream->next);
   QD_CHECK(largest <= PTRDIFF_MAX / 4, QD_ENOMEM, "a block of %zu bytes is more than any machine has", largest);
-  size_t n = stream->comm->rank == COORDINATOR ? 2 : 1;
-  QD_TRY(qd_arena_open(&stream->arena, "stream", n * qd_arena_cost(largest, 1)));
+  QD_TRY(qd_arena_open(&stream->arena, "stream", qd_stream_buffer_bytes(largest, coordinator)));
   for (size_t b = 0; b < 2; b++) {
-    if (b < n) QD_TRY(qd_arena_new(&stream->arena, largest, 1, &stream->buffer[b]));
+    if (b == 0 || coordinator) QD_TRY(qd_arena_new(&stream->arena, largest, 1, &stream->buffer[b]));
     else stream->buffer[b] = stream->buffer[0];
   }
   return reader_start(stream, stream->next);

@@ -13,6 +13,10 @@ typedef struct qd_stream_source {
 
 typedef struct qd_stream qd_stream;
 
+/* The largest of the items from `first` on; and what a stream's buffers for it take: two on the coordinator, one on the others. */
+size_t qd_stream_largest(const qd_stream_source *source, int64_t first);
+size_t qd_stream_buffer_bytes(size_t largest, bool coordinator);
+
 /* Begins fetching `first` at once.  Two buffers of the largest item on rank 0, one on the others.  Collective. */
 qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, int64_t first, qd_stream **out) QD_MUST_USE;
 

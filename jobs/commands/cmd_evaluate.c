@@ -97,7 +97,9 @@ static qd_status print_json(const qd_evaluation *e) {
 static qd_status run(qd_comm *comm) {
   qd_device device;
   qd_evaluation result;
-  QD_TRY(qd_agree(comm, qd_device_open(&device, qd_common_device(&wanted.common))));
+  qd_device_options machine = qd_common_device(&wanted.common);
+  machine.scratch_bytes = QD_SCRATCH_LATER;
+  QD_TRY(qd_agree(comm, qd_device_open(&device, machine)));
   qd_status status = qd_evaluate(&wanted.request, comm, &device, &result);
   qd_device_close(&device);
   QD_TRY(status);

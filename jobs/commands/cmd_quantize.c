@@ -1,167 +1,22 @@
 #include "jobs/command.h"
-#include "jobs/text_options.h"
+#include "jobs/job_options.h"
 #include "kernels/base/log.h"
 #include "pipeline/run.h"
-#include "workers/agree.h"
 
-#include <stdlib.h>
-#include <string.h>
+static qd_job_options wanted;
 
-enum {
-  KEY_METHOD = 0x300, KEY_SYM, KEY_ASYM, KEY_MSE, KEY_NO_MSE, KEY_ACT_ORDER, KEY_DESC_ACT, KEY_STATIC_GROUPS, KEY_SEQUENTIAL,
-  KEY_NO_SEQUENTIAL, KEY_DAMP, KEY_ON_FAILURE, KEY_BLOCK, KEY_COMPAT, KEY_NSAMPLES, KEY_IGNORE, KEY_OVERRIDE, KEY_SHARD, KEY_RESUME,
-  KEY_NO_RESUME, KEY_STOP_AFTER, KEY_STATUS, KEY_HESSIAN_BOUND
-};
-
-typedef struct request {
-  qd_job job;
-  qd_common_options common;
-  qd_text_options text;
-  int mse, order; /* -1: not given */
-} request;
-
-static request wanted;
-
-static const struct argp_option options_list[] = {
-    {"model", 'm', "DIR", 0, "The original model: a folder in Hugging Face layout (safetensors)", 1},
-    {"output", 'o', "OUT", 0, "The store to write; the same command typed again goes on with an unfinished one", 1},
-    {0, 0, 0, 0, "Method:", 10},
-    {"method", KEY_METHOD, "NAME", 0, "gptq (default) or rtn", 10},
-    {"bits", 'b', "N", 0, "Bits of a code, 2 to 8 (4)", 10},
-    {"wbits", 'b', 0, OPTION_ALIAS, 0, 10},
-    {"w-bits", 'b', 0, OPTION_ALIAS, 0, 10},
-    {"group-size", 'g', "N", 0, "Columns that share a scale; -1: the whole row (128)", 10},
-    {"groupsize", 'g', 0, OPTION_ALIAS, 0, 10},
-    {"w-group-size", 'g', 0, OPTION_ALIAS, 0, 10},
-    {"asym", KEY_ASYM, 0, 0, "Zero points of their own (default)", 10},
-    {"sym", KEY_SYM, 0, 0, "Zero point in the middle", 10},
-    {"mse", KEY_MSE, 0, 0, "Search the clipping of each group (default of gptq)", 10},
-    {"no-mse", KEY_NO_MSE, 0, 0, "Scales from the smallest and largest weight", 10},
-    {"act-order", KEY_ACT_ORDER, "none|static|dynamic|group-aware", 0, "gptq: columns by descending activation (static)", 10},
-    {"desc-act", KEY_DESC_ACT, 0, 0, "The same as --act-order dynamic", 10},
-    {"static-groups", KEY_STATIC_GROUPS, 0, 0, "The same as --act-order static", 10},
-    {"true-sequential", KEY_SEQUENTIAL, 0, 0, "Linears of a block see those before them quantized (default)", 10},
-    {"no-true-sequential", KEY_NO_SEQUENTIAL, 0, 0, "All linears of a block from the original block's activations", 10},
-    {"damp", KEY_DAMP, "X", 0, "Share of the mean diagonal that is added to the Hessian (0.01)", 10},
-    {"damp-percent", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
-    {"percdamp", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
-    {"dampening-frac", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
-    {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0, "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
-    {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
-    {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
-    {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
-    {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0, "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
-    {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
-    {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
-    {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
-    {0, 0, 0, 0, "The job:", 40},
-    {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
-    {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
-    {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
-    {"stop-after", KEY_STOP_AFTER, "TIME", 0, "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
-    {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
-    {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests", 40},
-    {0}};
-
-static void add_ignore(struct argp_state *state, qd_job *job, const char *text) {
-  if (job->n_rules == QD_MAX_RULES) qd_option_refuse(state, "at most %d --ignore and --override", QD_MAX_RULES);
-  job->rule[job->n_rules++] = (qd_rule){.expression = text};
-}
-
-/* REGEX=BITS:GROUP; the last '=' counts, a regular expression may hold others. */
-static void add_override(struct argp_state *state, qd_job *job, char *text) {
-  char *equals = strrchr(text, '='), *colon = equals ? strchr(equals, ':') : NULL;
-  if (colon == NULL) qd_option_refuse(state, "--override takes REGEX=BITS:GROUP, got \"%s\"", text);
-  add_ignore(state, job, text);
-  *equals = '\0', *colon = '\0';
-  qd_rule *rule = &job->rule[job->n_rules - 1];
-  rule->bits = (int)qd_option_integer(state, "--override's bits", equals + 1, QD_MIN_BITS, QD_MAX_BITS);
-  rule->group_size = qd_option_integer(state, "--override's group", colon + 1, -1, INT32_MAX);
-  if (rule->group_size == 0) qd_option_refuse(state, "--override's group is -1 or at least 1");
-}
-
-static void set_method(struct argp_state *state, qd_job *job, const char *name) {
-  const char *names[16];
-  int n = 0;
-  for (; qd_method_at(n) != NULL; n++) names[n] = qd_method_at(n)->name;
-  names[n] = NULL;
-  job->method = qd_method_at(qd_option_choice(state, "--method", name, names));
-}
-
-static void set_act_order(struct argp_state *state, const char *text) {
-  static const char *const orders[] = {"none", "static", "dynamic", "group-aware", NULL};
-  wanted.order = qd_option_choice(state, "--act-order", text, orders);
-}
-
-/* What was not given. */
-static void settle(struct argp_state *state) {
-  qd_job *job = &wanted.job;
-  qd_text_options_settle(state, &wanted.text);
-  if (job->method == NULL) job->method = qd_method_find("gptq");
-  bool compat = job->scheme.compat;
-  job->scheme.mse = wanted.mse >= 0 ? wanted.mse == 1 : job->method->default_mse && !compat;
-  job->act_order = wanted.order >= 0 ? (qd_act_order)wanted.order : compat ? QD_ORDER_NONE : job->method->default_act_order;
-  if (!job->method->needs_factor && wanted.order > QD_ORDER_NONE)
-    qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order), job->method->name);
-  job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
-  if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
-  if (job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
-  if (job->method->needs_factor && wanted.text.dataset == NULL)
-    qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
-  if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
-  job->dataset = wanted.text.dataset, job->sequence_tokens = wanted.text.sequence_tokens, job->seed = wanted.text.seed;
-  job->bos = wanted.text.bos, job->pack = wanted.text.pack, job->compute = wanted.text.compute;
-}
-
-static error_t parse_job(int key, char *text, struct argp_state *state) {
-  static const char *const failures[] = {"rtn", "stop", NULL}, *const compats[] = {"reference", NULL};
-  qd_job *job = &wanted.job;
+static error_t parse(int key, char *text, struct argp_state *state) {
   switch (key) {
-    case 'b': job->scheme.bits = (int)qd_option_integer(state, "--bits", text, QD_MIN_BITS, QD_MAX_BITS); return 0;
-    case 'g': job->scheme.group_size = qd_option_integer(state, "--group-size", text, -1, INT32_MAX); return 0;
-    case KEY_SYM: job->scheme.symmetric = true; return 0;
-    case KEY_ASYM: job->scheme.symmetric = false; return 0;
-    case KEY_MSE: wanted.mse = 1; return 0;
-    case KEY_NO_MSE: wanted.mse = 0; return 0;
-    case KEY_ACT_ORDER: set_act_order(state, text); return 0;
-    case KEY_DESC_ACT: wanted.order = QD_ORDER_DYNAMIC; return 0;
-    case KEY_STATIC_GROUPS: wanted.order = QD_ORDER_STATIC; return 0;
-    case KEY_SEQUENTIAL: job->true_sequential = true; return 0;
-    case KEY_NO_SEQUENTIAL: job->true_sequential = false; return 0;
-    case KEY_DAMP: job->damp = qd_option_number(state, "--damp", text, 0, 1e6); return 0;
-    case KEY_ON_FAILURE: job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures); return 0;
-    case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
-    case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
-    case KEY_IGNORE: add_ignore(state, job, text); return 0;
-    case KEY_OVERRIDE: add_override(state, job, text); return 0;
-    case KEY_METHOD: set_method(state, job, text); return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted; return 0;
+    case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
+    case ARGP_KEY_END: qd_job_options_settle(state, &wanted, true); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
 
-static error_t parse(int key, char *text, struct argp_state *state) {
-  qd_job *job = &wanted.job;
-  switch (key) {
-    case 'm': job->model = qd_option_text(state, "--model", text); return 0;
-    case 'o': job->output = qd_option_text(state, "--output", text); return 0;
-    case KEY_NSAMPLES: job->nsamples = qd_option_integer(state, "--nsamples", text, 1, 1 << 24); return 0;
-    case KEY_SHARD: job->shard_bytes = qd_option_bytes(state, "--shard-size", text); return 0;
-    case KEY_RESUME: job->no_resume = false; return 0;
-    case KEY_NO_RESUME: job->no_resume = true; return 0;
-    case KEY_STOP_AFTER: job->stop_after_seconds = qd_option_seconds(state, "--stop-after", text); return 0;
-    case KEY_STATUS: job->status_file = qd_option_text(state, "--status-file", text); return 0;
-    case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND); return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
-    case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
-    case ARGP_KEY_END: settle(state); return 0;
-    default: return parse_job(key, text, state);
-  }
-}
-
-static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {{&qd_job_argp, 0, NULL, 0}, {0}};
 
 static const struct argp argp = {
-    .options = options_list,
     .parser = parse,
     .args_doc = "--model DIR --output OUT",
     .doc = "Calibrate and quantize a model, block by block, over all ranks.\v"
@@ -176,34 +31,21 @@ static const struct argp argp = {
 };
 
 static void parse_command_line(int argc, char **argv) {
-  wanted = (request){
-      .job = {.scheme = {.bits = 4, .group_size = 128}, .true_sequential = true, .damp = 0.01, .block = QD_GPTQ_BLOCK, .nsamples = 128,
-              .shard_bytes = (int64_t)4 << 30, .job_name = getenv("SLURM_JOB_ID"), .hessian_bound = QD_HESSIAN_BOUND},
-      .common = qd_common_defaults, .text = qd_text_defaults, .mse = -1, .order = -1};
-  qd_options_parse(&argp, argc, argv, &wanted);
-}
-
-static qd_status open_rules(qd_job *job) {
-  for (int i = 0; i < job->n_rules; i++)
-    QD_TRY(qd_pattern_open(job->rule[i].expression, job->rule[i].bits ? "--override" : "--ignore", &job->rule[i].pattern));
-  return QD_OK;
-}
-
-static void close_rules(qd_job *job) {
-  for (int i = 0; i < job->n_rules; i++) qd_pattern_close(job->rule[i].pattern);
+  wanted = qd_job_options_new();
+  qd_options_parse(&argp, argc, argv, NULL);
 }
 
 static qd_status run(qd_comm *comm) {
+  const qd_job *job = &wanted.job;
   qd_device device;
-  qd_status status = qd_agree(comm, open_rules(&wanted.job));
-  if (status == QD_OK) status = qd_agree(comm, qd_device_open(&device, qd_common_device(&wanted.common)));
+  qd_status status = qd_job_options_open(&wanted, comm, &device);
   if (status == QD_OK) {
-    qd_log("qdist quantize: %s to %s, %s, %d bits, groups of %" PRId64 ", %d ranks x %d threads, %s", wanted.job.model, wanted.job.output,
-           wanted.job.method->name, wanted.job.scheme.bits, wanted.job.scheme.group_size, comm->size, device.threads, qd_isa_name(device.isa));
-    status = qd_run_quantize(&wanted.job, comm, &device);
+    qd_log("qdist quantize: %s to %s, %s, %d bits, groups of %" PRId64 ", %d ranks x %d threads, %s", job->model, job->output, job->method->name,
+           job->scheme.bits, job->scheme.group_size, comm->size, device.threads, qd_isa_name(device.isa));
+    status = qd_run_quantize(job, comm, &device);
     qd_device_close(&device);
   }
-  close_rules(&wanted.job);
+  qd_job_options_close(&wanted);
   return status;
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/evaluate/subject.h"
+#include "pipeline/plan.h"
 #include "pipeline/text.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
@@ -166,11 +167,25 @@ static void report_batch(const evaluation *e, int64_t done) {
   qd_log("windows %" PRId64 "/%" PRId64 "  perplexity so far %.4f", done, e->tokens.rows, exp(nll / (double)count));
 }
 
+/* The forward of either model; then a slab of logits. */
+static size_t scratch_bytes(const evaluation *e) {
+  int64_t tokens = e->tokens.sequence_tokens;
+  size_t rows = qd_arena_cost(LOGIT_ROWS, (size_t)e->subject.model.vocabulary * sizeof(float));
+  size_t most = 2 * rows + qd_arena_cost(2 * LOGIT_ROWS, sizeof(double)) + qd_arena_cost(2 * LOGIT_ROWS, sizeof(int32_t));
+  const qd_subject *both[] = {&e->subject, &e->reference};
+  for (int i = 0; i < (e->request->reference != NULL ? 2 : 1); i++) {
+    size_t forward = qd_plan_forward_scratch(e->device, &both[i]->model, both[i]->act, tokens);
+    most = forward > most ? forward : most;
+  }
+  return most;
+}
+
 static qd_status evaluate_windows(evaluation *e) {
   int64_t tokens = e->tokens.sequence_tokens, a_rank = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, tokens));
   a_rank = a_rank < 1 ? 1 : a_rank;
   int64_t most = (e->tokens.rows + e->comm->size - 1) / e->comm->size;
   a_rank = a_rank > most ? most : a_rank;
+  QD_TRY_ALL(e->comm, qd_device_reserve(e->device, scratch_bytes(e)));
   QD_TRY(qd_subject_reserve(&e->subject, a_rank, tokens));
   if (e->request->reference != NULL) QD_TRY(qd_subject_reserve(&e->reference, a_rank, tokens));
   for (int64_t first = 0; first < e->tokens.rows; first += a_rank * e->comm->size) {

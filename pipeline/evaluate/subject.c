@@ -1,6 +1,7 @@
 #include "pipeline/evaluate/subject.h"
 
 #include "kernels/base/heap.h"
+#include "pipeline/plan.h"
 #include "storage/bytes.h"
 #include "workers/agree.h"
 
@@ -44,7 +45,7 @@ static qd_status open_local(qd_subject *subject, qd_compute compute) {
   }
   subject->act = qd_compute_act(compute, subject->model.dtype);
   if (compute == QD_COMPUTE_MODEL && subject->source == NULL) subject->act = store_act(&subject->store, subject->act);
-  return qd_arena_open(&subject->block_arena, "block", qd_block_arena_bytes(&subject->model));
+  return qd_arena_open(&subject->block_arena, "block", qd_plan_evaluated_block(&subject->model, subject->act));
 }
 
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) {
@@ -59,7 +60,7 @@ size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
 static qd_status reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
   size_t residual = qd_subject_window_bytes(subject, tokens);
   size_t mid = (size_t)(tokens * qd_decoder_mid_widest(&subject->model)) * qd_dtype_bytes(subject->act);
-  QD_TRY(qd_arena_open(&subject->acts_arena, "activations", qd_arena_cost((size_t)windows, residual) + qd_arena_cost(mid, 1) + 4096));
+  QD_TRY(qd_arena_open(&subject->acts_arena, "activations", qd_plan_activations(&subject->model, subject->act, tokens, windows, 1)));
   subject->h = qd_tensor_3d(NULL, subject->act, windows, tokens, subject->model.hidden);
   QD_TRY(qd_arena_new(&subject->acts_arena, (size_t)windows, residual, &subject->h.data));
   QD_TRY(qd_arena_new(&subject->acts_arena, mid, 1, &subject->mid));

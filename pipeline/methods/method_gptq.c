@@ -5,6 +5,8 @@
 #include "pipeline/method.h"
 #include "pipeline/method_codes.h"
 
+#include "kernels/scratch.h"
+
 #include <string.h>
 
 static void zero_dead_columns(const qd_method_input *input) {
@@ -53,6 +55,14 @@ static qd_status quantize(const qd_method_input *input, qd_qtensor *q) {
   return qd_method_grid_store(input, &grid, q);
 }
 
+static size_t scratch_bytes(const qd_method_input *input) {
+  int64_t rows = input->w.dim[0], columns = input->w.dim[1];
+  qd_gptq_args args = {.w = input->w, .scheme = input->scheme, .fit = groups_are_fitted_in_the_loop(input), .block = input->block,
+                       .scale = qd_tensor_2d(NULL, QD_F32, rows, qd_scheme_groups(input->scheme, columns))};
+  return qd_method_grid_bytes(input) + qd_arena_cost((size_t)(rows * columns), sizeof(float)) + qd_arena_cost((size_t)rows, sizeof(double)) +
+         qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_scratch_gptq(input->device, &args);
+}
+
 const qd_method qd_method_gptq = {
     .name = "gptq",
     .summary = "GPTQ: second-order, with calibration text; act-order static and the MSE clip grid by default",
@@ -60,4 +70,5 @@ const qd_method qd_method_gptq = {
     .default_mse = true,
     .default_act_order = QD_ORDER_STATIC,
     .quantize = quantize,
+    .scratch_bytes = scratch_bytes,
 };

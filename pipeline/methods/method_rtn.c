@@ -15,4 +15,5 @@ const qd_method qd_method_rtn = {
     .summary = "round to nearest; needs no calibration text (with one it reports each linear's output error)",
     .default_act_order = QD_ORDER_NONE,
     .quantize = quantize,
+    .scratch_bytes = qd_method_grid_bytes,
 };

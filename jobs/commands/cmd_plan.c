@@ -1,0 +1,199 @@
+#include "jobs/command.h"
+#include "jobs/job_options.h"
+#include "jobs/store_options.h"
+#include "kernels/base/log.h"
+#include "pipeline/probe.h"
+#include "pipeline/setup.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { KEY_RANKS = 0x400, KEY_ON_NODE, KEY_JSON };
+
+static struct {
+  qd_job_options options;
+  int  ranks, on_node; /* 0: not given */
+  bool json;
+} wanted;
+
+static const struct argp_option options_list[] = {
+    {"ranks", KEY_RANKS, "N", 0, "Plan for so many ranks (those that run)", 2},
+    {"ranks-per-node", KEY_ON_NODE, "N", 0, "How many of them share a node's memory (all)", 2},
+    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {0}};
+
+static error_t parse(int key, char *text, struct argp_state *state) {
+  switch (key) {
+    case KEY_RANKS: wanted.ranks = (int)qd_option_integer(state, "--ranks", text, 1, 65536); return 0;
+    case KEY_ON_NODE: wanted.on_node = (int)qd_option_integer(state, "--ranks-per-node", text, 1, 65536); return 0;
+    case KEY_JSON: wanted.json = true; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.options; return 0;
+    case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
+    case ARGP_KEY_END: qd_job_options_settle(state, &wanted.options, false); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_child children[] = {{&qd_job_argp, 0, NULL, 0}, {0}};
+
+static const struct argp argp = {
+    .options = options_list,
+    .parser = parse,
+    .args_doc = "--model DIR",
+    .doc = "What a quantizing job will need: memory of each rank, disk, traffic between ranks, time.\v"
+           "Takes the options of quantize and writes nothing.  Exit code 1: the job does not fit here.\n\n"
+           "Examples:\n"
+           "  qdist plan --model DIR --method gptq --ranks 16 --ranks-per-node 4\n"
+           "  qdist plan -m DIR -b 3 --dataset FILE --output OUT --max-host-mem 64G --json",
+    .children = children,
+};
+
+static void parse_command_line(int argc, char **argv) {
+  memset(&wanted, 0, sizeof wanted);
+  wanted.options = qd_job_options_new();
+  qd_options_parse(&argp, argc, argv, NULL);
+}
+
+/* ---- the report ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* A plan, whether it fits, and if not why. */
+typedef struct report {
+  qd_plan  plan;
+  int      on_node;
+  double   seconds;
+  qd_status fit;
+  char     why[1024];
+} report;
+
+static qd_json *rank_json(const qd_plan_rank *rank) {
+  qd_json *out = qd_json_object(), *parts = qd_json_object();
+  qd_json_set_integer(out, "host_bytes", (int64_t)rank->host_bytes);
+  qd_json_set_integer(out, "device_bytes", (int64_t)rank->device_bytes);
+  qd_json_set_integer(out, "sequences", rank->sequences);
+  for (int p = 0; p < QD_N_PLAN_PARTS; p++) qd_json_set_integer(parts, qd_plan_part_name((qd_plan_part)p), (int64_t)rank->part[p]);
+  qd_json_set(out, "parts", parts);
+  return out;
+}
+
+static qd_status print_json(const report *r) {
+  qd_json *out = qd_json_object(), *ranks = qd_json_array();
+  for (int i = 0; i < r->plan.request.ranks; i++) qd_json_append(ranks, rank_json(&r->plan.rank[i]));
+  qd_json_set(out, "ranks", ranks);
+  qd_json_set_integer(out, "ranks_per_node", r->on_node);
+  qd_json_set_integer(out, "disk_bytes", r->plan.disk_bytes);
+  qd_json_set_integer(out, "traffic_bytes", r->plan.traffic_bytes);
+  qd_json_set_number(out, "seconds", r->seconds);
+  qd_json_set_bool(out, "fits", r->fit == QD_OK);
+  if (r->fit != QD_OK) qd_json_set_text(out, "why", r->why);
+  return qd_print_json(out);
+}
+
+/* Rank 0 beside the most that any other rank takes. */
+static void print_row(const char *name, size_t first, size_t others, int ranks) {
+  char text[2][32];
+  qd_size_text((double)first, text[0], sizeof text[0]);
+  qd_size_text((double)others, text[1], sizeof text[1]);
+  if (ranks == 1) printf("  %-28s %12s\n", name, text[0]);
+  else printf("  %-28s %12s %12s\n", name, text[0], text[1]);
+}
+
+static void print_memory(const qd_plan *plan) {
+  int ranks = plan->request.ranks;
+  size_t host = 0;
+  if (ranks == 1) printf("  %-28s %12s\n", "memory", "rank 0");
+  else printf("  %-28s %12s %12s\n", "memory", "rank 0", "any other");
+  for (int p = 0; p < QD_N_PLAN_PARTS; p++) {
+    size_t most = 0;
+    for (int i = 1; i < ranks; i++) most = plan->rank[i].part[p] > most ? plan->rank[i].part[p] : most;
+    if (plan->rank[0].part[p] + most > 0) print_row(qd_plan_part_name((qd_plan_part)p), plan->rank[0].part[p], most, ranks);
+  }
+  for (int i = 1; i < ranks; i++) host = plan->rank[i].host_bytes > host ? plan->rank[i].host_bytes : host;
+  print_row("together", plan->rank[0].host_bytes, host, ranks);
+}
+
+static void print_sequences(const qd_plan *plan) {
+  int ranks = plan->request.ranks, busy = 0;
+  if (plan->request.sequences == 0) return;
+  while (busy < ranks && plan->rank[busy].sequences > 0) busy++;
+  printf("%" PRId64 " sequences of %" PRId64 " tokens, at most %" PRId64 " a rank\n", plan->request.sequences, plan->request.tokens,
+         plan->rank[0].sequences);
+  if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
+}
+
+static void print_text(const report *r) {
+  const qd_plan *plan = &r->plan;
+  char disk[32], traffic[32];
+  print_memory(plan);
+  print_sequences(plan);
+  qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
+  qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
+  printf("device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this machine\n", disk, traffic,
+         r->seconds);
+  if (r->fit == QD_OK) puts("it fits");
+}
+
+static qd_status print_report(const report *r) {
+  if (wanted.json) return print_json(r);
+  print_text(r);
+  return QD_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Without text the sequences asked for are planned; with it they are those that it gives. */
+static qd_plan_request request_of(const qd_run *run) {
+  const qd_job *job = run->job;
+  enum { USUAL_TOKENS = 2048 };
+  qd_plan_request r = {.job = job, .model = &run->model, .source = run->source, .device = run->device, .act = run->act,
+                       .ranks = wanted.ranks > 0 ? wanted.ranks : run->comm->size, .launched = run->comm->size > 1,
+                       .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens};
+  if (job->dataset != NULL || !job->method->needs_factor) return r;
+  int64_t usual = run->model.max_positions < USUAL_TOKENS ? run->model.max_positions : USUAL_TOKENS;
+  r.sequences = job->nsamples, r.tokens = job->sequence_tokens > 0 ? job->sequence_tokens : usual;
+  return r;
+}
+
+static qd_status check(report *r, const qd_comm *comm) {
+  qd_plan_place place = {.rank = 0, .ranks_on_node = r->on_node, .running = comm->size < r->on_node ? comm->size : r->on_node};
+  r->fit = qd_plan_check_memory(&r->plan, place);
+  if (r->fit == QD_OK) r->fit = qd_plan_check_disk(&r->plan);
+  if (r->fit != QD_OK) snprintf(r->why, sizeof r->why, "%s", qd_error_text());
+  return QD_OK;
+}
+
+static qd_status plan_and_print(qd_run *run, report *r) {
+  qd_probe probe;
+  qd_plan_request request = request_of(run);
+  QD_TRY(qd_agree(run->comm, qd_plan_make(&request, &r->plan)));
+  r->on_node = wanted.on_node > 0 ? wanted.on_node : request.ranks;
+  QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
+  r->seconds = qd_probe_seconds(&r->plan, &probe);
+  QD_TRY(check(r, run->comm));
+  qd_status status = run->comm->rank == 0 ? print_report(r) : QD_OK;
+  if (status == QD_OK) status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
+  return qd_agree(run->comm, status);
+}
+
+static qd_status run_plan(qd_comm *comm, qd_device *device) {
+  qd_run run = {.job = &wanted.options.job, .comm = comm, .device = device};
+  report r = {0};
+  qd_status status = qd_setup_load(&run);
+  if (status == QD_OK) status = plan_and_print(&run, &r);
+  qd_plan_release(&r.plan);
+  qd_setup_close(&run);
+  return status;
+}
+
+static qd_status run(qd_comm *comm) {
+  qd_device device;
+  qd_status status = qd_job_options_open(&wanted.options, comm, &device);
+  if (status == QD_OK) {
+    status = run_plan(comm, &device);
+    qd_device_close(&device);
+  }
+  qd_job_options_close(&wanted.options);
+  return status;
+}
+
+const qd_command qd_command_plan = {
+    .name = "plan", .summary = "memory, disk, traffic and time of a quantizing job, before it is run", .parse = parse_command_line, .run = run};

@@ -1,0 +1,42 @@
+#include "kernels/scratch.h"
+
+#include <string.h>
+
+static bool is_cpu(const qd_device *device) { return strcmp(device->name, "cpu") == 0; }
+
+/* The plain loops', in fp32 (attention_ref.c, gptq_ref.c, factor_ref.c, qmatmul_ref.c). */
+
+static size_t plain_attention(const qd_attention_args *args) {
+  int64_t keys = args->k.dim[0], head = args->q.dim[2];
+  return qd_arena_cost((size_t)(keys > head ? keys : head), 3 * sizeof(float));
+}
+
+static size_t matrix_cost(qd_dtype dtype, int64_t rows, int64_t columns) {
+  return qd_arena_cost((size_t)(rows * columns), qd_dtype_bytes(dtype));
+}
+
+size_t qd_scratch_attention(const qd_device *device, const qd_attention_args *args) {
+  return is_cpu(device) ? qd_cpu_scratch_attention(device, args) : plain_attention(args);
+}
+
+size_t qd_scratch_qlinear(const qd_device *device, qd_tensor x, int64_t rows, bool has_order) {
+  size_t gathered = has_order ? matrix_cost(x.dtype, x.dim[0], x.dim[1]) : 0;
+  return is_cpu(device) ? gathered : gathered + matrix_cost(x.dtype, rows, x.dim[1]);
+}
+
+size_t qd_scratch_hessian(const qd_device *device, int64_t columns) {
+  return is_cpu(device) ? qd_cpu_scratch_hessian(device, columns) : 0;
+}
+
+size_t qd_scratch_sqerror(const qd_device *device) { return is_cpu(device) ? qd_cpu_scratch_sqerror(device) : 0; }
+
+/* The check of an order takes a byte a column before the work begins, far less than the work. */
+size_t qd_scratch_factor(const qd_device *device, int64_t columns) {
+  if (is_cpu(device)) return qd_cpu_scratch_factor(device, columns);
+  return qd_arena_cost((size_t)(columns + 1) * QD_TRI_TILE, sizeof(double));
+}
+
+size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {
+  if (is_cpu(device)) return qd_cpu_scratch_gptq(device, args);
+  return 2 * qd_arena_cost((size_t)args->w.dim[1], sizeof(float));
+}

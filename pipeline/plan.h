@@ -1,0 +1,111 @@
+/* The plan of a quantizing job: what each rank's memory, the disk and the wires between ranks must hold, known from shapes alone before any
+ * work.  The arenas are opened with these very numbers (setup.c), so a plan that does not hold ends the job and is found by its tests.
+ *
+ * Every part is an upper bound that the job reaches or nearly reaches; only what libraries take (MPI's buffers, the compressor's, HDF5's) is a
+ * reserve, because no bound of it is known. */
+#ifndef QDIST_PIPELINE_PLAN_H
+#define QDIST_PIPELINE_PLAN_H
+
+#include "kernels/base/limits.h"
+#include "pipeline/decoder.h"
+#include "pipeline/job.h"
+#include "workers/partition.h"
+
+#define QD_PLAN_PART_LIST(X)                                                                            \
+  X(QD_PLAN_PROGRAM,     "program and text")            /* as this process stands when it plans */      \
+  X(QD_PLAN_LIBRARIES,   "MPI, compression (reserve)")                                                  \
+  X(QD_PLAN_STREAM,      "streamed blocks")             /* two images on rank 0, one on the others */   \
+  X(QD_PLAN_BLOCK,       "block in work")               /* what a block is computed with, its codes */  \
+  X(QD_PLAN_ACTIVATIONS, "activations")                                                                 \
+  X(QD_PLAN_STATISTICS,  "statistics and factor")                                                       \
+  X(QD_PLAN_DECODER,     "decoder")                     /* intermediates of one sequence */             \
+  X(QD_PLAN_SCRATCH,     "scratch")                     /* packing buffers, rows being quantized */     \
+  X(QD_PLAN_WRITER,      "writer")                      /* a finished block on its way to disk */
+
+typedef enum qd_plan_part {
+#define QD_PLAN_PART_CODE(code, name) code,
+  QD_PLAN_PART_LIST(QD_PLAN_PART_CODE)
+#undef QD_PLAN_PART_CODE
+  QD_N_PLAN_PARTS
+} qd_plan_part;
+const char *qd_plan_part_name(qd_plan_part part);
+
+typedef struct qd_plan_rank {
+  size_t  part[QD_N_PLAN_PARTS];
+  size_t  host_bytes;   /* their sum, or what loading took already if that was more */
+  size_t  device_bytes; /* of an accelerator; none is used */
+  int64_t sequences;
+} qd_plan_rank;
+
+typedef struct qd_plan_request {
+  const qd_job    *job;
+  const qd_model  *model;
+  const qd_source *source;   /* NULL: all tensors are of the model's dtype */
+  const qd_device *device;
+  qd_dtype         act;
+  int64_t          sequences, tokens; /* 0 sequences: nothing is run, weights alone decide */
+  int              ranks;
+  bool             launched; /* this process is one of the ranks: MPI's own memory is in its size already */
+} qd_plan_request;
+
+/* One tensor of a block and what becomes of it. */
+typedef struct qd_plan_tensor {
+  qd_slot   slot;
+  qd_dtype  dtype;
+  bool      quantized, has_order;
+  qd_scheme scheme;
+} qd_plan_tensor;
+
+/* Blocks that are alike in dtypes and schemes. */
+typedef struct qd_plan_kind {
+  int64_t        blocks;
+  int            n;
+  qd_plan_tensor tensor[QD_MAX_SLOTS];
+} qd_plan_kind;
+
+typedef struct qd_plan {
+  qd_plan_request request;
+  qd_plan_kind   *kind;  /* the last one is the rest: embedding, final norm, head */
+  size_t          n_kinds, kind_capacity;
+  qd_plan_rank   *rank;
+  int64_t         disk_bytes;    /* of the finished store, as if nothing could be compressed */
+  int64_t         traffic_bytes; /* received by all ranks together, in the whole job */
+} qd_plan;
+
+qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
+void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
+
+/* ---- does it fit? ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Where the ranks are: how many share a node, and how many of these run already (their present size is no new need). */
+typedef struct qd_plan_place {
+  int rank, ranks_on_node, running;
+} qd_plan_place;
+
+/* QD_ENOMEM names the bound and by how much it is passed: control group, MemAvailable, RLIMIT_AS, --max-host-mem; shared by the node's ranks. */
+qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
+
+/* QD_EIO: what is still to be written is more than the output's file system or a quota leaves.  Without --output nothing is checked. */
+qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
+
+/* The same for people: a line in the log. */
+void qd_plan_log(const qd_plan *plan, int ranks_on_node);
+
+/* "1.5 GiB" */
+void qd_size_text(double bytes, char *text, size_t size);
+
+/* ---- sizes that evaluation shares ------------------------------------------------------------------------------------------------------------ */
+
+/* The decoder's arena. */
+size_t qd_plan_decoder(const qd_model *model, int64_t tokens, qd_dtype act);
+
+/* Activations of n sequences: `residuals` copies of the residual stream, `mids` inputs of a stage. */
+size_t qd_plan_activations(const qd_model *model, qd_dtype act, int64_t tokens, int64_t residuals, int64_t mids);
+
+/* Scratch of a decoder's forward: the widest attention, and gathered inputs of linears that are stored in processing order. */
+size_t qd_plan_forward_scratch(const qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens);
+
+/* An evaluated model's block arena: everything as it is computed with, of an original or of a store whose weights are expanded. */
+size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act);
+
+#endif
