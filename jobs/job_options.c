@@ -90,7 +90,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   bool compat = job->scheme.compat;
   job->scheme.mse = options->mse >= 0 ? options->mse == 1 : job->method->default_mse && !compat;
   job->act_order = options->order >= 0 ? (qd_act_order)options->order : compat ? QD_ORDER_NONE : job->method->default_act_order;
-  if (!job->method->needs_factor && wanted.order > QD_ORDER_NONE)
+  if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
     qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order), job->method->name);
   job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
