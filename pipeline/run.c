@@ -75,14 +75,11 @@ static qd_status all_blocks(qd_run *run) {
 }
 
 static qd_status work(qd_run *run) {
+  bool blocks_left = run->first_block < run->model.n_blocks;
   QD_TRY(qd_progress_begin(run));
-  if (run->first_block < run->model.n_blocks) {
-    QD_TRY(qd_setup_open(run));
-    QD_TRY(all_blocks(run));
-  } else {
-    QD_TRY(qd_setup_open_rest(run));
-  }
-  if (!run->stored.has_rest) QD_TRY(qd_write_rest(run));
+  QD_TRY(blocks_left ? qd_setup_open(run) : qd_setup_open_rest(run));
+  if (!run->stored.has_rest) QD_TRY(qd_write_rest(run)); /* first: what follows depends on the embedding, which a resume must know again */
+  if (blocks_left) QD_TRY(all_blocks(run));
   qd_setup_close_arenas(run);
   QD_TRY(qd_output_finish(run));
   QD_TRY(qd_setup_log_peaks(run));
