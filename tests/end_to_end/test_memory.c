@@ -116,7 +116,6 @@ Test(memory, a_job_that_does_not_fit_is_refused_before_any_work) {
   static const char job[] = "quantize -m %s -d %s --nsamples 2 -o %s --max-host-mem 20M";
   expect_refused(qd_program(0, job, bundled, text_file, output), output, "--max-host-mem");
   expect_refused(qd_program(3, job, bundled, text_file, output), output, "the 3 ranks of a node");
-  expect_refused(qd_program(0, "quantize -m %s -d %s --nsamples 100000 --seqlen 64 -o %s", bundled, text_file, output), output, "leaves");
 }
 
 Test(memory, jobs_run_within_a_limit_of_the_address_space) {
