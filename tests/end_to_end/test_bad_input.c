@@ -404,7 +404,7 @@ Test(bad_input, a_full_disk) {
     qd_run_close(&run);
     cr_skip("no small file system can be mounted here");
   }
-  expect_end(&run, 1, "No space left on device", store);
+  expect_end(&run, 1, "the free space of its file system leaves 24.00 KiB", store);
 }
 
 /* ---- stores -------------------------------------------------------------------------------------------------------------- */
