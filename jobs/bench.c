@@ -32,7 +32,7 @@ typedef struct bench_op {
   qd_status (*run)(bench_case *c);
 } bench_op;
 
-/* ---- operands ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- operands ------------------------------------------------------------------------------------------------------------ */
 
 /* Numbers without a pattern that matters to a rate: a multiplicative congruence, between -1 and 1. */
 static void fill(qd_tensor t) {
@@ -61,7 +61,7 @@ static qd_status triangle(bench_case *c, qd_dtype dtype, int64_t n, qd_tri *out)
   return QD_OK;
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- products ------------------------------------------------------------------------------------------------------------ */
 
 static qd_status prepare_product(bench_case *c) {
   QD_TRY(operand(c, c->dtype, c->m, c->k, &c->x));
@@ -74,7 +74,7 @@ static qd_status prepare_product(bench_case *c) {
 
 static qd_status run_product(bench_case *c) { return qd_matmul(c->device, c->x, qd_tensor_transposed(c->w), false, c->y); }
 
-/* ---- statistics and solvers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- statistics and solvers ---------------------------------------------------------------------------------------------- */
 
 static qd_status prepare_hessian(bench_case *c) {
   int32_t *exponent;
@@ -170,7 +170,7 @@ static const bench_op ops[] = {
 };
 enum { N_OPS = (int)(sizeof ops / sizeof ops[0]) };
 
-/* ---- choosing ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ------------------------------------------------------------------------------------------------------------ */
 
 const char *qd_bench_names(void) {
   static char names[128];
@@ -202,7 +202,7 @@ bool qd_bench_shape(const char *text, int64_t shape[3]) {
   return false;
 }
 
-/* ---- measuring ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- measuring ----------------------------------------------------------------------------------------------------------- */
 
 static double thread_seconds(void) {
   struct timespec now;
@@ -216,7 +216,8 @@ static double bench_seconds(const qd_device *device) { return device->threads > 
 static double peak_of(const qd_device *device, qd_dtype dtype) {
   double best = 0;
   for (int i = 0; i < 5; i++) {
-    double start = thread_seconds(), flops = qd_peak_run(device, dtype, 2000000), rate = flops / (thread_seconds() - start) / 1e9;
+    double start = thread_seconds(), flops = qd_peak_run(device, dtype, 2000000),
+           rate = flops / (thread_seconds() - start) / 1e9;
     best = rate > best ? rate : best;
   }
   return best;
@@ -230,7 +231,8 @@ static qd_status yardstick_of(qd_device *device, const qd_bench_request *request
   if (qd_yardstick_name() == NULL) return QD_OK;
   QD_TRY(qd_arena_open(&c.arena, "bench", (size_t)64 << 30));
   qd_status status = prepare_product(&c);
-  if (status == QD_OK && qd_yardstick_open(c.x, c.w, c.y, &yardstick) == QD_OK) { /* an older CPU may have no bf16 product there */
+  if (status == QD_OK &&
+      qd_yardstick_open(c.x, c.w, c.y, &yardstick) == QD_OK) { /* an older CPU may have no bf16 product there */
     for (int i = 0; i <= request->repeats; i++) {
       double start = bench_seconds(device);
       qd_yardstick_run(yardstick);
@@ -275,7 +277,8 @@ static qd_status measure(qd_device *device, const bench_op *op, const qd_bench_r
     double peak = op->dtype == QD_F64 ? peak_of(device, QD_F64) : out->peak[op->dtype == QD_BF16];
     row->gflops = c.flops / row->seconds / 1e9, row->gbytes_per_second = c.bytes / row->seconds / 1e9;
     row->share_of_peak = row->gflops / (peak * device->threads);
-    if (op->yardstick >= 0 && out->yardstick[op->yardstick] > 0) row->share_of_yardstick = row->gflops / out->yardstick[op->yardstick];
+    if (op->yardstick >= 0 && out->yardstick[op->yardstick] > 0)
+      row->share_of_yardstick = row->gflops / out->yardstick[op->yardstick];
   }
   qd_arena_close(&c.arena);
   return status;

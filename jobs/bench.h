@@ -1,5 +1,6 @@
-/* Rates of operations, by the best of some runs (CPU time with one thread, else time on the wall); flops are counted as docs/numerics.md says: product 2 M N K, Hessian T C (C + 1), factor with inverse
- * 2 C^3 / 3, GPTQ's loop R C^2, the MSE grid one "flop" a weight and candidate. */
+/* Rates of operations, by the best of some runs (CPU time with one thread, else time on the wall); flops are counted as
+ * docs/numerics.md says: product 2 M N K, Hessian T C (C + 1), factor with inverse 2 C^3 / 3, GPTQ's loop R C^2, the MSE grid
+ * one "flop" a weight and candidate. */
 #ifndef QDIST_JOBS_BENCH_H
 #define QDIST_JOBS_BENCH_H
 

@@ -6,9 +6,30 @@
 #include <string.h>
 
 enum {
-  KEY_METHOD = 0x300, KEY_SYM, KEY_ASYM, KEY_MSE, KEY_NO_MSE, KEY_ACT_ORDER, KEY_DESC_ACT, KEY_STATIC_GROUPS, KEY_SEQUENTIAL,
-  KEY_NO_SEQUENTIAL, KEY_DAMP, KEY_ON_FAILURE, KEY_BLOCK, KEY_COMPAT, KEY_NSAMPLES, KEY_IGNORE, KEY_OVERRIDE, KEY_SHARD, KEY_RESUME,
-  KEY_NO_RESUME, KEY_STOP_AFTER, KEY_STATUS, KEY_HESSIAN_BOUND, KEY_MAX_HOST
+  KEY_METHOD = 0x300,
+  KEY_SYM,
+  KEY_ASYM,
+  KEY_MSE,
+  KEY_NO_MSE,
+  KEY_ACT_ORDER,
+  KEY_DESC_ACT,
+  KEY_STATIC_GROUPS,
+  KEY_SEQUENTIAL,
+  KEY_NO_SEQUENTIAL,
+  KEY_DAMP,
+  KEY_ON_FAILURE,
+  KEY_BLOCK,
+  KEY_COMPAT,
+  KEY_NSAMPLES,
+  KEY_IGNORE,
+  KEY_OVERRIDE,
+  KEY_SHARD,
+  KEY_RESUME,
+  KEY_NO_RESUME,
+  KEY_STOP_AFTER,
+  KEY_STATUS,
+  KEY_HESSIAN_BOUND,
+  KEY_MAX_HOST
 };
 
 static const struct argp_option options_list[] = {
@@ -35,11 +56,13 @@ static const struct argp_option options_list[] = {
     {"damp-percent", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"percdamp", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"dampening-frac", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
-    {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0, "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
+    {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
+     "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
-    {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0, "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
+    {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
+     "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
@@ -47,10 +70,12 @@ static const struct argp_option options_list[] = {
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
-    {"stop-after", KEY_STOP_AFTER, "TIME", 0, "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
+    {"stop-after", KEY_STOP_AFTER, "TIME", 0,
+     "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
     {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
-    {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests", 40},
+    {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
+     40},
     {0}};
 
 static void add_ignore(struct argp_state *state, qd_job *job, const char *text) {
@@ -91,7 +116,8 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   job->scheme.mse = options->mse >= 0 ? options->mse == 1 : job->method->default_mse && !compat;
   job->act_order = options->order >= 0 ? (qd_act_order)options->order : compat ? QD_ORDER_NONE : job->method->default_act_order;
   if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
-    qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order), job->method->name);
+    qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order),
+                     job->method->name);
   job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
   if (writes && job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
@@ -119,7 +145,9 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_SEQUENTIAL: job->true_sequential = true; return 0;
     case KEY_NO_SEQUENTIAL: job->true_sequential = false; return 0;
     case KEY_DAMP: job->damp = qd_option_number(state, "--damp", text, 0, 1e6); return 0;
-    case KEY_ON_FAILURE: job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures); return 0;
+    case KEY_ON_FAILURE:
+      job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
+      return 0;
     case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
     case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
@@ -141,7 +169,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_NO_RESUME: job->no_resume = true; return 0;
     case KEY_STOP_AFTER: job->stop_after_seconds = qd_option_seconds(state, "--stop-after", text); return 0;
     case KEY_STATUS: job->status_file = qd_option_text(state, "--status-file", text); return 0;
-    case KEY_HESSIAN_BOUND: job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND); return 0;
+    case KEY_HESSIAN_BOUND:
+      job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
+      return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_method(key, text, state);
@@ -153,10 +183,18 @@ static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_c
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 
 qd_job_options qd_job_options_new(void) {
-  return (qd_job_options){
-      .job = {.scheme = {.bits = 4, .group_size = 128}, .true_sequential = true, .damp = 0.01, .block = QD_GPTQ_BLOCK, .nsamples = 128,
-              .shard_bytes = (int64_t)4 << 30, .job_name = getenv("SLURM_JOB_ID"), .hessian_bound = QD_HESSIAN_BOUND},
-      .common = qd_common_defaults, .text = qd_text_defaults, .mse = -1, .order = -1};
+  return (qd_job_options){.job = {.scheme = {.bits = 4, .group_size = 128},
+                                  .true_sequential = true,
+                                  .damp = 0.01,
+                                  .block = QD_GPTQ_BLOCK,
+                                  .nsamples = 128,
+                                  .shard_bytes = (int64_t)4 << 30,
+                                  .job_name = getenv("SLURM_JOB_ID"),
+                                  .hessian_bound = QD_HESSIAN_BOUND},
+                          .common = qd_common_defaults,
+                          .text = qd_text_defaults,
+                          .mse = -1,
+                          .order = -1};
 }
 
 static qd_status open_rules(qd_job *job) {

@@ -18,7 +18,8 @@ qd_job_options qd_job_options_new(void);
 /* What was not given, and what contradicts itself (usage error).  writes: --output and calibration text are needed. */
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes);
 
-/* Compile the rules; open the device, whose scratch gets its size from the plan.  Collective.  _close: the rules, after a failure too. */
+/* Compile the rules; open the device, whose scratch gets its size from the plan.  Collective.  _close: the rules, after a
+ * failure too. */
 qd_status qd_job_options_open(qd_job_options *options, qd_comm *comm, qd_device *device) QD_MUST_USE;
 void      qd_job_options_close(qd_job_options *options);
 

@@ -78,7 +78,8 @@ int main(int argc, char **argv) {
     if (qd_launcher_rank() == 0) print_help(stderr);
     return USAGE_EXIT;
   }
-  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) return print_help(stdout), 0;
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+    return print_help(stdout), 0;
   if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return qd_version_print(stdout), 0;
   signal(SIGXFSZ, SIG_IGN); /* a file-size limit is told as a failed write, not by a signal */
   const qd_command *command = find_command(argv[1]);

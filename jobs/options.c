@@ -19,7 +19,7 @@ int qd_launcher_rank(void) {
   return 0;
 }
 
-/* ---- misspelt options ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- misspelt options ---------------------------------------------------------------------------------------------------- */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -112,14 +112,15 @@ _Noreturn void qd_option_refuse(const struct argp_state *state, const char *form
   exit(USAGE_EXIT);
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------------------- */
 
 int64_t qd_option_integer(struct argp_state *state, const char *option, const char *text, int64_t low, int64_t high) {
   char *end;
   errno = 0;
   long long value = strtoll(text, &end, 10);
   if (end == text || *end != '\0' || errno != 0 || value < low || value > high)
-    qd_option_refuse(state, "%s takes a whole number from %lld to %lld, got \"%s\"", option, (long long)low, (long long)high, text);
+    qd_option_refuse(state, "%s takes a whole number from %lld to %lld, got \"%s\"", option, (long long)low, (long long)high,
+                     text);
   return value;
 }
 
@@ -194,7 +195,7 @@ int qd_option_choice(struct argp_state *state, const char *option, const char *t
   qd_option_refuse(state, "%s takes one of %s, got \"%s\"", option, list, text);
 }
 
-/* ---- common options ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- common options ------------------------------------------------------------------------------------------------------ */
 
 const qd_common_options qd_common_defaults = {.device = "cpu"};
 

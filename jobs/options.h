@@ -29,7 +29,8 @@ double  qd_option_number(struct argp_state *state, const char *option, const cha
 int64_t qd_option_bytes(struct argp_state *state, const char *option, const char *text);   /* 4G, 512M, 4GiB */
 double  qd_option_seconds(struct argp_state *state, const char *option, const char *text); /* 90, 90s, 15m, 2h, 1:30:00 */
 const char *qd_option_text(struct argp_state *state, const char *option, const char *text); /* not empty */
-int     qd_option_choice(struct argp_state *state, const char *option, const char *text, const char *const *choices); /* NULL at the end */
+int qd_option_choice(struct argp_state *state, const char *option, const char *text,
+                     const char *const *choices); /* NULL at the end */
 
 /* The name nearest to `name` among `names` (NULL at the end), or NULL if none is near. */
 const char *qd_nearest(const char *name, const char *const *names);

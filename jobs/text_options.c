@@ -7,11 +7,14 @@ enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARIT
 static const struct argp_option options_list[] = {
     {0, 0, 0, 0, "Text:", 20},
     {"dataset", 'd', "[KIND:]FILE", 0,
-     "Text: plain FILE, FILE.jsonl with a \"text\" field, FILE.i32 of token ids; KIND is plain, wikitext2, ptb, c4, c4-new, jsonl or ids", 20},
+     "Text: plain FILE, FILE.jsonl with a \"text\" field, FILE.i32 of token ids; KIND is plain, wikitext2, ptb, c4, c4-new, "
+     "jsonl or ids",
+     20},
     {"seqlen", KEY_SEQLEN, "N", 0, "Tokens of a sequence (2048, or the model's positions if they are fewer)", 20},
     {"max-seq-length", KEY_SEQLEN, 0, OPTION_ALIAS, 0, 20},
     {"seed", KEY_SEED, "N", 0, "Seed of the choice of windows (0)", 20},
-    {"add-bos", KEY_BOS, "auto|yes|no", 0, "Special tokens in front of a text: as the tokenizer does by default, exactly one BOS, none", 20},
+    {"add-bos", KEY_BOS, "auto|yes|no", 0,
+     "Special tokens in front of a text: as the tokenizer does by default, exactly one BOS, none", 20},
     {"no-pack", KEY_NO_PACK, 0, 0, "jsonl: one document a row; shorter ones are dropped and counted", 20},
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},

@@ -1,5 +1,5 @@
-/* oneDNN's matrix product of the same precision and shape, held to the same units: what a rate is compared with.  Absent where the library
- * was not there when qdist was built. */
+/* oneDNN's matrix product of the same precision and shape, held to the same units: what a rate is compared with.  Absent where
+ * the library was not there when qdist was built. */
 #ifndef QDIST_JOBS_YARDSTICK_H
 #define QDIST_JOBS_YARDSTICK_H
 

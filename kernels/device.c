@@ -77,7 +77,8 @@ static qd_status choose_isa(const char *wanted, qd_isa *out) {
   if (wanted == NULL || wanted[0] == '\0') return QD_OK;
   for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AVX512_BF16; isa++)
     if (strcmp(wanted, qd_isa_name(isa)) == 0 && (isa != QD_ISA_PORTABLE || best == QD_ISA_PORTABLE)) {
-      QD_CHECK(isa <= best, QD_EUSAGE, "--isa %s: this CPU (%s) has no more than %s", wanted, qd_cpu_model(), qd_isa_name(best));
+      QD_CHECK(isa <= best, QD_EUSAGE, "--isa %s: this CPU (%s) has no more than %s", wanted, qd_cpu_model(),
+               qd_isa_name(best));
       *out = isa;
       return QD_OK;
     }

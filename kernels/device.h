@@ -27,13 +27,15 @@ typedef struct qd_device_options {
 } qd_device_options;
 
 /* Sets DAZ and FTZ for the calling thread and those it starts.
- * QD_EUNSUPPORTED: a CPU without AVX2 and FMA is refused by name; QD_EUSAGE: an unknown device or isa, or one not found here. */
+ * QD_EUNSUPPORTED: a CPU without AVX2 and FMA is refused by name; QD_EUSAGE: an unknown device or isa, or one not found here.
+ */
 qd_status qd_device_open(qd_device *device, qd_device_options options) QD_MUST_USE;
 
 /* Jobs open the device with so much scratch and give it its size when they know it. */
 enum { QD_SCRATCH_LATER = 1 };
 
-/* A new scratch of so many bytes beside the packing buffers (kernels/scratch.h says what operations take); none may be in use. */
+/* A new scratch of so many bytes beside the packing buffers (kernels/scratch.h says what operations take); none may be in use.
+ */
 qd_status qd_device_reserve(qd_device *device, size_t scratch_bytes) QD_MUST_USE;
 
 /* What the packing buffers of its threads take. */

@@ -1,8 +1,8 @@
 /* The factor in tiles of 256: nearly all of it is the fp64 matrix kernel; what is left to one-at-a-time arithmetic (a diagonal
  * tile and the tiles below it) is vectorized over rows.  Everything happens in `work`, a tile column at a time:
- *   Cholesky   left to right: subtract the columns before, factor the diagonal tile, solve the tiles below; the diagonal tile of
- *              L is not needed again, so that its inverse takes its place at once
- *   inverse    right to left: column B of X needs column B of L (multiplied into scratch) and the columns of X after it. */
+ *   Cholesky   left to right: subtract the columns before, factor the diagonal tile, solve the tiles below; the diagonal tile
+ * of L is not needed again, so that its inverse takes its place at once inverse    right to left: column B of X needs column B
+ * of L (multiplied into scratch) and the columns of X after it. */
 #include "kernels/factor.h"
 #include "kernels/gemm_cpu.h"
 #include "kernels/ops_table.h"
@@ -227,7 +227,8 @@ static qd_status take_scratch(solver *s) {
 
 size_t qd_cpu_scratch_factor(const qd_device *device, int64_t columns) {
   size_t n = (size_t)columns, side = (n + TILE - 1) / TILE;
-  return qd_arena_cost(n, sizeof(int64_t)) + qd_arena_cost(TILE * TILE, sizeof(double)) + qd_arena_cost(side * TILE * TILE, sizeof(double)) +
+  return qd_arena_cost(n, sizeof(int64_t)) + qd_arena_cost(TILE * TILE, sizeof(double)) +
+         qd_arena_cost(side * TILE * TILE, sizeof(double)) +
          qd_arena_cost((size_t)device->threads * TILE * QD_FACTOR_MAX_PANEL, sizeof(double));
 }
 

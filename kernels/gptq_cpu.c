@@ -210,8 +210,10 @@ static size_t solver_bytes(const qd_gptq_args *args, int64_t tile_rows) {
 }
 
 size_t qd_cpu_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {
-  size_t threads = (size_t)device->threads, seen = qd_arena_cost((size_t)args->w.dim[1], 1); /* the check of the stored positions */
-  size_t work = qd_arena_cost(threads, sizeof(solver)) + threads * solver_bytes(args, choose_tile_rows(args->w.dim[0], device->threads));
+  size_t threads = (size_t)device->threads,
+         seen = qd_arena_cost((size_t)args->w.dim[1], 1); /* the check of the stored positions */
+  size_t work =
+      qd_arena_cost(threads, sizeof(solver)) + threads * solver_bytes(args, choose_tile_rows(args->w.dim[0], device->threads));
   return work > seen ? work : seen;
 }
 

@@ -15,7 +15,8 @@ static qd_status first_unit(qd_tensor diagonal, int64_t *first) {
     for (int64_t column = 0; column < diagonal.dim[1]; column++) {
       double value = at(diagonal, unit, column);
       QD_CHECK(value >= 0 && value <= DBL_MAX, QD_ENUMERIC,
-               "the Hessian's diagonal must be finite and not negative; unit %" PRId64 ", column %" PRId64 " has %g", unit, column, value);
+               "the Hessian's diagonal must be finite and not negative; unit %" PRId64 ", column %" PRId64 " has %g", unit,
+               column, value);
       if (value > 0 && *first < 0) *first = unit;
     }
   return QD_OK;

@@ -1,5 +1,5 @@
-/* One source, compiled for each instruction set: files named *_isa.c are built once with QD_ISA_SUFFIX avx2, once with avx512 (and with
- * portable where neither exists).  Only instructions differ, never the order of arithmetic. */
+/* One source, compiled for each instruction set: files named *_isa.c are built once with QD_ISA_SUFFIX avx2, once with avx512
+ * (and with portable where neither exists).  Only instructions differ, never the order of arithmetic. */
 #ifndef QDIST_KERNELS_ISA_H
 #define QDIST_KERNELS_ISA_H
 

@@ -6,14 +6,13 @@
  * Words used below
  *   chain(k)   one chain of fused multiply-adds from zero, k ascending:  s = fma(a_k, b_k, s)
  *   product    sum over chunks of 256 consecutive k (chunk c holds k = 256 c ...), in order, of the chunk's chain:
- *              the first chunk's chain as it is, then c = c + chain.  bf16 operands: the chain runs over pairs (k, k + 1), the odd
- *              one first, what VDPBF16PS computes: denormals in and out are zero; a missing odd partner is a product of zeros.
- *   lanes      sum over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8,
- *              l and l + 4, l and l + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32
- *              totals are added in order in double.  "lanes in double": the same with double lanes and no cut.
- *   round      to the output's dtype: none for F32; to nearest even for BF16.
- * "act" is F32 or BF16: all activations of a call have one dtype.  Dimension letters: T tokens, C in features, R out features,
- * H heads, K kv heads, D head size, G groups, V vocabulary, U units (sequences).
+ *              the first chunk's chain as it is, then c = c + chain.  bf16 operands: the chain runs over pairs (k, k + 1), the
+ * odd one first, what VDPBF16PS computes: denormals in and out are zero; a missing odd partner is a product of zeros. lanes sum
+ * over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8, l and l + 4, l and l
+ * + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32 totals are added in order in
+ * double.  "lanes in double": the same with double lanes and no cut. round      to the output's dtype: none for F32; to nearest
+ * even for BF16. "act" is F32 or BF16: all activations of a call have one dtype.  Dimension letters: T tokens, C in features, R
+ * out features, H heads, K kv heads, D head size, G groups, V vocabulary, U units (sequences).
  *
  * All return QD_ESHAPE or QD_EDTYPE (a caller's mistake, found before anything is written) or QD_ENOMEM (scratch), unless said
  * otherwise.  None is collective. */
@@ -28,12 +27,12 @@ enum { QD_ARITHMETIC_VERSION = 1, QD_PRODUCT_CHUNK = 256, QD_SUM_RUN = 4096, QD_
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
-/* c = a b, or c = c + a b.   a (M, K), b (K, N): both F32, both BF16 or both F64, any strides;  c (M, N) F32 (F64), unit column stride.
- * Product over K.  accumulate: c = c + chain for every chunk, the first too. */
+/* c = a b, or c = c + a b.   a (M, K), b (K, N): both F32, both BF16 or both F64, any strides;  c (M, N) F32 (F64), unit column
+ * stride. Product over K.  accumulate: c = c + chain for every chunk, the first too. */
 qd_status qd_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool accumulate, qd_tensor c) QD_MUST_USE;
 
-/* y = round(x w^T + bias).   x act (T, C), w (R, C) of x's dtype, bias F32 (R) or NULL, y (T, R) F32 or BF16, unit column stride.
- * Product over C in fp32, then + bias, then rounded. */
+/* y = round(x w^T + bias).   x act (T, C), w (R, C) of x's dtype, bias F32 (R) or NULL, y (T, R) F32 or BF16, unit column
+ * stride. Product over C in fp32, then + bias, then rounded. */
 qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
 /* As qd_linear with the effective weight of `w` (rounded once to bf16 when x is BF16), dequantized while it is packed.  With
@@ -41,9 +40,10 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
  * qd_dequant(w) (and gathered x). */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
-/* ---- the forward of a decoder block --------------------------------------------------------------------------------------- */
+/* ---- the forward of a decoder block -------------------------------------------------------------------------------------- */
 
-/* Here and in "evaluation" the last dimension has unit stride, other strides are free.  QD_EBADINPUT: an index out of its range. */
+/* Here and in "evaluation" the last dimension has unit stride, other strides are free.  QD_EBADINPUT: an index out of its
+ * range. */
 
 /* y[t] = table[ids[t]].   table act (V, C), ids I32 (T) within [0, V), y act (T, C). */
 qd_status qd_embed(qd_device *device, qd_tensor table, qd_tensor ids, qd_tensor y) QD_MUST_USE;
@@ -54,18 +54,19 @@ qd_status qd_rmsnorm(qd_device *device, qd_tensor x, qd_tensor w, double eps, qd
 
 /* Cosines and sines of positions first .. first + T - 1.   frequency F64 (D/2); cosine, sine F32 (T, D/2).
  * angle = position * frequency in double, reduced and evaluated in double (vecmath), times `factor`, rounded once. */
-qd_status qd_rope_table(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine, qd_tensor sine) QD_MUST_USE;
+qd_status qd_rope_table(qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine,
+                        qd_tensor sine) QD_MUST_USE;
 
-/* Rotary embedding, half-split (arXiv:2104.09864, HF's layout), in place.   x act (T, H, D), unit last stride; cosine, sine F32 (T, D/2).
- * a = x[i], b = x[i + D/2]:  x[i] = round(fma(a, cos, -(b sin))),  x[i + D/2] = round(fma(b, cos, a sin)). */
+/* Rotary embedding, half-split (arXiv:2104.09864, HF's layout), in place.   x act (T, H, D), unit last stride; cosine, sine F32
+ * (T, D/2). a = x[i], b = x[i + D/2]:  x[i] = round(fma(a, cos, -(b sin))),  x[i + D/2] = round(fma(b, cos, a sin)). */
 qd_status qd_rope(qd_device *device, qd_tensor x, qd_tensor cosine, qd_tensor sine) QD_MUST_USE;
 
 /* Causal attention of one sequence.   q act (Tq, H, D), k, v act (Tk, K, D), out act (Tq, H, D); query i has absolute position
  * Tk - Tq + i and sees keys j with 0 <= position - j < window (window <= 0: no limit); head h uses kv head h / (H / K).
- * score = (product over D) * scale, in fp32;  top = maximum;  e_j = exp(score - top);  s = sum of e_j over *absolute* j in lanes
- * (runs of 4096 counted from key 0; a key that is not seen adds nothing), rounded to fp32;  P = round(e_j * (1 / s));
- * out = round((product over absolute j of P_j v_j) + 0), a key that is not seen being a product of zeros: so the numbers of a query do
- * not depend on Tq.  q, k and v are finite.  Never stores more than a tile of queries x Tk a thread. */
+ * score = (product over D) * scale, in fp32;  top = maximum;  e_j = exp(score - top);  s = sum of e_j over *absolute* j in
+ * lanes (runs of 4096 counted from key 0; a key that is not seen adds nothing), rounded to fp32;  P = round(e_j * (1 / s)); out
+ * = round((product over absolute j of P_j v_j) + 0), a key that is not seen being a product of zeros: so the numbers of a query
+ * do not depend on Tq.  q, k and v are finite.  Never stores more than a tile of queries x Tk a thread. */
 typedef struct qd_attention_args {
   qd_tensor q, k, v, out;
   float     scale;
@@ -82,21 +83,22 @@ qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) QD_MU
 /* y[t][p] = x[t][order[p]].   x act (T, C), order I32 (C), y act (T, C); no overlap. */
 qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) QD_MUST_USE;
 
-/* ---- evaluation ----------------------------------------------------------------------------------------------------------- */
+/* ---- evaluation ---------------------------------------------------------------------------------------------------------- */
 
 /* nll[t] = (log(sum exp(logit - top)) + top) - logit[target], the sum in lanes (exp in fp32), its log and the rest in double.
  * logits F32 (T, V), target I32 (T) within [0, V) or -1 (nll 0), nll F64 (T). */
 qd_status qd_nll(qd_device *device, qd_tensor logits, qd_tensor target, qd_tensor nll) QD_MUST_USE;
 
-/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), all in double: log P = (logit - top) - log(sum), sum = lanes in
- * double over exp(logit - top), P = exp(log P), likewise Q; the terms in lanes in double, those with log P <= -16 left out (V = 0: 0).
- * same[t] = 1 where both have their maximum at one index (the first of equals).   p, q F32 (T, V), kl F64 (T), same I32 (T). */
+/* Divergence of q from p, nats: kl[t] = sum_v P_v (log P_v - log Q_v), all in double: log P = (logit - top) - log(sum), sum =
+ * lanes in double over exp(logit - top), P = exp(log P), likewise Q; the terms in lanes in double, those with log P <= -16 left
+ * out (V = 0: 0). same[t] = 1 where both have their maximum at one index (the first of equals).   p, q F32 (T, V), kl F64 (T),
+ * same I32 (T). */
 qd_status qd_kl(qd_device *device, qd_tensor p, qd_tensor q, qd_tensor kl, qd_tensor same) QD_MUST_USE;
 
-/* ---- statistics ----------------------------------------------------------------------------------------------------------- */
+/* ---- statistics ---------------------------------------------------------------------------------------------------------- */
 
-/* Of each column of one unit, in double, t ascending: row 0 the sum, row 1 the sum of squares (s = fma(x, x, s)), row 2 the largest
- * |x|.   x act (T, C), stats F64 (3, C). */
+/* Of each column of one unit, in double, t ascending: row 0 the sum, row 1 the sum of squares (s = fma(x, x, s)), row 2 the
+ * largest |x|.   x act (T, C), stats F64 (3, C). */
 qd_status qd_colstats(qd_device *device, qd_tensor x, qd_tensor stats) QD_MUST_USE;
 
 /* The fixed-point grid of a Hessian, from the diagonals of all units in global order.   diagonal F64 (U, C), exponent I32 (C).
@@ -121,16 +123,16 @@ qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent,
  * x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending: v = v + x_i * (2 p_i + H_ii x_i). */
 qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) QD_MUST_USE;
 
-/* ---- solvers -------------------------------------------------------------------------------------------------------------- */
+/* ---- solvers ------------------------------------------------------------------------------------------------------------- */
 
-/* u from a damped Hessian: H^-1 = U^T U, U upper (GPTQ, arXiv:2210.17323), by one Cholesky factor of the matrix in reversed order and
- * one triangular inverse (U = (J L J)^-1, J the reversal).   h F32 triangle, in natural order, undamped;  order I32 (C) or rank 0:
- * position p of u is column order[p] of h;  add F64 (C), by column: what is added to the diagonal first (a dead column's H_jj is 0: its
- * `add` makes it positive);  work F64 triangle (overwritten);  u F32 triangle: holds U transposed, u(j, c) = U[c][j], j >= c.
- * fp64, width 256: an element is a; for each 256 consecutive k: a = a - chain; inside the diagonal block one k at a time
- * a = fma(-l_ik, l_jk, a).  Diagonal l = sqrt(a), below a / l.  Inverse X of L by blocks alike (its sentence stands in factor.h).
- * *pivot = -1, or the column of h whose pivot was not positive (or not finite): u is then unspecified and QD_OK is returned.
- * QD_EINVAL: order is not a permutation. */
+/* u from a damped Hessian: H^-1 = U^T U, U upper (GPTQ, arXiv:2210.17323), by one Cholesky factor of the matrix in reversed
+ * order and one triangular inverse (U = (J L J)^-1, J the reversal).   h F32 triangle, in natural order, undamped;  order I32
+ * (C) or rank 0: position p of u is column order[p] of h;  add F64 (C), by column: what is added to the diagonal first (a dead
+ * column's H_jj is 0: its `add` makes it positive);  work F64 triangle (overwritten);  u F32 triangle: holds U transposed, u(j,
+ * c) = U[c][j], j >= c. fp64, width 256: an element is a; for each 256 consecutive k: a = a - chain; inside the diagonal block
+ * one k at a time a = fma(-l_ik, l_jk, a).  Diagonal l = sqrt(a), below a / l.  Inverse X of L by blocks alike (its sentence
+ * stands in factor.h). *pivot = -1, or the column of h whose pivot was not positive (or not finite): u is then unspecified and
+ * QD_OK is returned. QD_EINVAL: order is not a permutation. */
 typedef struct qd_factor_args {
   qd_tri    h;
   qd_tensor order, add;
@@ -138,40 +140,38 @@ typedef struct qd_factor_args {
 } qd_factor_args;
 qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivot) QD_MUST_USE;
 
-/* The grid of each row and group (arXiv:2210.17323, the quantizer of its code).   w F32 (R, C), scale F32 (R, G), zero U8 (R, G);
- * unit last strides, G as qd_scheme_groups says.
- * In fp32: lo = min(0, min w), hi = max(0, max w); symmetric: hi = max(-lo, hi), lo = -hi (compat: lo stays 0 when nothing is negative);
- * lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded to scale_dtype; a positive s never to 0: it takes the smallest
- * positive fp16, 2^-24 (F32: the smallest normal, 2^-126).  z = 2^(b-1) or clamp(rint(-lo / s), 0, max_code), from the rounded s.
- * mse: candidate i = 0..79 has p = 1 - i / 100 (in double, rounded once), lo_i = p lo, hi_i = p hi, s and z from them as above;
- * error = lanes over |s (q - z) - w|^2.4 (no fma; vecmath's pow24, 0 for 0) with q the code below; the first least wins.
- * A NaN in w is passed over by min and max.  ref64: QD_F32 keeps s in double, QD_F16 rounds it to fp16.
- * QD_ENUMERIC: s of the whole range (p = 1) is infinite in scale_dtype; the text names row and group, the first in row order. */
+/* The grid of each row and group (arXiv:2210.17323, the quantizer of its code).   w F32 (R, C), scale F32 (R, G), zero U8 (R,
+ * G); unit last strides, G as qd_scheme_groups says. In fp32: lo = min(0, min w), hi = max(0, max w); symmetric: hi = max(-lo,
+ * hi), lo = -hi (compat: lo stays 0 when nothing is negative); lo = hi = 0: lo = -1, hi = 1.  s = (hi - lo) / max_code, rounded
+ * to scale_dtype; a positive s never to 0: it takes the smallest positive fp16, 2^-24 (F32: the smallest normal, 2^-126).  z =
+ * 2^(b-1) or clamp(rint(-lo / s), 0, max_code), from the rounded s. mse: candidate i = 0..79 has p = 1 - i / 100 (in double,
+ * rounded once), lo_i = p lo, hi_i = p hi, s and z from them as above; error = lanes over |s (q - z) - w|^2.4 (no fma;
+ * vecmath's pow24, 0 for 0) with q the code below; the first least wins. A NaN in w is passed over by min and max.  ref64:
+ * QD_F32 keeps s in double, QD_F16 rounds it to fp16. QD_ENUMERIC: s of the whole range (p = 1) is infinite in scale_dtype; the
+ * text names row and group, the first in row order. */
 qd_status qd_rtn_fit(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero) QD_MUST_USE;
 
 /* code = clamp(rint(w / s) + z, 0, max_code), true division, half to even; a NaN gives 0.
  * w F32 (R, C), scale F32 (R, G), zero U8 (R, G), code U8 (R, C); unit last strides. */
-qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code) QD_MUST_USE;
+qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero,
+                          qd_tensor code) QD_MUST_USE;
 
 /* GPTQ's loop (arXiv:2210.17323, algorithm 1) over the columns in processing order.
  * w F32 (R, C): columns in processing order, dead ones zeroed; overwritten.
  * u F32 triangle of qd_factor in the same order.
  * stored I32 (C): stored position of each processing position, a permutation; the group of a column is stored / group size.
- * fit: groups are fitted when the loop reaches their first column (dynamic); false: scale and zero hold the grid already (static, per
- *      channel).  A group's columns must be consecutive in processing order when it is fitted.
- * code U8 (R, C) by stored position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).   All unit last strides.
- * Blocks of `block` columns (at least 1; 128 by default), each starting where the last one ended, the last one shorter.  With fit and
- * without compat a block also ends before a group that begins inside it (after its first column) and does not end inside it.
- * One column c at a time, in fp32:
- *   fit, and c is the first of its group: the grid by qd_rtn_fit's sentence, elements in processing order, from the values that the
- *     group's columns have now (compat: had when c's block began)
- *   code = clamp(rint(w_c / s) + z, 0, max_code);  e_c = (w_c - s (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0
- *   w_j = fma(-e_c, U_cj, w_j) for the later columns j of the block
- * and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its first,
- * w_j = w_j - chain over them of e_c U_cj.
- * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss.
- * QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names the first row and its
- * first such group in processing order; the outputs are then unspecified. */
+ * fit: groups are fitted when the loop reaches their first column (dynamic); false: scale and zero hold the grid already
+ * (static, per channel).  A group's columns must be consecutive in processing order when it is fitted. code U8 (R, C) by stored
+ * position; scale F32 (R, G); zero U8 (R, G); loss F64 (R).   All unit last strides. Blocks of `block` columns (at least 1; 128
+ * by default), each starting where the last one ended, the last one shorter.  With fit and without compat a block also ends
+ * before a group that begins inside it (after its first column) and does not end inside it. One column c at a time, in fp32:
+ *   fit, and c is the first of its group: the grid by qd_rtn_fit's sentence, elements in processing order, from the values that
+ * the group's columns have now (compat: had when c's block began) code = clamp(rint(w_c / s) + z, 0, max_code);  e_c = (w_c - s
+ * (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0 w_j = fma(-e_c, U_cj, w_j) for the later columns j of the
+ * block and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its
+ * first, w_j = w_j - chain over them of e_c U_cj. Rows do not know each other.  A NaN or an infinity in w or u ends up in the
+ * row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
+ * the first row and its first such group in processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;
   qd_tri    u;
@@ -183,9 +183,10 @@ typedef struct qd_gptq_args {
 } qd_gptq_args;
 qd_status qd_gptq(qd_device *device, const qd_gptq_args *args) QD_MUST_USE;
 
-/* ---- codes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- codes --------------------------------------------------------------------------------------------------------------- */
 
-/* code U8 (R, C), each below 2^bits  <->  packed U8 (R, qd_packed_row_bytes): little-endian bit stream a row, last byte padded with 0. */
+/* code U8 (R, C), each below 2^bits  <->  packed U8 (R, qd_packed_row_bytes): little-endian bit stream a row, last byte padded
+ * with 0. */
 qd_status qd_pack(qd_device *device, qd_tensor code, int bits, qd_tensor packed) QD_MUST_USE;
 qd_status qd_unpack(qd_device *device, qd_tensor packed, int bits, qd_tensor code) QD_MUST_USE;
 

@@ -1,5 +1,5 @@
-/* The operations of one device.  ops.c checks the contract once and then calls through this table.
- * Functions are named qd_ref_<op>, qd_cpu_<op>; ref files are compiled a second time in double as qd_ref64_<op> (ref_real.h). */
+/* The operations of one device.  an ops_*.c checks the contract once and then calls through this table.
+ * Functions are named qd_ref_<op>, qd_cpu_<op>; ref files are compiled once more in double, as qd_ref64_<op> (ref_real.h). */
 #ifndef QDIST_KERNELS_OPS_TABLE_H
 #define QDIST_KERNELS_OPS_TABLE_H
 

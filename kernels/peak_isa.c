@@ -1,6 +1,7 @@
 #include "kernels/peak.h"
 
-/* Twelve accumulators of a register each hide the latency of two units at four cycles.  The vector type is the build's widest. */
+/* Twelve accumulators of a register each hide the latency of two units at four cycles.  The vector type is the build's widest.
+ */
 #if defined(__AVX512F__)
 enum { REGISTER_BYTES = 64 };
 #elif defined(__AVX2__)
@@ -15,12 +16,20 @@ typedef double vector_f64 __attribute__((vector_size(REGISTER_BYTES)));
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
-static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) { return (vector_f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { return (vector_f64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
+static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) {
+  return (vector_f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) {
+  return (vector_f64)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
 #elif defined(__AVX2__)
 #include <immintrin.h>
-static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) { return (vector_f32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { return (vector_f64)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c); }
+static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) {
+  return (vector_f32)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) {
+  return (vector_f64)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
 #else
 static inline vector_f32 fma_f32(vector_f32 a, vector_f32 b, vector_f32 c) { return a * b + c; }
 static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { return a * b + c; }

@@ -1,5 +1,6 @@
-/* Reference loops are written once over qd_real and compiled twice: as device `ref` (fp32, the specification to the bit) and, with
- * QD_REAL64, as `ref64` (everything in double; test builds).  Where an op's contract says F32, ref64 takes and gives F64 ("act" too). */
+/* Reference loops are written once over qd_real and compiled twice: as device `ref` (fp32, the specification to the bit) and,
+ * with QD_REAL64, as `ref64` (everything in double; test builds).  Where an op's contract says F32, ref64 takes and gives F64
+ * ("act" too). */
 #ifndef QDIST_KERNELS_REF_REAL_H
 #define QDIST_KERNELS_REF_REAL_H
 

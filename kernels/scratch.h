@@ -1,5 +1,5 @@
-/* What operations take of a device's scratch at most, beside its packing buffers: who sizes the arena beforehand (qd_device_reserve) asks here.
- * Shapes are those of ops.h; operations that are not listed take nothing. */
+/* What operations take of a device's scratch at most, beside its packing buffers: who sizes the arena beforehand
+ * (qd_device_reserve) asks here. Shapes are those of ops.h; operations that are not listed take nothing. */
 #ifndef QDIST_KERNELS_SCRATCH_H
 #define QDIST_KERNELS_SCRATCH_H
 

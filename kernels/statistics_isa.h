@@ -5,7 +5,8 @@
 #include "kernels/base/tensor.h"
 #include "kernels/isa.h"
 
-/* The statistics of columns [first, first + n) of x (T, C), F32 or BF16, into those of stats.   Both with unit column stride. */
+/* The statistics of columns [first, first + n) of x (T, C), F32 or BF16, into those of stats.   Both with unit column stride.
+ */
 QD_ISA_DECLARE(void, qd_colstats_columns, (qd_tensor x, qd_tensor stats, int64_t first, int64_t n));
 
 /* total[j] += p[j] row column[j], clamped to +-2^62 and rounded to nearest even, modulo 2^64.  row, column: powers of two. */

@@ -1,5 +1,5 @@
-/* A model family: mostly data.  A table of the tensors of a block and of the rest (role, name, shape), and flags of the shared decoder
- * (decoder.h).  Formulas: docs/methods.md; names and configuration keys are Hugging Face's. */
+/* A model family: mostly data.  A table of the tensors of a block and of the rest (role, name, shape), and flags of the shared
+ * decoder (decoder.h).  Formulas: docs/methods.md; names and configuration keys are Hugging Face's. */
 #ifndef QDIST_PIPELINE_ARCH_H
 #define QDIST_PIPELINE_ARCH_H
 
@@ -40,7 +40,9 @@ typedef enum qd_role {
 const char *qd_role_name(qd_role role);
 bool        qd_role_find(const char *name, qd_role *out);
 static inline bool qd_role_is_linear(qd_role role) { return role < QD_N_LINEARS; }
-static inline bool qd_role_is_matrix(qd_role role) { return qd_role_is_linear(role) || role == QD_EMBEDDING || role == QD_HEAD; }
+static inline bool qd_role_is_matrix(qd_role role) {
+  return qd_role_is_linear(role) || role == QD_EMBEDDING || role == QD_HEAD;
+}
 
 /* Widths that a tensor's shape is made of. */
 typedef enum qd_width { QD_W_NONE, QD_W_HIDDEN, QD_W_QUERY, QD_W_KV, QD_W_FFN, QD_W_HEAD, QD_W_VOCABULARY } qd_width;

@@ -1,7 +1,8 @@
-/* The weights of one block in memory: a byte image that the coordinator streams, views into it, and the form in which they are computed with.
+/* The weights of one block in memory: a byte image that the coordinator streams, views into it, and the form in which they are
+ * computed with.
  *
- * An image is the same bytes whether it comes from the original model (every tensor as it is there) or from a store (the parts of each
- * record): a *feed* knows its layout. */
+ * An image is the same bytes whether it comes from the original model (every tensor as it is there) or from a store (the parts
+ * of each record): a *feed* knows its layout. */
 #ifndef QDIST_PIPELINE_BLOCK_H
 #define QDIST_PIPELINE_BLOCK_H
 

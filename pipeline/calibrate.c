@@ -1,5 +1,6 @@
-/* Statistics of a linear's input.  The unit is one sequence by its global index: whoever runs it gets the same numbers.  Diagonals are kept a
- * unit in double, the grid of the exact sum is decided from all of them, then every rank adds its units as integers (docs/numerics.md). */
+/* Statistics of a linear's input.  The unit is one sequence by its global index: whoever runs it gets the same numbers.
+ * Diagonals are kept a unit in double, the grid of the exact sum is decided from all of them, then every rank adds its units as
+ * integers (docs/numerics.md). */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/stages.h"
@@ -28,8 +29,9 @@ static qd_status local_diagonals(qd_run *run, qd_tensor x, double *diagonals) {
 
 static qd_status check_finite(const double *diagonals, int64_t units, int64_t columns, const char *input, int64_t block) {
   for (int64_t i = 0; i < units * columns; i++)
-    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC, "block %" PRId64 ": %s of sequence %" PRId64 " is not finite in column %" PRId64, block, input,
-             i / columns, i % columns);
+    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC,
+             "block %" PRId64 ": %s of sequence %" PRId64 " is not finite in column %" PRId64, block, input, i / columns,
+             i % columns);
   return QD_OK;
 }
 
@@ -38,7 +40,8 @@ static qd_status gather_units(qd_run *run, double *diagonals, int64_t columns) {
   QD_TRY(qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));
   for (int r = 0; r < run->comm->size; r++)
     bytes[r] = (size_t)(qd_partition_even(run->tokens.rows, r, run->comm->size).n * columns) * sizeof *diagonals;
-  qd_status status = qd_comm_allgatherv(run->comm, diagonals + run->mine.first * columns, bytes[run->comm->rank], diagonals, bytes);
+  qd_status status =
+      qd_comm_allgatherv(run->comm, diagonals + run->mine.first * columns, bytes[run->comm->rank], diagonals, bytes);
   qd_heap_free(bytes);
   return status;
 }
@@ -84,7 +87,8 @@ static qd_status sum_hessian(qd_run *run, qd_tensor x, int owner, qd_tensor expo
 qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) {
   double start = qd_seconds(), *diagonal;
   int64_t columns = qd_decoder_mid_columns(&run->model, stage);
-  *stats = (qd_stats){.columns = columns, .tokens = run->tokens.rows * run->tokens.sequence_tokens, .h = {.dtype = QD_F32, .n = columns}};
+  *stats = (qd_stats){
+      .columns = columns, .tokens = run->tokens.rows * run->tokens.sequence_tokens, .h = {.dtype = QD_F32, .n = columns}};
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *diagonal, &diagonal));
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
   stats->diagonal = qd_tensor_1d(diagonal, QD_F64, columns);

@@ -25,7 +25,7 @@ int64_t qd_decoder_mid_widest(const qd_model *model) {
   return widest;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status make_tables(qd_decoder *decoder) {
   int64_t pairs = decoder->model->head_dim / 2;
@@ -48,7 +48,7 @@ qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model
 
 void qd_decoder_close(qd_decoder *decoder) { qd_arena_close(&decoder->arena); }
 
-/* ---- pieces ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- pieces -------------------------------------------------------------------------------------------------------------- */
 
 static qd_status linear(qd_decoder *decoder, qd_block *block, qd_role role, qd_tensor x, qd_tensor y) {
   const qd_weight *weight = qd_block_find(block, role), *bias = qd_block_find(block, role - QD_Q_PROJ + QD_Q_BIAS);
@@ -118,7 +118,7 @@ static qd_status gate_up_stage(qd_decoder *decoder, qd_block *block, qd_tensor m
   return qd_swiglu(decoder->device, gate, up, y);
 }
 
-/* ---- the forward -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the forward --------------------------------------------------------------------------------------------------------- */
 
 qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, qd_tensor h) {
   return qd_embed(decoder->device, qd_block_find(rest, QD_EMBEDDING)->compute, ids, h);
@@ -149,7 +149,9 @@ qd_status qd_decoder_advance(qd_decoder *decoder, qd_block *block, qd_stage stag
   return status;
 }
 
-qd_status qd_decoder_final_norm(qd_decoder *decoder, qd_block *rest, qd_tensor h) { return norm(decoder, rest, QD_FINAL_NORM, h, h); }
+qd_status qd_decoder_final_norm(qd_decoder *decoder, qd_block *rest, qd_tensor h) {
+  return norm(decoder, rest, QD_FINAL_NORM, h, h);
+}
 
 qd_status qd_decoder_logits(qd_decoder *decoder, qd_block *rest, qd_tensor rows, qd_tensor logits) {
   const qd_weight *head = qd_block_find(rest, decoder->model->tied ? QD_EMBEDDING : QD_HEAD);

@@ -5,8 +5,8 @@
  *   GATE_UP  mid                -> silu(gate) * up = next mid
  *   DOWN     mid                -> h = h + down(mid)
  *
- * So after the last stage the block *is* advanced: one pass.  h is the residual stream (T, hidden), mid the input of the coming stage
- * (T, its columns), both act dtype. */
+ * So after the last stage the block *is* advanced: one pass.  h is the residual stream (T, hidden), mid the input of the coming
+ * stage (T, its columns), both act dtype. */
 #ifndef QDIST_PIPELINE_DECODER_H
 #define QDIST_PIPELINE_DECODER_H
 
@@ -39,7 +39,8 @@ typedef struct qd_decoder {
   qd_arena        arena;         /* intermediates of one sequence, and the tables */
 } qd_decoder;
 
-qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens) QD_MUST_USE;
+qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model *model, qd_dtype act,
+                          int64_t tokens) QD_MUST_USE;
 void      qd_decoder_close(qd_decoder *decoder);
 
 /* Columns of mid before `stage`; and the widest of them. */
@@ -52,8 +53,8 @@ qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, q
 /* mid = the input of the first stage. */
 qd_status qd_decoder_enter(qd_decoder *decoder, qd_block *block, qd_tensor h, void *mid) QD_MUST_USE;
 
-/* Run one stage: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).  A linear that is not expanded is
- * multiplied by the fused kernel: same bits. */
+/* Run one stage: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).  A linear that is not
+ * expanded is multiplied by the fused kernel: same bits. */
 qd_status qd_decoder_advance(qd_decoder *decoder, qd_block *block, qd_stage stage, qd_tensor h, void *mid) QD_MUST_USE;
 
 /* The final norm of h, in place of h; then logits F32 (rows, V) of some of its rows. */

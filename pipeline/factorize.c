@@ -15,8 +15,8 @@ static void find_dead(qd_tri h, uint8_t *dead) {
   for (int64_t j = 0; j < h.n; j++) dead[j] = diagonal_of(h, j) == 0;
 }
 
-/* What a dead column's diagonal becomes.  The reference sets it to 1 in H = 2/n X^T X (n sequences), before the mean: n / 2 in X^T X.
- * Ours is the mean of the live ones, so that scaling the inputs changes nothing. */
+/* What a dead column's diagonal becomes.  The reference sets it to 1 in H = 2/n X^T X (n sequences), before the mean: n / 2 in
+ * X^T X. Ours is the mean of the live ones, so that scaling the inputs changes nothing. */
 static void mean_diagonal(const qd_run *run, qd_tri h, const uint8_t *dead, double *mean, double *dead_value) {
   double sum = 0;
   int64_t live = 0;
@@ -44,8 +44,8 @@ static qd_status make_order(const qd_run *run, qd_tri h, double dead_value, int6
 }
 
 /* One try; *pivot >= 0 names the column that failed. */
-static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, double dead_value, double damping, qd_stage_factor *factor, qd_tri work,
-                             qd_tensor add, int64_t *pivot) {
+static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, double dead_value, double damping,
+                             qd_stage_factor *factor, qd_tri work, qd_tensor add, int64_t *pivot) {
   double *diagonal = add.data;
   const uint8_t *dead = factor->dead.data;
   for (int64_t j = 0; j < stats->columns; j++) diagonal[j] = damping * mean + (dead[j] ? dead_value : 0);
@@ -53,8 +53,8 @@ static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, do
   return qd_factor(run->device, &args, pivot);
 }
 
-static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, double mean, double dead_value,
-                              qd_stage_factor *factor) {
+static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, double mean,
+                              double dead_value, qd_stage_factor *factor) {
   int64_t pivot = -1;
   double damping = run->job->damp, *add;
   qd_tri work = {.dtype = QD_F64, .n = stats->columns};
@@ -73,11 +73,11 @@ static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage
   qd_arena_rewind(&run->stats_arena, mark);
   factor->failed = pivot >= 0;
   QD_CHECK(!factor->failed || run->job->on_failure == QD_FAILURE_RTN, QD_ENUMERIC,
-           "block %" PRId64 ": the Hessian of %s has no factor even with damping %g (pivot at column %" PRId64 ")", block->index,
-           qd_stage_input_name(stage), factor->damping, pivot);
+           "block %" PRId64 ": the Hessian of %s has no factor even with damping %g (pivot at column %" PRId64 ")",
+           block->index, qd_stage_input_name(stage), factor->damping, pivot);
   if (factor->failed)
-    qd_log_warning("block %" PRId64 ": the linears of %s are rounded to nearest: no damping up to %g gave a factor", block->index,
-                   qd_stage_input_name(stage), factor->damping);
+    qd_log_warning("block %" PRId64 ": the linears of %s are rounded to nearest: no damping up to %g gave a factor",
+                   block->index, qd_stage_input_name(stage), factor->damping);
   return QD_OK;
 }
 
@@ -93,7 +93,8 @@ static qd_status share_factor(qd_run *run, int owner, qd_stage_factor *factor) {
   return factor->failed ? QD_OK : qd_comm_bcast(run->comm, factor->u.data, qd_tri_bytes(factor->u.n, QD_F32), owner);
 }
 
-qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor) {
+qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
+                       qd_stage_factor *factor) {
   int64_t columns = stats->columns;
   uint8_t *dead;
   int32_t *order;

@@ -12,8 +12,9 @@ typedef struct qd_stage_factor {
   bool      failed;    /* no damping of the ladder helped: round to nearest */
 } qd_stage_factor;
 
-/* For the linears of one order (a group size matters to group-aware order only).  From run->stats_arena.  Collective: the owner factors, then
- * all have the same.  QD_ENUMERIC with --on-hessian-failure stop. */
-qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor) QD_MUST_USE;
+/* For the linears of one order (a group size matters to group-aware order only).  From run->stats_arena.  Collective: the owner
+ * factors, then all have the same.  QD_ENUMERIC with --on-hessian-failure stop. */
+qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
+                       qd_stage_factor *factor) QD_MUST_USE;
 
 #endif

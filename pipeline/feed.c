@@ -4,7 +4,9 @@
 
 #include <string.h>
 
-const qd_entry *qd_feed_entry(const qd_store *store, int64_t block) { return block == QD_REST ? &store->rest : &store->block[block]; }
+const qd_entry *qd_feed_entry(const qd_store *store, int64_t block) {
+  return block == QD_REST ? &store->rest : &store->block[block];
+}
 
 const qd_record *qd_feed_record(const qd_entry *entry, qd_role role) {
   for (int i = 0; i < entry->n_records; i++)
@@ -12,7 +14,7 @@ const qd_record *qd_feed_record(const qd_entry *entry, qd_role role) {
   return NULL;
 }
 
-/* ---- which tensors an item holds, and where they lie in its image ------------------------------------------------------------------ */
+/* ---- which tensors an item holds, and where they lie in its image -------------------------------------------------------- */
 
 static int64_t block_of_item(const qd_feed *feed, int64_t item) {
   return item == 0 || item == feed->model->n_blocks + 1 ? QD_REST : item - 1;
@@ -100,7 +102,7 @@ static qd_status item_fetch(void *context, int64_t item, void *to) {
   return QD_OK;
 }
 
-/* ---- views --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- views --------------------------------------------------------------------------------------------------------------- */
 
 /* Views into an image are never written through. */
 static void *at(const void *image, size_t offset) {
@@ -160,7 +162,7 @@ void qd_feed_close(qd_feed *feed) {
   feed->stream = NULL;
 }
 
-/* ---- a store against the model --------------------------------------------------------------------------------------------------------- */
+/* ---- a store against the model ------------------------------------------------------------------------------------------- */
 
 static qd_status check_block(const qd_store *store, const qd_model *model, int64_t block) {
   qd_slot slots[QD_MAX_SLOTS];
@@ -168,10 +170,12 @@ static qd_status check_block(const qd_store *store, const qd_model *model, int64
   const qd_entry *entry = qd_feed_entry(store, block);
   for (int i = 0; i < n; i++) {
     const qd_record *record = qd_feed_record(entry, slots[i].role);
-    QD_CHECK(record != NULL, QD_ECORRUPT, "%s: the manifest has no %s, which config.json promises", store->folder, slots[i].name);
+    QD_CHECK(record != NULL, QD_ECORRUPT, "%s: the manifest has no %s, which config.json promises", store->folder,
+             slots[i].name);
     bool same = record->rank == slots[i].rank;
     for (int d = 0; same && d < slots[i].rank; d++) same = record->dim[d] == slots[i].dim[d];
-    QD_CHECK(same, QD_ECORRUPT, "%s: the shape of %s in the manifest is not the one that config.json gives", store->folder, slots[i].name);
+    QD_CHECK(same, QD_ECORRUPT, "%s: the shape of %s in the manifest is not the one that config.json gives", store->folder,
+             slots[i].name);
     QD_TRY(qd_record_check(record, store->folder));
   }
   return QD_OK;

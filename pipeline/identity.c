@@ -15,8 +15,8 @@ static const char *base_name(const char *path) {
 
 static void describe(const qd_source *source, size_t index, char *text, size_t size) {
   qd_file_identity id = qd_source_file_identity(source, index);
-  snprintf(text, size, "%ssize=%" PRIu64 " inode=%" PRIu64 " mtime=%" PRId64 " ctime=%" PRId64 " name=%s", marker, id.size, id.inode, id.mtime_ns,
-           id.ctime_ns, base_name(qd_source_file_path(source, index)));
+  snprintf(text, size, "%ssize=%" PRIu64 " inode=%" PRIu64 " mtime=%" PRId64 " ctime=%" PRId64 " name=%s", marker, id.size,
+           id.inode, id.mtime_ns, id.ctime_ns, base_name(qd_source_file_path(source, index)));
 }
 
 void qd_identity_note(const qd_run *run) {
@@ -65,8 +65,8 @@ static qd_status digest_again(const qd_run *run, const qd_record *record) {
   qd_heap_free(data);
   QD_TRY(status);
   QD_CHECK(qd_digest_equal(&now, &record->source), QD_EEXIST,
-           "%s holds a job on another model: the values of %s in %s have changed (digest %s, was %s)", run->job->output, record->name,
-           run->job->model, now.hex, record->source.hex);
+           "%s holds a job on another model: the values of %s in %s have changed (digest %s, was %s)", run->job->output,
+           record->name, run->job->model, now.hex, record->source.hex);
   return QD_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Is the original model still the one that a store was begun with?  Weight files whose size, inode and times equal those noted in the log are
- * taken as unchanged; otherwise every tensor that is in the store already is digested again, over ranks. */
+/* Is the original model still the one that a store was begun with?  Weight files whose size, inode and times equal those noted
+ * in the log are taken as unchanged; otherwise every tensor that is in the store already is digested again, over ranks. */
 #ifndef QDIST_PIPELINE_IDENTITY_H
 #define QDIST_PIPELINE_IDENTITY_H
 

@@ -79,7 +79,8 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set(out, "rules", describe_rules(job));
 }
 
-qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config, const qd_digest *tokenizer) {
+qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config,
+                         const qd_digest *tokenizer) {
   qd_json *out = qd_json_object();
   describe_method(job, out);
   qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
@@ -95,7 +96,7 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
   return out;
 }
 
-/* ---- comparing ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- comparing ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct difference {
   char path[96]; /* "dataset.digest" */
@@ -131,8 +132,9 @@ qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const cha
   if (d.was != NULL) status = qd_json_print(d.was, 0, &was_text);
   if (status == QD_OK && d.now != NULL) status = qd_json_print(d.now, 0, &now_text);
   if (status == QD_OK)
-    status = qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output", output, d.path,
-                     was_text ? was_text : "not given", now_text ? now_text : "not given");
+    status =
+        qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output",
+                output, d.path, was_text ? was_text : "not given", now_text ? now_text : "not given");
   qd_heap_free(was_text);
   qd_heap_free(now_text);
   return status;

@@ -56,8 +56,10 @@ const char *qd_arithmetic_name(qd_dtype act);
 /* The scheme of one linear; false: it is ignored (kept as it is). */
 bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);
 
-/* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for resuming. */
-qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config, const qd_digest *tokenizer);
+/* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for
+ * resuming. */
+qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config,
+                         const qd_digest *tokenizer);
 
 /* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY was A, now B". */
 qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) QD_MUST_USE;

@@ -1,5 +1,5 @@
-/* A method turns the rows of one linear into codes.  It gets everything it needs, never communicates and never allocates outside the
- * device's scratch: so each method is one file, and any split of the rows over ranks gives the same bits. */
+/* A method turns the rows of one linear into codes.  It gets everything it needs, never communicates and never allocates
+ * outside the device's scratch: so each method is one file, and any split of the rows over ranks gives the same bits. */
 #ifndef QDIST_PIPELINE_METHOD_H
 #define QDIST_PIPELINE_METHOD_H
 
@@ -38,9 +38,11 @@ const qd_method *qd_method_find(const char *name); /* NULL: unknown */
 const char      *qd_method_names(void);
 const qd_method *qd_method_at(int index);          /* NULL past the end */
 
-/* Processing order of the columns (gptq card, section 3): none 0 .. C - 1; static, dynamic: diagonal descending, lower index first among
- * equals; group: groups by their largest diagonal, descending, the columns of each alike.   diagonal F32 (C), order I32 (C). */
-qd_status qd_method_order(qd_act_order act_order, int64_t group_size, const float *diagonal, int64_t columns, int32_t *order) QD_MUST_USE;
+/* Processing order of the columns (gptq card, section 3): none 0 .. C - 1; static, dynamic: diagonal descending, lower index
+ * first among equals; group: groups by their largest diagonal, descending, the columns of each alike.   diagonal F32 (C), order
+ * I32 (C). */
+qd_status qd_method_order(qd_act_order act_order, int64_t group_size, const float *diagonal, int64_t columns,
+                          int32_t *order) QD_MUST_USE;
 
 /* Whether a linear quantized so is stored in processing order (dynamic groups over an act-order). */
 static inline bool qd_method_stores_order(qd_act_order act_order, qd_scheme scheme, int64_t columns) {

@@ -3,7 +3,8 @@
 #include <string.h>
 
 size_t qd_method_grid_bytes(const qd_method_input *input) {
-  size_t rows = (size_t)input->w.dim[0], columns = (size_t)input->w.dim[1], groups = (size_t)qd_scheme_groups(input->scheme, input->w.dim[1]);
+  size_t rows = (size_t)input->w.dim[0], columns = (size_t)input->w.dim[1],
+         groups = (size_t)qd_scheme_groups(input->scheme, input->w.dim[1]);
   return qd_arena_cost(rows * columns, 1) + qd_arena_cost(rows * groups, sizeof(float)) + qd_arena_cost(rows * groups, 1);
 }
 

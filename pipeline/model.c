@@ -61,7 +61,7 @@ int64_t qd_model_columns(const qd_model *model, qd_role linear) {
   return 0;
 }
 
-/* ---- rotary frequencies --------------------------------------------------------------------------------------------------------- */
+/* ---- rotary frequencies -------------------------------------------------------------------------------------------------- */
 
 /* Llama 3's scaling: long wavelengths are divided by the factor, short ones kept, a linear blend between. */
 static double scale_llama3(double frequency, double factor, double low, double high, double original) {
@@ -92,7 +92,8 @@ static qd_status scale_frequencies(const qd_json *rope, const char *what, const 
   QD_TRY(need_number(rope, what, "high_freq_factor", 1e-3, &high));
   QD_TRY(need_number(rope, what, "original_max_position_embeddings", 1, &original));
   QD_CHECK(high > low, QD_EBADINPUT, "%s: high_freq_factor %g must be above low_freq_factor %g", what, high, low);
-  for (int64_t i = 0; i < model->head_dim / 2; i++) model->frequency[i] = scale_llama3(model->frequency[i], factor, low, high, original);
+  for (int64_t i = 0; i < model->head_dim / 2; i++)
+    model->frequency[i] = scale_llama3(model->frequency[i], factor, low, high, original);
   return QD_OK;
 }
 
@@ -119,7 +120,8 @@ static qd_status read_rope(const qd_json *config, const char *what, qd_model *mo
   QD_TRY(find_rope(config, what, &rope));
   QD_TRY(qd_json_take_number(home_of(rope, config, "rope_theta"), what, "rope_theta", 1, 1e12, 10000, &theta));
   QD_TRY(qd_json_take_number(home_of(rope, config, "partial_rotary_factor"), what, "partial_rotary_factor", 0, 1, 1, &partial));
-  QD_CHECK(partial == 1, QD_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported for %s", what, partial, model->arch->name);
+  QD_CHECK(partial == 1, QD_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported for %s", what, partial,
+           model->arch->name);
   for (int64_t i = 0; i < model->head_dim / 2; i++)
     model->frequency[i] = qd_vm_pow(theta, -(2.0 * (double)i) / (double)model->head_dim);
   model->rope_factor = 1;
@@ -131,9 +133,10 @@ static qd_status read_rope(const qd_json *config, const char *what, qd_model *mo
   return scale_frequencies(rope, what, qd_json_text(type), model);
 }
 
-/* ---- configuration -------------------------------------------------------------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------------------------------------------------------- */
 
-/* A window that the file does not mention is the one that transformers' configurations of these families begin with; null is none. */
+/* A window that the file does not mention is the one that transformers' configurations of these families begin with; null is
+ * none. */
 enum { USUAL_WINDOW = 4096, USUAL_MAX_WINDOW_LAYERS = 28 };
 
 static bool mentions(const qd_json *config, const char *key) {
@@ -155,8 +158,8 @@ static qd_status read_layer_types(const qd_json *types, const char *what, bool u
     bool sliding = strcmp(text, "sliding_attention") == 0;
     QD_CHECK(sliding || strcmp(text, "full_attention") == 0, QD_EUNSUPPORTED, "%s: layer_types has \"%s\" for block %" PRId64,
              what, text, block);
-    QD_CHECK(!sliding || use_window, QD_EBADINPUT, "%s: layer_types has \"%s\" for block %" PRId64 ", but use_sliding_window is false",
-             what, text, block);
+    QD_CHECK(!sliding || use_window, QD_EBADINPUT,
+             "%s: layer_types has \"%s\" for block %" PRId64 ", but use_sliding_window is false", what, text, block);
     QD_CHECK(sliding || block < model->window_from_block, QD_EUNSUPPORTED,
              "%s: layer_types has full_attention in block %" PRId64 " behind a sliding one", what, block);
     if (sliding && block < model->window_from_block) model->window_from_block = block;
@@ -169,7 +172,8 @@ static qd_status read_window(const qd_json *config, const char *what, qd_model *
   const qd_json *types = model->arch->window_by_layers ? qd_json_get(config, "layer_types") : NULL;
   if (model->arch->window_by_layers) {
     QD_TRY(qd_json_take_bool(config, what, "use_sliding_window", false, &use));
-    QD_TRY(qd_json_take_integer(config, what, "max_window_layers", 0, INT32_MAX, USUAL_MAX_WINDOW_LAYERS, &model->window_from_block));
+    QD_TRY(qd_json_take_integer(config, what, "max_window_layers", 0, INT32_MAX, USUAL_MAX_WINDOW_LAYERS,
+                                &model->window_from_block));
   }
   if (types != NULL) QD_TRY(read_layer_types(types, what, use, model));
   int64_t otherwise = mentions(config, "sliding_window") ? 0 : USUAL_WINDOW;
@@ -187,7 +191,8 @@ static qd_status read_widths(const qd_json *config, const char *what, qd_model *
   QD_TRY(qd_json_take_integer(config, what, "head_dim", 2, 2 * QD_MAX_HEAD_PAIRS, 0, &model->head_dim));
   QD_TRY(qd_json_take_integer(config, what, "max_position_embeddings", 1, INT32_MAX, 2048, &model->max_positions));
   QD_CHECK(model->heads % model->kv_heads == 0, QD_EBADINPUT,
-           "%s: num_attention_heads %" PRId64 " is no multiple of num_key_value_heads %" PRId64, what, model->heads, model->kv_heads);
+           "%s: num_attention_heads %" PRId64 " is no multiple of num_key_value_heads %" PRId64, what, model->heads,
+           model->kv_heads);
   if (model->head_dim == 0) {
     QD_CHECK(model->hidden % model->heads == 0, QD_EBADINPUT,
              "%s: hidden_size %" PRId64 " is no multiple of num_attention_heads %" PRId64 " and head_dim is not given", what,
@@ -202,7 +207,8 @@ static qd_status read_widths(const qd_json *config, const char *what, qd_model *
 
 static qd_status refuse_what_changes_the_forward(const qd_json *config, const char *what) {
   const qd_json *activation = qd_json_get(config, "hidden_act");
-  QD_CHECK(activation == NULL || qd_json_is_text(activation), QD_EUNSUPPORTED, "%s: hidden_act is no text (silu is supported)", what);
+  QD_CHECK(activation == NULL || qd_json_is_text(activation), QD_EUNSUPPORTED, "%s: hidden_act is no text (silu is supported)",
+           what);
   QD_CHECK(activation == NULL || strcmp(qd_json_text(activation), "silu") == 0, QD_EUNSUPPORTED,
            "%s: hidden_act \"%s\" is not supported (silu is)", what, qd_json_text(activation));
   QD_CHECK(qd_json_get(config, "quantization_config") == NULL, QD_EUNSUPPORTED,
@@ -227,7 +233,7 @@ qd_status qd_model_from_config(const qd_json *config, const char *what, qd_model
   return read_rope(config, what, out);
 }
 
-/* ---- against the tensors -------------------------------------------------------------------------------------------------------- */
+/* ---- against the tensors ------------------------------------------------------------------------------------------------- */
 
 static void shape_text(int rank, const int64_t *dim, char *text, size_t size) {
   size_t used = (size_t)snprintf(text, size, "[");
@@ -263,7 +269,8 @@ static qd_status check_no_stranger(const qd_source *source, const qd_source_tens
   static const char layers[] = "model.layers.", frequencies[] = "rotary_emb.inv_freq";
   qd_slot slots[QD_MAX_SLOTS];
   size_t length = strlen(tensor->name);
-  if (length >= sizeof frequencies - 1 && strcmp(tensor->name + length - (sizeof frequencies - 1), frequencies) == 0) return QD_OK;
+  if (length >= sizeof frequencies - 1 && strcmp(tensor->name + length - (sizeof frequencies - 1), frequencies) == 0)
+    return QD_OK;
   if (model->tied && strcmp(tensor->name, name_in_rest(model->arch, QD_HEAD)) == 0) return QD_OK;
   int64_t block = QD_REST;
   if (strncmp(tensor->name, layers, sizeof layers - 1) == 0) block = strtoll(tensor->name + sizeof layers - 1, NULL, 10);
@@ -273,8 +280,8 @@ static qd_status check_no_stranger(const qd_source *source, const qd_source_tens
   int n = qd_model_slots(model, block, slots);
   for (int i = 0; i < n; i++)
     if (strcmp(slots[i].name, tensor->name) == 0) return QD_OK;
-  QD_FAIL(QD_EBADINPUT, "%s: the tensor %s is there, but a %s model with this config.json does not use it", qd_source_path(source),
-          tensor->name, model->arch->name);
+  QD_FAIL(QD_EBADINPUT, "%s: the tensor %s is there, but a %s model with this config.json does not use it",
+          qd_source_path(source), tensor->name, model->arch->name);
 }
 
 static qd_status same_values(const qd_source *source, const qd_source_tensor *a, const qd_source_tensor *b, bool *same) {
@@ -300,8 +307,8 @@ static qd_status check_tied_head(const qd_source *source, const qd_model *model)
   bool same;
   if (!model->tied || head == NULL) return QD_OK;
   QD_TRY(same_values(source, head, embedding, &same));
-  QD_CHECK(same, QD_EBADINPUT, "%s: config.json says tie_word_embeddings, but %s is there and differs from %s", qd_source_path(source),
-           head->name, embedding->name);
+  QD_CHECK(same, QD_EBADINPUT, "%s: config.json says tie_word_embeddings, but %s is there and differs from %s",
+           qd_source_path(source), head->name, embedding->name);
   return QD_OK;
 }
 

@@ -1,4 +1,5 @@
-/* What a model is: its shapes and the names of its tensors, from config.json and its family, checked against the tensors that are there. */
+/* What a model is: its shapes and the names of its tensors, from config.json and its family, checked against the tensors that
+ * are there. */
 #ifndef QDIST_PIPELINE_MODEL_H
 #define QDIST_PIPELINE_MODEL_H
 

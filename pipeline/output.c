@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- where ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- where --------------------------------------------------------------------------------------------------------------- */
 
 /* The real path of what exists of `path` (its parent, when it does not exist yet). */
 static bool real_path(const char *path, char resolved[PATH_MAX]) {
@@ -36,7 +36,7 @@ static qd_status refuse_inside_model(const qd_job *job) {
   return QD_OK;
 }
 
-/* ---- what is there -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is there ------------------------------------------------------------------------------------------------------- */
 
 static qd_status lock_folder(const qd_run *run, qd_output *output) {
   char text[256], host[128] = "?";
@@ -67,7 +67,8 @@ static qd_status describe(const qd_run *run, qd_json **out) {
 }
 
 static qd_status refuse_foreign(const qd_job *job, qd_store_state state, const char *what) {
-  QD_CHECK(state != QD_STORE_FOREIGN, QD_EEXIST, "%s is no output of qdist (it holds %s); choose another --output", job->output, what ? what : "?");
+  QD_CHECK(state != QD_STORE_FOREIGN, QD_EEXIST, "%s is no output of qdist (it holds %s); choose another --output", job->output,
+           what ? what : "?");
   QD_CHECK(!job->no_resume || state == QD_STORE_FRESH, QD_EEXIST, "%s is not empty and --no-resume is given", job->output);
   return QD_OK;
 }
@@ -110,7 +111,7 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   return status;
 }
 
-/* ---- going on ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- going on ------------------------------------------------------------------------------------------------------------ */
 
 static qd_status open_stored(qd_run *run) {
   QD_TRY(qd_store_open(run->job->output, true, &run->stored));
@@ -128,7 +129,9 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   run->first_block = run->stored.n_blocks;
   output->finished = state == QD_STORE_FINISHED;
   if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);
-  else qd_log("going on with %s: %" PRId64 " of %" PRId64 " blocks are there", run->job->output, run->first_block, run->model.n_blocks);
+  else
+    qd_log("going on with %s: %" PRId64 " of %" PRId64 " blocks are there", run->job->output, run->first_block,
+           run->model.n_blocks);
   return QD_OK;
 }
 
@@ -146,7 +149,8 @@ static qd_status finish_on_coordinator(const qd_run *run) {
   const char *names[32];
   int n = 0;
   QD_TRY(refuse_changed(run));
-  while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL) names[n] = qd_source_side_file(run->source, (size_t)n), n++;
+  while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL)
+    names[n] = qd_source_side_file(run->source, (size_t)n), n++;
   return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks);
 }
 

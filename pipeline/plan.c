@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-/* What is not ours to know: what MPI takes of a process, the copies that it makes of a message while it is summed or sent, and what the
- * libraries of files and threads keep. */
+/* What is not ours to know: what MPI takes of a process, the copies that it makes of a message while it is summed or sent, and
+ * what the libraries of files and threads keep. */
 static const size_t mpi_process_bytes = (size_t)24 << 20, mpi_buffers_bytes = (size_t)8 << 20, other_bytes = (size_t)8 << 20;
 enum { MPI_COPIES = 1 };
 
@@ -26,14 +26,15 @@ static size_t elements_of(const qd_slot *slot) { return (size_t)slot->dim[0] * (
 
 static size_t original_bytes(const qd_plan_tensor *t) { return elements_of(&t->slot) * qd_dtype_bytes(t->dtype); }
 
-/* ---- kinds of blocks ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- kinds of blocks ----------------------------------------------------------------------------------------------------- */
 
 static void fill_tensor(const qd_plan_request *r, const qd_slot *slot, qd_plan_tensor *t) {
   const qd_source_tensor *there = r->source != NULL ? qd_source_find(r->source, slot->name) : NULL;
   *t = (qd_plan_tensor){.slot = *slot, .dtype = there != NULL ? there->dtype : r->model->dtype};
   if (!qd_role_is_linear(slot->role)) return;
   t->quantized = qd_job_scheme(r->job, slot->name, &t->scheme);
-  t->has_order = t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
+  t->has_order =
+      t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
 }
 
 static bool same_scheme(const qd_scheme *a, const qd_scheme *b) { return a->bits == b->bits && a->group_size == b->group_size; }
@@ -42,7 +43,8 @@ static bool same_kind(const qd_plan_kind *a, const qd_plan_kind *b) {
   bool same = a->n == b->n;
   for (int i = 0; same && i < a->n; i++) {
     const qd_plan_tensor *x = &a->tensor[i], *y = &b->tensor[i];
-    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->quantized == y->quantized && same_scheme(&x->scheme, &y->scheme);
+    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->quantized == y->quantized &&
+           same_scheme(&x->scheme, &y->scheme);
   }
   return same;
 }
@@ -67,7 +69,7 @@ static const qd_plan_tensor *tensor_of(const qd_plan_kind *kind, qd_role role) {
   return NULL;
 }
 
-/* ---- parts of tensors --------------------------------------------------------------------------------------------------------------------- */
+/* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
 
 /* Bytes of each part of a quantized linear, in the order of qd_qtensor_parts; returns their number. */
 static int part_bytes(const qd_plan_tensor *t, size_t bytes[QD_MAX_PARTS]) {
@@ -95,7 +97,7 @@ static size_t inputs_cost(const qd_model *model) {
   return cost;
 }
 
-/* ---- arenas of a rank --------------------------------------------------------------------------------------------------------------------- */
+/* ---- arenas of a rank ---------------------------------------------------------------------------------------------------- */
 
 static qd_dtype computed_dtype(const qd_plan_tensor *t, qd_dtype act) { return qd_role_is_matrix(t->slot.role) ? act : QD_F32; }
 
@@ -104,7 +106,8 @@ static size_t prepared_cost(const qd_plan_tensor *t, qd_dtype act) {
   return t->dtype == wanted ? 0 : qd_arena_cost(elements_of(&t->slot), qd_dtype_bytes(wanted));
 }
 
-/* A block: originals as they are computed with, codes with what is measured of each row, weights expanded for two sequences and more. */
+/* A block: originals as they are computed with, codes with what is measured of each row, weights expanded for two sequences and
+ * more. */
 static size_t kind_cost(const qd_plan_request *r, const qd_plan_kind *kind, int64_t sequences) {
   size_t cost = r->sequences > 0 ? inputs_cost(r->model) : 0;
   for (int i = 0; i < kind->n; i++) {
@@ -142,8 +145,10 @@ static size_t kept_statistics(int64_t columns) {
 
 /* Diagonals of all units, and the exact sum. */
 static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
-  size_t grid = qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_arena_cost((size_t)(r->sequences * columns), sizeof(double));
-  return grid + larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
+  size_t grid =
+      qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_arena_cost((size_t)(r->sequences * columns), sizeof(double));
+  return grid +
+         larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
 }
 
 static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
@@ -172,15 +177,17 @@ static size_t statistics_bytes(const qd_plan_request *r, int rank) {
   return larger(most, kept + factors);
 }
 
-/* ---- scratch ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- scratch ------------------------------------------------------------------------------------------------------------- */
 
 static qd_tensor shape_3d(qd_dtype dtype, int64_t a, int64_t b, int64_t c) { return qd_tensor_3d(NULL, dtype, a, b, c); }
 
 static size_t attention_scratch(const qd_device *device, const qd_model *m, qd_dtype act, int64_t tokens) {
   size_t most = 0;
   for (int64_t block = 0; block < m->n_blocks; block++) {
-    qd_attention_args args = {.q = shape_3d(act, tokens, m->heads, m->head_dim), .k = shape_3d(act, tokens, m->kv_heads, m->head_dim),
-                              .v = shape_3d(act, tokens, m->kv_heads, m->head_dim), .window = qd_model_window(m, block)};
+    qd_attention_args args = {.q = shape_3d(act, tokens, m->heads, m->head_dim),
+                              .k = shape_3d(act, tokens, m->kv_heads, m->head_dim),
+                              .v = shape_3d(act, tokens, m->kv_heads, m->head_dim),
+                              .window = qd_model_window(m, block)};
     most = larger(most, qd_scratch_attention(device, &args));
   }
   return most;
@@ -192,11 +199,15 @@ static size_t linear_scratch(const qd_plan_request *r, const qd_plan_tensor *t, 
   return t->has_order ? qd_arena_cost((size_t)qd_tensor_elements(x), qd_dtype_bytes(r->act)) : 0;
 }
 
-/* Some rows of a linear on their way to codes (quantize.c): the weights, the method's work, the weights again, the difference, one row. */
+/* Some rows of a linear on their way to codes (quantize.c): the weights, the method's work, the weights again, the difference,
+ * one row. */
 static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t rows) {
   size_t columns = (size_t)t->slot.dim[1], matrix = qd_arena_cost((size_t)rows * columns, sizeof(float));
-  qd_method_input input = {.device = &(qd_device){.name = r->device->name, .threads = r->device->threads}, .scheme = t->scheme,
-                           .act_order = r->job->act_order, .block = r->job->block, .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
+  qd_method_input input = {.device = &(qd_device){.name = r->device->name, .threads = r->device->threads},
+                           .scheme = t->scheme,
+                           .act_order = r->job->act_order,
+                           .block = r->job->block,
+                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
   size_t method = larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
   return 3 * matrix + method + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device);
 }
@@ -214,7 +225,8 @@ static int stage_tasks(const qd_plan_kind *kind, qd_stage stage, const qd_plan_t
 /* Linears whose factor is the same are cut over ranks together (quantize.c). */
 static int same_order(const qd_job *job, const qd_plan_tensor *const *tasks, int n) {
   int same = 1;
-  while (same < n && (job->act_order != QD_ORDER_GROUP || tasks[same]->scheme.group_size == tasks[0]->scheme.group_size)) same++;
+  while (same < n && (job->act_order != QD_ORDER_GROUP || tasks[same]->scheme.group_size == tasks[0]->scheme.group_size))
+    same++;
   return same;
 }
 
@@ -264,7 +276,8 @@ static qd_status plan_scratch(qd_plan *plan) {
   QD_TRY(qd_heap_new((size_t)(QD_N_LINEARS + r->ranks), sizeof *shares, &shares));
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
   qd_heap_free(shares);
-  size_t statistics = statistics_scratch(r), attention = r->sequences > 0 ? attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
+  size_t statistics = statistics_scratch(r),
+         attention = r->sequences > 0 ? attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
   for (int rank = 0; rank < r->ranks; rank++) {
     int64_t sequences = plan->rank[rank].sequences;
     grow_scratch(plan, rank, statistics);
@@ -277,7 +290,7 @@ static qd_status plan_scratch(qd_plan *plan) {
   return QD_OK;
 }
 
-/* ---- writer ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- writer -------------------------------------------------------------------------------------------------------------- */
 
 /* Where the files of a block are cut (write.c), each to the rank after the last one's: what a rank may have to copy at once. */
 typedef struct cut {
@@ -305,7 +318,8 @@ static void cut_kind(const qd_plan_request *r, const qd_plan_kind *kind, cut *c)
   }
 }
 
-/* A linear whose factor fails is stored without its order, which moves the cuts: then a rank is given room for the whole block. */
+/* A linear whose factor fails is stored without its order, which moves the cuts: then a rank is given room for the whole block.
+ */
 static bool cuts_may_move(const qd_plan_kind *kind) {
   for (int i = 0; i < kind->n; i++)
     if (kind->tensor[i].has_order) return true;
@@ -322,11 +336,12 @@ static qd_status plan_writers(qd_plan *plan) {
     for (int i = 0; i < r->ranks; i++) most = larger(most, cuts_may_move(&plan->kind[k]) ? c.cost : c.of_writer[i]);
     qd_heap_free(c.of_writer);
   }
-  for (int rank = 0; rank < r->ranks; rank++) plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
+  for (int rank = 0; rank < r->ranks; rank++)
+    plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
   return QD_OK;
 }
 
-/* ---- disk and wires ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- disk and wires ------------------------------------------------------------------------------------------------------ */
 
 enum { RECORD_TEXT_BYTES = 4096, PART_OVERHEAD_BYTES = 8192, SIDE_BYTES = 1 << 20 };
 
@@ -389,7 +404,7 @@ static int64_t traffic_bytes(const qd_plan *plan) {
   return (int64_t)bytes * (r->ranks - 1);
 }
 
-/* ---- sizes that evaluation shares ------------------------------------------------------------------------------------------------------------ */
+/* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 
 static size_t row_cost(int64_t tokens, int64_t columns, qd_dtype act) {
   return qd_arena_cost((size_t)(tokens * columns), qd_dtype_bytes(act));
@@ -398,7 +413,8 @@ static size_t row_cost(int64_t tokens, int64_t columns, qd_dtype act) {
 size_t qd_plan_decoder(const qd_model *m, int64_t tokens, qd_dtype act) {
   size_t attention = row_cost(tokens, m->heads * m->head_dim, act) + 2 * row_cost(tokens, m->kv_heads * m->head_dim, act);
   size_t work = larger(larger(attention, 2 * row_cost(tokens, m->ffn, act)), row_cost(tokens, m->hidden, act));
-  return 2 * qd_arena_cost((size_t)(tokens * (m->head_dim / 2)), sizeof(float)) + qd_arena_cost((size_t)(m->head_dim / 2), sizeof(double)) + work;
+  return 2 * qd_arena_cost((size_t)(tokens * (m->head_dim / 2)), sizeof(float)) +
+         qd_arena_cost((size_t)(m->head_dim / 2), sizeof(double)) + work;
 }
 
 size_t qd_plan_activations(const qd_model *model, qd_dtype act, int64_t tokens, int64_t residuals, int64_t mids) {
@@ -413,7 +429,8 @@ size_t qd_plan_forward_scratch(const qd_device *device, const qd_model *model, q
     int n = qd_model_slots(model, 0, slots);
     for (int i = 0; i < n; i++)
       if (slots[i].role == role)
-        most = larger(most, qd_scratch_qlinear(device, qd_tensor_2d(NULL, act, tokens, slots[i].dim[1]), slots[i].dim[0], true));
+        most =
+            larger(most, qd_scratch_qlinear(device, qd_tensor_2d(NULL, act, tokens, slots[i].dim[1]), slots[i].dim[0], true));
   }
   return most;
 }
@@ -424,13 +441,14 @@ size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act) {
     qd_slot slots[QD_MAX_SLOTS];
     size_t bytes = 0;
     int n = qd_model_slots(model, block, slots);
-    for (int i = 0; i < n; i++) bytes += qd_arena_cost(elements_of(&slots[i]), qd_dtype_bytes(qd_role_is_matrix(slots[i].role) ? act : QD_F32));
+    for (int i = 0; i < n; i++)
+      bytes += qd_arena_cost(elements_of(&slots[i]), qd_dtype_bytes(qd_role_is_matrix(slots[i].role) ? act : QD_F32));
     most = larger(most, bytes);
   }
   return most;
 }
 
-/* ---- the plan ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the plan ------------------------------------------------------------------------------------------------------------ */
 
 static size_t largest_item(const qd_plan_request *r) {
   size_t largest = 1;
@@ -468,7 +486,8 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
   if (r->sequences == 0) return;
   out->part[QD_PLAN_ACTIVATIONS] = qd_plan_activations(r->model, r->act, r->tokens, out->sequences, out->sequences);
-  if (!r->job->true_sequential) out->part[QD_PLAN_ACTIVATIONS] += qd_plan_activations(r->model, r->act, r->tokens, out->sequences, 0);
+  if (!r->job->true_sequential)
+    out->part[QD_PLAN_ACTIVATIONS] += qd_plan_activations(r->model, r->act, r->tokens, out->sequences, 0);
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
 }
 

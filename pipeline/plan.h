@@ -1,8 +1,9 @@
-/* The plan of a quantizing job: what each rank's memory, the disk and the wires between ranks must hold, known from shapes alone before any
- * work.  The arenas are opened with these very numbers (setup.c), so a plan that does not hold ends the job and is found by its tests.
+/* The plan of a quantizing job: what each rank's memory, the disk and the wires between ranks must hold, known from shapes
+ * alone before any work.  The arenas are opened with these very numbers (setup.c), so a plan that does not hold ends the job
+ * and is found by its tests.
  *
- * Every part is an upper bound that the job reaches or nearly reaches; only what libraries take (MPI's buffers, the compressor's, HDF5's) is a
- * reserve, because no bound of it is known. */
+ * Every part is an upper bound that the job reaches or nearly reaches; only what libraries take (MPI's buffers, the
+ * compressor's, HDF5's) is a reserve, because no bound of it is known. */
 #ifndef QDIST_PIPELINE_PLAN_H
 #define QDIST_PIPELINE_PLAN_H
 
@@ -75,17 +76,19 @@ typedef struct qd_plan {
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
 
-/* ---- does it fit? ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 
 /* Where the ranks are: how many share a node, and how many of these run already (their present size is no new need). */
 typedef struct qd_plan_place {
   int rank, ranks_on_node, running;
 } qd_plan_place;
 
-/* QD_ENOMEM names the bound and by how much it is passed: control group, MemAvailable, RLIMIT_AS, --max-host-mem; shared by the node's ranks. */
+/* QD_ENOMEM names the bound and by how much it is passed: control group, MemAvailable, RLIMIT_AS, --max-host-mem; shared by the
+ * node's ranks. */
 qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
 
-/* QD_EIO: what is still to be written is more than the output's file system or a quota leaves.  Without --output nothing is checked. */
+/* QD_EIO: what is still to be written is more than the output's file system or a quota leaves.  Without --output nothing is
+ * checked. */
 qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
 
 /* The same for people: a line in the log. */
@@ -94,7 +97,7 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node);
 /* "1.5 GiB" */
 void qd_size_text(double bytes, char *text, size_t size);
 
-/* ---- sizes that evaluation shares ------------------------------------------------------------------------------------------------------------ */
+/* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 
 /* The decoder's arena. */
 size_t qd_plan_decoder(const qd_model *model, int64_t tokens, qd_dtype act);
@@ -105,7 +108,8 @@ size_t qd_plan_activations(const qd_model *model, qd_dtype act, int64_t tokens, 
 /* Scratch of a decoder's forward: the widest attention, and gathered inputs of linears that are stored in processing order. */
 size_t qd_plan_forward_scratch(const qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens);
 
-/* An evaluated model's block arena: everything as it is computed with, of an original or of a store whose weights are expanded. */
+/* An evaluated model's block arena: everything as it is computed with, of an original or of a store whose weights are expanded.
+ */
 size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act);
 
 #endif

@@ -17,7 +17,7 @@ void qd_size_text(double bytes, char *text, size_t size) {
   snprintf(text, size, unit == 0 ? "%.0f %s" : "%.2f %s", bytes, units[unit]);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory -------------------------------------------------------------------------------------------------------------- */
 
 static int descending(const void *a, const void *b) {
   size_t x = *(const size_t *)a, y = *(const size_t *)b;
@@ -64,11 +64,13 @@ static qd_status refuse(const demand *d, const char *who, const char *way_out) {
   qd_size_text(d->need, need, sizeof need);
   qd_size_text(d->have, have, sizeof have);
   qd_size_text(d->need - d->have, more, sizeof more);
-  QD_FAIL(QD_ENOMEM, "the job needs %s of memory for %s, but %s leaves %s: %s too little; %s", need, who, d->bound, have, more, way_out);
+  QD_FAIL(QD_ENOMEM, "the job needs %s of memory for %s, but %s leaves %s: %s too little; %s", need, who, d->bound, have, more,
+          way_out);
 }
 
 qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) {
-  static const char way_out[] = "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen (qdist plan tells where it goes)";
+  static const char way_out[] =
+      "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen (qdist plan tells where it goes)";
   qd_room room;
   char who[64];
   double node, present = (double)qd_memory_now().resident * place.running;
@@ -77,14 +79,15 @@ qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) {
   snprintf(who, sizeof who, place.ranks_on_node == 1 ? "its one rank" : "the %d ranks of a node", place.ranks_on_node);
   qd_memory_room("", &room);
   keep_worst(&shared, node, (double)room.bytes + present, room.bound);
-  if (plan->request.job->max_host_bytes > 0) keep_worst(&shared, node, (double)plan->request.job->max_host_bytes, "--max-host-mem");
+  if (plan->request.job->max_host_bytes > 0)
+    keep_worst(&shared, node, (double)plan->request.job->max_host_bytes, "--max-host-mem");
   QD_TRY(refuse(&shared, who, way_out));
   qd_address_room(&room);
   keep_worst(&own, address_bytes(plan, place.rank), (double)room.bytes, room.bound);
   return refuse(&own, "the address space of a rank", way_out);
 }
 
-/* ---- disk --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- disk ---------------------------------------------------------------------------------------------------------------- */
 
 /* What lies in a folder and one level below it: the files of a killed run that need not be written again. */
 static double folder_bytes(const char *path, int levels) {
@@ -113,12 +116,12 @@ qd_status qd_plan_check_disk(const qd_plan *plan) {
   qd_size_text(need, need_text, sizeof need_text);
   qd_size_text(have, have_text, sizeof have_text);
   qd_size_text(need - have, more_text, sizeof more_text);
-  QD_CHECK(need <= have, QD_EIO, "--output %s: the store may take %s, but %s leaves %s: %s too little", output, need_text, room.bound, have_text,
-           more_text);
+  QD_CHECK(need <= have, QD_EIO, "--output %s: the store may take %s, but %s leaves %s: %s too little", output, need_text,
+           room.bound, have_text, more_text);
   return QD_OK;
 }
 
-/* ---- for people --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- for people ---------------------------------------------------------------------------------------------------------- */
 
 void qd_plan_log(const qd_plan *plan, int ranks_on_node) {
   char first[32], last[32], disk[32], traffic[32];
@@ -129,6 +132,6 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node) {
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
   if (ranks == 1) qd_log("plan: %s of memory, %s of disk", first, disk);
   else
-    qd_log("plan: %s of memory on rank 0, %s on rank %d, %d ranks on this node; %s of disk; %s between ranks", first, last, ranks - 1, ranks_on_node,
-           disk, traffic);
+    qd_log("plan: %s of memory on rank 0, %s on rank %d, %d ranks on this node; %s of disk; %s between ranks", first, last,
+           ranks - 1, ranks_on_node, disk, traffic);
 }

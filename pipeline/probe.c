@@ -20,7 +20,7 @@ typedef struct bench {
   qd_tri     total, h, work, u;
 } bench;
 
-/* ---- what is measured ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- what is measured ---------------------------------------------------------------------------------------------------- */
 
 static qd_status do_linear(bench *b) { return qd_linear(b->device, b->x, b->w, NULL, b->y); }
 
@@ -38,8 +38,15 @@ static qd_status do_factor(bench *b) {
 static qd_status do_fit(bench *b) { return qd_rtn_fit(b->device, b->rows, b->scheme, b->scale, b->zero); }
 
 static qd_status do_solve(bench *b) {
-  qd_gptq_args args = {.w = b->rows, .u = b->u, .stored = b->stored, .scheme = b->scheme, .block = QD_GPTQ_BLOCK, .code = b->code,
-                       .scale = b->scale, .zero = b->zero, .loss = b->loss};
+  qd_gptq_args args = {.w = b->rows,
+                       .u = b->u,
+                       .stored = b->stored,
+                       .scheme = b->scheme,
+                       .block = QD_GPTQ_BLOCK,
+                       .code = b->code,
+                       .scale = b->scale,
+                       .zero = b->zero,
+                       .loss = b->loss};
   return qd_gptq(b->device, &args);
 }
 
@@ -55,7 +62,7 @@ static qd_status rate_of(bench *b, qd_status (*work)(bench *), double units, dou
   return QD_OK;
 }
 
-/* ---- data ------------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- data ---------------------------------------------------------------------------------------------------------------- */
 
 static void fill(qd_tensor t, uint64_t state) {
   for (int64_t i = 0; i < qd_tensor_elements(t); i++) {
@@ -119,9 +126,11 @@ static qd_status open_bench(bench *b) {
 static size_t bench_bytes(const qd_device *device, qd_scheme scheme) {
   qd_gptq_args args = {.w = qd_tensor_2d(NULL, QD_F32, ROWS, SOLVED), .scheme = scheme, .block = QD_GPTQ_BLOCK,
                        .scale = qd_tensor_2d(NULL, QD_F32, ROWS, qd_scheme_groups(scheme, SOLVED))};
-  size_t matrices = sizeof(float) * (2 * TOKENS * COLUMNS + COLUMNS * COLUMNS) + ROWS * SOLVED * (sizeof(float) * 2 + 2 * sizeof(uint8_t));
+  size_t matrices =
+      sizeof(float) * (2 * TOKENS * COLUMNS + COLUMNS * COLUMNS) + ROWS * SOLVED * (sizeof(float) * 2 + 2 * sizeof(uint8_t));
   size_t triangles = qd_tri_elements(SOLVED) * (8 + 4 + 8 + 4), vectors = 8 * SOLVED * sizeof(double);
-  size_t work = qd_scratch_factor(device, SOLVED) + qd_scratch_gptq(device, &args) + qd_scratch_hessian(device, SOLVED) + qd_scratch_sqerror(device);
+  size_t work = qd_scratch_factor(device, SOLVED) + qd_scratch_gptq(device, &args) + qd_scratch_hessian(device, SOLVED) +
+                qd_scratch_sqerror(device);
   return matrices + triangles + vectors + work + 16 * QD_ARENA_ALIGNMENT;
 }
 
@@ -141,7 +150,7 @@ static qd_status measure_operations(const qd_plan *plan, qd_device *device, qd_p
   return QD_OK;
 }
 
-/* ---- files and wires -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- files and wires ----------------------------------------------------------------------------------------------------- */
 
 static const qd_source_tensor *largest_tensor(const qd_source *source) {
   const qd_source_tensor *largest = NULL;
@@ -189,13 +198,14 @@ qd_status qd_probe_run(const qd_plan *plan, qd_comm *comm, qd_device *device, qd
   return status;
 }
 
-/* ---- the job at these rates -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the job at these rates ---------------------------------------------------------------------------------------------- */
 
 /* One sequence through a block: products, and attention over half of all pairs. */
 static double forward_products(const qd_plan_request *r, const qd_plan_kind *kind) {
   double weights = 0, tokens = (double)r->tokens;
   for (int i = 0; i < kind->n; i++)
-    if (qd_role_is_linear(kind->tensor[i].slot.role)) weights += (double)kind->tensor[i].slot.dim[0] * (double)kind->tensor[i].slot.dim[1];
+    if (qd_role_is_linear(kind->tensor[i].slot.role))
+      weights += (double)kind->tensor[i].slot.dim[0] * (double)kind->tensor[i].slot.dim[1];
   return tokens * weights + tokens * tokens * (double)(r->model->heads * r->model->head_dim);
 }
 
@@ -238,6 +248,7 @@ static double block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const
 
 double qd_probe_seconds(const qd_plan *plan, const qd_probe *probe) {
   double seconds = 0;
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) seconds += (double)plan->kind[k].blocks * block_seconds(plan, &plan->kind[k], probe);
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    seconds += (double)plan->kind[k].blocks * block_seconds(plan, &plan->kind[k], probe);
   return seconds;
 }

@@ -1,5 +1,6 @@
-/* How long a planned job will take, from a short probe (some tenths of a second) of this machine: the rates of the operations that cost
- * most, of reading, and, where there are ranks to ask, of the wires between them.  For people; nothing else depends on it. */
+/* How long a planned job will take, from a short probe (some tenths of a second) of this machine: the rates of the operations
+ * that cost most, of reading, and, where there are ranks to ask, of the wires between them.  For people; nothing else depends
+ * on it. */
 #ifndef QDIST_PIPELINE_PROBE_H
 #define QDIST_PIPELINE_PROBE_H
 
@@ -21,7 +22,8 @@ typedef struct qd_probe {
 /* Measure.  The device's scratch is replaced by one of the probe's own.  Collective. */
 qd_status qd_probe_run(const qd_plan *plan, qd_comm *comm, qd_device *device, qd_probe *out) QD_MUST_USE;
 
-/* The whole job at these rates, each rank having its cores to itself; reading ahead and writing behind cost nothing unless they are slower. */
+/* The whole job at these rates, each rank having its cores to itself; reading ahead and writing behind cost nothing unless they
+ * are slower. */
 double qd_probe_seconds(const qd_plan *plan, const qd_probe *probe);
 
 #endif

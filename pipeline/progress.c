@@ -55,16 +55,17 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double l
   char spent_text[32], left_text[32];
   span_text(spent, spent_text, sizeof spent_text);
   span_text(left_seconds, left_text, sizeof left_text);
-  qd_log("block %" PRId64 "/%" PRId64 " done in %.2f s, loss %.5g; %s spent, about %s left", done, run->model.n_blocks, seconds, loss, spent_text,
-         left_text);
+  qd_log("block %" PRId64 "/%" PRId64 " done in %.2f s, loss %.5g; %s spent, about %s left", done, run->model.n_blocks, seconds,
+         loss, spent_text, left_text);
   QD_TRY_ALL(run->comm, write_status(run, "running", done, left_seconds));
   return QD_OK;
 }
 
 qd_status qd_progress_end(qd_run *run) {
-  qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size, run->comm->size == 1 ? "" : "s");
-  qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f", run->seconds.read,
-              run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
+  qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size,
+         run->comm->size == 1 ? "" : "s");
+  qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f",
+              run->seconds.read, run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
               run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0.0);
   QD_TRY_ALL(run->comm, write_status(run, "finished", run->model.n_blocks, 0));
   return QD_OK;
@@ -82,6 +83,7 @@ qd_status qd_progress_stop(qd_run *run, int64_t block, double block_seconds) {
   if (block + 1 == run->model.n_blocks || (!signalled && !late)) return QD_OK;
   QD_TRY(qd_write_wait(run));
   QD_TRY_ALL(run->comm, write_status(run, "stopped", block + 1, 0));
-  return qd_agree(run->comm, qd_fail(QD_ESTOPPED, __FILE__, __LINE__, "stopped after block %" PRId64 " of %" PRId64 " (%s): the same command goes on",
-                                     block + 1, run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));
+  return qd_agree(run->comm, qd_fail(QD_ESTOPPED, __FILE__, __LINE__,
+                                     "stopped after block %" PRId64 " of %" PRId64 " (%s): the same command goes on", block + 1,
+                                     run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));
 }

@@ -1,5 +1,5 @@
-/* Linears to codes.  Given the factor, rows are independent: the rows of all linears of a stage are cut over the ranks by cost at multiples of
- * QD_LOSS_TILE, each rank quantizes its own, and afterwards every rank holds every linear whole. */
+/* Linears to codes.  Given the factor, rows are independent: the rows of all linears of a stage are cut over the ranks by cost
+ * at multiples of QD_LOSS_TILE, each rank quantizes its own, and afterwards every rank holds every linear whole. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/factorize.h"
@@ -38,7 +38,7 @@ static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *
   return qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->norm);
 }
 
-/* ---- one share ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one share ----------------------------------------------------------------------------------------------------------- */
 
 static qd_status widen_rows(qd_run *run, const qd_weight *weight, qd_range rows, qd_tensor *w) {
   qd_tensor from = qd_tensor_rows(weight->original, rows.first, rows.n);
@@ -79,13 +79,20 @@ static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double
   return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
 }
 
-static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, qd_range rows) {
+static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
+                               qd_range rows) {
   const qd_method *method = factor->failed ? &qd_method_rtn : run->job->method;
   qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
   qd_tensor w, original, d;
   QD_TRY(widen_rows(run, t->weight, rows, &w));
-  qd_method_input input = {.device = run->device, .scheme = q.scheme, .act_order = order_used(run, factor), .block = run->job->block, .w = w,
-                           .u = factor->u, .order = factor->order, .dead = factor->dead};
+  qd_method_input input = {.device = run->device,
+                           .scheme = q.scheme,
+                           .act_order = order_used(run, factor),
+                           .block = run->job->block,
+                           .w = w,
+                           .u = factor->u,
+                           .order = factor->order,
+                           .dead = factor->dead};
   QD_TRY(method->quantize(&input, &q));
   QD_TRY(widen_rows(run, t->weight, rows, &original));
   QD_TRY(difference(run, &q, original, &d));
@@ -100,8 +107,8 @@ static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
   QD_FAIL(status, "%s, its rows from %" PRId64 " on: %s", t->weight->slot.name, rows.first, qd_error_text());
 }
 
-static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks, const qd_share *shares,
-                                    int n_shares) {
+static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks,
+                                    const qd_share *shares, int n_shares) {
   size_t mark = qd_arena_mark(&run->device->scratch);
   for (int i = 0; i < n_shares; i++) {
     if (shares[i].rank != run->comm->rank) continue;
@@ -112,7 +119,7 @@ static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, 
   return QD_OK;
 }
 
-/* ---- everyone's rows to everyone ---------------------------------------------------------------------------------------------------------- */
+/* ---- everyone's rows to everyone ----------------------------------------------------------------------------------------- */
 
 static qd_status share_rows(qd_run *run, void *data, size_t row_bytes, int linear, const qd_share *shares, int n_shares) {
   size_t *bytes, offset = 0;
@@ -130,7 +137,8 @@ static qd_status share_task(qd_run *run, const task *t, int linear, const qd_sha
   int n = qd_qtensor_parts(&t->weight->q, parts);
   for (int i = 0; i < n; i++) {
     qd_tensor part = parts[i].tensor;
-    if (part.rank == 2) QD_TRY(share_rows(run, part.data, (size_t)part.dim[1] * qd_dtype_bytes(part.dtype), linear, shares, n_shares));
+    if (part.rank == 2)
+      QD_TRY(share_rows(run, part.data, (size_t)part.dim[1] * qd_dtype_bytes(part.dtype), linear, shares, n_shares));
   }
   QD_TRY(share_rows(run, t->error, sizeof *t->error, linear, shares, n_shares));
   return share_rows(run, t->norm, sizeof *t->norm, linear, shares, n_shares);
@@ -151,17 +159,20 @@ static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_sta
   int64_t rows = t->weight->slot.dim[0];
   double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
   qd_linear_result *result = &run->result[t->role];
-  *result = (qd_linear_result){.loss = stats ? error / (double)stats->tokens : error, .relative_error = norm > 0 ? error / norm : 0,
-                               .damping = run->job->method->needs_factor ? factor->damping : 0, .tokens = stats ? stats->tokens : 0,
+  *result = (qd_linear_result){.loss = stats ? error / (double)stats->tokens : error,
+                               .relative_error = norm > 0 ? error / norm : 0,
+                               .damping = run->job->method->needs_factor ? factor->damping : 0,
+                               .tokens = stats ? stats->tokens : 0,
                                .fallback = factor->failed};
   t->weight->quantized = true;
   t->weight->compute = (qd_tensor){0};
-  qd_log("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64 "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s", run->feed.next - 2,
-         qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss, result->relative_error, result->damping,
-         seconds);
+  qd_log("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64
+         "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s",
+         run->feed.next - 2, qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss,
+         result->relative_error, result->damping, seconds);
 }
 
-/* ---- the stage ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
 static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, task *tasks, int n) {
   double start = qd_seconds(), cost[MAX_STAGE_LINEARS];

@@ -50,8 +50,8 @@ qd_status qd_record_check(const qd_record *record, const char *what) {
     QD_CHECK(fits, QD_ECORRUPT, "%s: the values of %s have another shape or dtype than the manifest says", what, record->name);
     return QD_OK;
   }
-  QD_CHECK(qd_record_is_quantized(record), QD_EUNSUPPORTED, "%s: %s is stored by the scheme \"%s\", which this version does not know", what,
-           record->name, record->scheme);
+  QD_CHECK(qd_record_is_quantized(record), QD_EUNSUPPORTED,
+           "%s: %s is stored by the scheme \"%s\", which this version does not know", what, record->name, record->scheme);
   qd_scheme scheme;
   QD_TRY(qd_record_scheme(record, what, &scheme));
   QD_CHECK(quantized_parts_fit(record, scheme), QD_ECORRUPT, "%s: the parts of %s do not fit its scheme", what, record->name);
@@ -71,7 +71,7 @@ qd_status qd_record_bind_part(const qd_record *record, int part, void *data, qd_
   return QD_OK;
 }
 
-/* ---- making ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- making -------------------------------------------------------------------------------------------------------------- */
 
 static void add_part(qd_record *record, const char *name, qd_tensor tensor, qd_tensor tensors[QD_MAX_PARTS]) {
   qd_stored_part *part = &record->part[record->n_parts];
@@ -88,7 +88,8 @@ static qd_json *facts_of(const qd_qtensor *q, const qd_linear_result *result) {
   qd_json_set_bool(facts, "symmetric", q->scheme.symmetric);
   qd_json_set_bool(facts, "mse", q->scheme.mse);
   qd_json_set_text(facts, "scale_dtype", qd_dtype_name(q->scheme.scale_dtype));
-  qd_json_set_number(facts, "bits_per_weight", qd_scheme_bits_per_weight(q->scheme, q->rows, q->columns, qd_qtensor_has_order(q)));
+  qd_json_set_number(facts, "bits_per_weight",
+                     qd_scheme_bits_per_weight(q->scheme, q->rows, q->columns, qd_qtensor_has_order(q)));
   qd_json_set_number(facts, "loss", result->loss);
   qd_json_set_number(facts, "relative_error", result->relative_error);
   qd_json_set_number(facts, "damping", result->damping);
@@ -97,8 +98,10 @@ static qd_json *facts_of(const qd_qtensor *q, const qd_linear_result *result) {
   return facts;
 }
 
-void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]) {
-  *record = (qd_record){.expert = weight->slot.expert, .dtype = weight->dtype, .rank = weight->slot.rank, .source = weight->source};
+void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record,
+                         qd_tensor tensors[QD_MAX_PARTS]) {
+  *record =
+      (qd_record){.expert = weight->slot.expert, .dtype = weight->dtype, .rank = weight->slot.rank, .source = weight->source};
   snprintf(record->name, sizeof record->name, "%s", weight->slot.name);
   snprintf(record->role, sizeof record->role, "%s", qd_role_name(weight->slot.role));
   snprintf(record->scheme, sizeof record->scheme, "%s", weight->quantized ? "uniform" : "none");

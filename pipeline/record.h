@@ -31,8 +31,10 @@ qd_status qd_record_check(const qd_record *record, const char *what) QD_MUST_USE
 /* Part `part` of a checked record lies at `data`: enter it into q (scheme, rows and columns are set as well). */
 qd_status qd_record_bind_part(const qd_record *record, int part, void *data, qd_qtensor *q) QD_MUST_USE;
 
-/* Records to write; their parts' tensors go to `tensors` (qd_weight's own, one a part), file and dataset are set by the caller. */
-void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]);
+/* Records to write; their parts' tensors go to `tensors` (qd_weight's own, one a part), file and dataset are set by the caller.
+ */
+void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record,
+                         qd_tensor tensors[QD_MAX_PARTS]);
 void qd_record_of_input(const qd_input_result *input, int64_t block, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]);
 
 #endif

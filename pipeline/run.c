@@ -78,7 +78,8 @@ static qd_status work(qd_run *run) {
   bool blocks_left = run->first_block < run->model.n_blocks;
   QD_TRY(qd_progress_begin(run));
   QD_TRY(blocks_left ? qd_setup_open(run) : qd_setup_open_rest(run));
-  if (!run->stored.has_rest) QD_TRY(qd_write_rest(run)); /* first: what follows depends on the embedding, which a resume must know again */
+  if (!run->stored.has_rest)
+    QD_TRY(qd_write_rest(run)); /* first: what follows depends on the embedding, which a resume must know again */
   if (blocks_left) QD_TRY(all_blocks(run));
   qd_setup_close_arenas(run);
   QD_TRY(qd_output_finish(run));
@@ -89,8 +90,9 @@ static qd_status work(qd_run *run) {
 /* What helps when the output itself is damaged. */
 static qd_status with_remedy(const qd_job *job, qd_status status) {
   if (status != QD_ECORRUPT) return status;
-  return qd_fail(status, __FILE__, __LINE__, "%s; delete that file (of a finished store: the folder %s) and run the same command again",
-                 qd_error_text(), job->output);
+  return qd_fail(status, __FILE__, __LINE__,
+                 "%s; delete that file (of a finished store: the folder %s) and run the same command again", qd_error_text(),
+                 job->output);
 }
 
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- loading ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
@@ -21,9 +21,10 @@ enum { SHOWN_TOKENS = 48 };
 static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
   char *text = NULL;
   int64_t n = run->tokens.sequence_tokens < SHOWN_TOKENS ? run->tokens.sequence_tokens : SHOWN_TOKENS;
-  qd_log("calibration: %" PRId64 " sequences of %" PRId64 " tokens (%" PRId64 " tokens used of %" PRId64 " in the text; %" PRId64
-         " documents dropped)", run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens,
-         run->tokens.text_tokens, run->tokens.dropped_documents);
+  qd_log("calibration: %" PRId64 " sequences of %" PRId64 " tokens (%" PRId64 " tokens used of %" PRId64
+         " in the text; %" PRId64 " documents dropped)",
+         run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
+         run->tokens.dropped_documents);
   if (tokenizer == NULL || qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) return;
   for (char *c = text; *c; c++)
     if (*c == '\n' || *c == '\r') *c = ' ';
@@ -50,19 +51,27 @@ qd_status qd_setup_load(qd_run *run) {
   return load_text(run);
 }
 
-/* ---- planning ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- planning ------------------------------------------------------------------------------------------------------------ */
 
 qd_status qd_setup_plan(qd_run *run) {
   int rank = run->comm->rank, on_node = qd_team_ranks_on_node(run->comm);
-  qd_plan_request request = {.job = run->job, .model = &run->model, .source = run->source, .device = run->device, .act = run->act,
-                             .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens, .ranks = run->comm->size, .launched = true};
+  qd_plan_request request = {.job = run->job,
+                             .model = &run->model,
+                             .source = run->source,
+                             .device = run->device,
+                             .act = run->act,
+                             .sequences = run->tokens.rows,
+                             .tokens = run->tokens.sequence_tokens,
+                             .ranks = run->comm->size,
+                             .launched = true};
   QD_TRY_ALL(run->comm, qd_plan_make(&request, &run->plan));
-  QD_TRY_ALL(run->comm, qd_plan_check_memory(&run->plan, (qd_plan_place){.rank = rank, .ranks_on_node = on_node, .running = on_node}));
+  QD_TRY_ALL(run->comm,
+             qd_plan_check_memory(&run->plan, (qd_plan_place){.rank = rank, .ranks_on_node = on_node, .running = on_node}));
   QD_TRY_ALL(run->comm, rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
   return QD_OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
 /* The plan sizes the arenas: one that is too small is a wrong plan. */
 static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.rank[run->comm->rank].part[part]; }
@@ -87,7 +96,8 @@ static qd_status open_rest_arenas(qd_run *run) {
 
 static qd_status open_arenas(qd_run *run) {
   QD_TRY(open_rest_arenas(run));
-  QD_TRY(qd_device_reserve(run->device, planned(run, QD_PLAN_SCRATCH) - qd_arena_cost(qd_device_packing_bytes(run->device), 1)));
+  QD_TRY(
+      qd_device_reserve(run->device, planned(run, QD_PLAN_SCRATCH) - qd_arena_cost(qd_device_packing_bytes(run->device), 1)));
   if (!qd_run_calibrates(run)) return QD_OK;
   QD_TRY(qd_arena_open(&run->stats_arena, "statistics", planned(run, QD_PLAN_STATISTICS)));
   QD_TRY(open_activations(run));
@@ -123,7 +133,7 @@ void qd_setup_close(qd_run *run) {
   qd_plan_release(&run->plan);
 }
 
-/* ---- between stages ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- between stages ------------------------------------------------------------------------------------------------------ */
 
 static qd_status embed_mine(qd_run *run, qd_block *rest) {
   int64_t tokens = run->tokens.sequence_tokens;
@@ -159,7 +169,7 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   return QD_OK;
 }
 
-/* ---- in the end ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- in the end ---------------------------------------------------------------------------------------------------------- */
 
 qd_status qd_setup_log_peaks(qd_run *run) {
   int64_t *peak, mine = qd_memory_now().peak;

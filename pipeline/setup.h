@@ -15,7 +15,8 @@ qd_status qd_setup_open(qd_run *run) QD_MUST_USE;
 qd_status qd_setup_open_rest(qd_run *run) QD_MUST_USE;
 void      qd_setup_close(qd_run *run);
 
-/* Give back what only blocks and the rest need: the manifest, which grows with the number of blocks, is put together in its room. */
+/* Give back what only blocks and the rest need: the manifest, which grows with the number of blocks, is put together in its
+ * room. */
 void qd_setup_close_arenas(qd_run *run);
 
 /* h of this rank's sequences = their embeddings. */

@@ -1,4 +1,5 @@
-/* The five verbs of the loop (run.c).  All are collective and return the same status on every rank: local part, agreement, communication. */
+/* The five verbs of the loop (run.c).  All are collective and return the same status on every rank: local part, agreement,
+ * communication. */
 #ifndef QDIST_PIPELINE_STAGES_H
 #define QDIST_PIPELINE_STAGES_H
 
@@ -68,7 +69,8 @@ qd_status qd_enter(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal,
- * which is then told ("block 3/80 done", with the seconds that the block took).  So a kill costs the block in work and the one being written. */
+ * which is then told ("block 3/80 done", with the seconds that the block took).  So a kill costs the block in work and the one
+ * being written. */
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) QD_MUST_USE;
 qd_status qd_write_wait(qd_run *run) QD_MUST_USE;
 void      qd_write_close(qd_run *run);

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-static qd_status load_on_coordinator(const char *folder, const qd_model *model, const qd_tokens_request *request, qd_tokens *tokens,
-                                     qd_tokenizer **tokenizer) {
+static qd_status load_on_coordinator(const char *folder, const qd_model *model, const qd_tokens_request *request,
+                                     qd_tokens *tokens, qd_tokenizer **tokenizer) {
   const char *path;
   bool ids = qd_tokens_kind(request->dataset, &path) == QD_TEXT_IDS;
   qd_status status = qd_tokenizer_open(folder, tokenizer);
@@ -15,8 +15,8 @@ static qd_status load_on_coordinator(const char *folder, const qd_model *model, 
   QD_TRY(status);
   if (*tokenizer != NULL)
     QD_CHECK(qd_tokenizer_size(*tokenizer) <= model->vocabulary, QD_EBADINPUT,
-             "%s: the tokenizer has %" PRId64 " entries, the model's vocabulary (vocab_size, embedding rows) only %" PRId64, folder,
-             qd_tokenizer_size(*tokenizer), model->vocabulary);
+             "%s: the tokenizer has %" PRId64 " entries, the model's vocabulary (vocab_size, embedding rows) only %" PRId64,
+             folder, qd_tokenizer_size(*tokenizer), model->vocabulary);
   return qd_tokens_load(*tokenizer, request, tokens);
 }
 
@@ -35,15 +35,15 @@ static qd_status receive(qd_comm *comm, qd_tokens *tokens) {
 
 static qd_status check_length(const qd_model *model, const qd_tokens_request *request) {
   QD_CHECK(request->sequence_tokens <= model->max_positions, QD_EINVAL,
-           "--seqlen %" PRId64 " is more than the model's %" PRId64 " positions (max_position_embeddings)", request->sequence_tokens,
-           model->max_positions);
+           "--seqlen %" PRId64 " is more than the model's %" PRId64 " positions (max_position_embeddings)",
+           request->sequence_tokens, model->max_positions);
   return QD_OK;
 }
 
 enum { USUAL_SEQUENCE_TOKENS = 2048 };
 
-qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model, const qd_tokens_request *given, qd_tokens *tokens,
-                       qd_tokenizer **tokenizer) {
+qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model, const qd_tokens_request *given,
+                       qd_tokens *tokens, qd_tokenizer **tokenizer) {
   qd_tokens_request with_length = *given, *request = &with_length;
   *tokenizer = NULL;
   *tokens = (qd_tokens){0};

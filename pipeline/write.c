@@ -1,6 +1,6 @@
-/* A finished block to disk, behind the work on the next one.  Records are put into files in order, a new file begins when the shard size would be
- * passed: the cut depends on the job alone.  Each file is compressed and written by one rank, blocks in turn, in a thread of its own from a
- * copy of its data; when all are on disk the coordinator notes it in the journal. */
+/* A finished block to disk, behind the work on the next one.  Records are put into files in order, a new file begins when the
+ * shard size would be passed: the cut depends on the job alone.  Each file is compressed and written by one rank, blocks in
+ * turn, in a thread of its own from a copy of its data; when all are on disk the coordinator notes it in the journal. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/progress.h"
@@ -171,14 +171,15 @@ void qd_write_close(qd_run *run) {
   run->writing = NULL;
 }
 
-/* ---- embedding, final norm, head -------------------------------------------------------------------------------------------------------------- */
+/* ---- embedding, final norm, head ----------------------------------------------------------------------------------------- */
 
 static qd_status load_values(qd_run *run, const qd_source_tensor *tensor, qd_weight *weight) {
   int64_t index;
   QD_TRY(qd_arena_new(&run->block_arena, (size_t)tensor->bytes, 1, &weight->original.data));
   QD_TRY(qd_source_read(run->source, tensor, 0, weight->original.data, (size_t)tensor->bytes));
   QD_TRY(qd_find_nonfinite(run->device, weight->original, &index));
-  QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", run->job->model, index, weight->slot.name);
+  QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", run->job->model, index,
+           weight->slot.name);
   qd_digest_of(weight->original.data, (size_t)tensor->bytes, &weight->source);
   return QD_OK;
 }

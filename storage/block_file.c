@@ -44,7 +44,8 @@ enum { COMPRESSOR_BYTES = 2 << 20 }; /* of a zstd context at level 1 for a chunk
 
 size_t qd_store_workspace_bytes(size_t tensor_bytes) {
   size_t chunks = tensor_bytes / QD_H5_CHUNK_BYTES + 1;
-  return (chunks < SLOTS ? chunks : SLOTS) * (2 * (size_t)QD_H5_CHUNK_BYTES + qd_zstd_bound(QD_H5_CHUNK_BYTES) + COMPRESSOR_BYTES);
+  return (chunks < SLOTS ? chunks : SLOTS) *
+         (2 * (size_t)QD_H5_CHUNK_BYTES + qd_zstd_bound(QD_H5_CHUNK_BYTES) + COMPRESSOR_BYTES);
 }
 
 static int slots_of(const qd_h5_layout *layout) { return layout->n_chunks < SLOTS ? (int)layout->n_chunks : SLOTS; }

@@ -1,5 +1,5 @@
-/* A thin, bounded layer over jansson: documents from files are hostile until read.  Every getter's message names the document and
- * the key, says what was expected and what was there. */
+/* A thin, bounded layer over jansson: documents from files are hostile until read.  Every getter's message names the document
+ * and the key, says what was expected and what was there. */
 #ifndef QDIST_STORAGE_JSON_H
 #define QDIST_STORAGE_JSON_H
 
@@ -29,9 +29,12 @@ double         qd_json_number(const qd_json *value);     /* 0 if it is none */
 int64_t        qd_json_integer(const qd_json *value);
 
 /* Typed members of `object` (document name `what` in the messages).  QD_EBADINPUT on another type or outside [low, high]. */
-qd_status qd_json_need_integer(const qd_json *object, const char *what, const char *key, int64_t low, int64_t high, int64_t *out) QD_MUST_USE;
-qd_status qd_json_take_integer(const qd_json *object, const char *what, const char *key, int64_t low, int64_t high, int64_t otherwise, int64_t *out) QD_MUST_USE;
-qd_status qd_json_take_number(const qd_json *object, const char *what, const char *key, double low, double high, double otherwise, double *out) QD_MUST_USE;
+qd_status qd_json_need_integer(const qd_json *object, const char *what, const char *key, int64_t low, int64_t high,
+                               int64_t *out) QD_MUST_USE;
+qd_status qd_json_take_integer(const qd_json *object, const char *what, const char *key, int64_t low, int64_t high,
+                               int64_t otherwise, int64_t *out) QD_MUST_USE;
+qd_status qd_json_take_number(const qd_json *object, const char *what, const char *key, double low, double high,
+                              double otherwise, double *out) QD_MUST_USE;
 qd_status qd_json_take_bool(const qd_json *object, const char *what, const char *key, bool otherwise, bool *out) QD_MUST_USE;
 qd_status qd_json_need_text(const qd_json *object, const char *what, const char *key, const char **out) QD_MUST_USE;
 

@@ -19,8 +19,8 @@ const char *qd_storage_libraries(void) {
   char pcre2[64] = "?";
   if (pcre2_config(PCRE2_CONFIG_VERSION, NULL) < (int)sizeof pcre2) pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
   unsigned xxhash = XXH_versionNumber();
-  snprintf(text, sizeof text, "HDF5 %s, zstd %s, zlib %s, jansson %s, PCRE2 %s, utf8proc %s, xxHash %u.%u.%u", qd_h5_library_version(),
-           ZSTD_versionString(), zlibVersion(), qd_json_library_version(), pcre2, utf8proc_version(), xxhash / 10000, xxhash / 100 % 100,
-           xxhash % 100);
+  snprintf(text, sizeof text, "HDF5 %s, zstd %s, zlib %s, jansson %s, PCRE2 %s, utf8proc %s, xxHash %u.%u.%u",
+           qd_h5_library_version(), ZSTD_versionString(), zlibVersion(), qd_json_library_version(), pcre2, utf8proc_version(),
+           xxhash / 10000, xxhash / 100 % 100, xxhash % 100);
   return text;
 }

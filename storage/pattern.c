@@ -17,7 +17,8 @@ qd_status qd_pattern_open(const char *expression, const char *option, qd_pattern
   if (code == NULL) {
     PCRE2_UCHAR reason[160];
     pcre2_get_error_message(error, reason, sizeof reason);
-    QD_FAIL(QD_EUSAGE, "%s \"%s\" is no regular expression: %s at character %zu", option, expression, (const char *)reason, (size_t)place);
+    QD_FAIL(QD_EUSAGE, "%s \"%s\" is no regular expression: %s at character %zu", option, expression, (const char *)reason,
+            (size_t)place);
   }
   *out = (qd_pattern *)(void *)code;
   return QD_OK;

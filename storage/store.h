@@ -7,8 +7,9 @@
  *   OUT/partial/                 while the job runs: job.json, journal entries, temporaries
  *   OUT/job.lock                 while the job runs
  *
- * An *entry* describes the files of one block (or of the rest) and the *records* in them; a record is one linear, plain tensor or
- * linear input: role, scheme name, and named parts, each with dtype, shape, file, dataset, digest.  A new method adds parts. */
+ * An *entry* describes the files of one block (or of the rest) and the *records* in them; a record is one linear, plain tensor
+ * or linear input: role, scheme name, and named parts, each with dtype, shape, file, dataset, digest.  A new method adds parts.
+ */
 #ifndef QDIST_STORAGE_STORE_H
 #define QDIST_STORAGE_STORE_H
 
@@ -59,9 +60,10 @@ typedef struct qd_entry {
 void qd_entry_release(qd_entry *entry);
 
 qd_status qd_entry_to_json(const qd_entry *entry, qd_json **out) QD_MUST_USE;
-qd_status qd_entry_from_json(const qd_json *json, const char *what, qd_entry *out) QD_MUST_USE; /* checks everything: QD_ECORRUPT */
+qd_status qd_entry_from_json(const qd_json *json, const char *what,
+                             qd_entry *out) QD_MUST_USE; /* checks everything: QD_ECORRUPT */
 
-/* ---- writing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct qd_out_tensor { /* one dataset to write */
   const char *dataset;
@@ -71,10 +73,11 @@ typedef struct qd_out_tensor { /* one dataset to write */
 /* What writing or reading a tensor of so many bytes takes of the heap at most, the compressor's own part estimated. */
 size_t qd_store_workspace_bytes(size_t tensor_bytes);
 
-/* Write folder/name (an HDF5 file; by way of folder/partial, fsync, rename).  Chunks of about 1 MiB of whole rows, zstd level 1 with frame
- * checksum, filter 32015 declared, byte shuffle for 2-byte types; same bytes on every run.  Fills *file, and digests[i] of each tensor.
- * QD_EIO names path and cause (disk full ...). */
-qd_status qd_store_write_file(const char *folder, const char *name, const qd_out_tensor *tensors, int n, qd_entry_file *file, qd_digest *digests) QD_MUST_USE;
+/* Write folder/name (an HDF5 file; by way of folder/partial, fsync, rename).  Chunks of about 1 MiB of whole rows, zstd level 1
+ * with frame checksum, filter 32015 declared, byte shuffle for 2-byte types; same bytes on every run.  Fills *file, and
+ * digests[i] of each tensor. QD_EIO names path and cause (disk full ...). */
+qd_status qd_store_write_file(const char *folder, const char *name, const qd_out_tensor *tensors, int n, qd_entry_file *file,
+                              qd_digest *digests) QD_MUST_USE;
 
 /* State of an output folder, seen by the coordinator. */
 typedef enum qd_store_state { QD_STORE_FRESH, QD_STORE_UNFINISHED, QD_STORE_FINISHED, QD_STORE_FOREIGN } qd_store_state;
@@ -85,21 +88,23 @@ typedef enum qd_store_state { QD_STORE_FRESH, QD_STORE_UNFINISHED, QD_STORE_FINI
 qd_status qd_store_look(const char *folder, qd_store_state *state, char **what) QD_MUST_USE;
 
 typedef struct qd_store_lock { int fd; char *path; } qd_store_lock;
-/* Take folder/job.lock (fcntl), made if it is not there; the text (host, pid, job id) goes into it.  QD_EEXIST: held by a live job, with the
- * lock's text in the message.  A lock file whose holder is dead is taken over.  unlock removes the file. */
+/* Take folder/job.lock (fcntl), made if it is not there; the text (host, pid, job id) goes into it.  QD_EEXIST: held by a live
+ * job, with the lock's text in the message.  A lock file whose holder is dead is taken over.  unlock removes the file. */
 qd_status qd_store_lock_take(const char *folder, const char *text, qd_store_lock *lock) QD_MUST_USE;
 void      qd_store_lock_release(qd_store_lock *lock);
 
-/* Makes partial/, writes partial/job.json.  Fine if it is there with the same job; QD_EEXIST: another job's, or a finished store. */
+/* Makes partial/, writes partial/job.json.  Fine if it is there with the same job; QD_EEXIST: another job's, or a finished
+ * store. */
 qd_status qd_store_begin(const char *folder, const qd_json *job) QD_MUST_USE;
-qd_status qd_store_journal(const char *folder, const qd_entry *entry) QD_MUST_USE;   /* the entry's files are on disk: note it */
+qd_status qd_store_journal(const char *folder, const qd_entry *entry) QD_MUST_USE; /* the entry's files are on disk: note it */
 
-/* The end: copies side files (names, from source_folder), composes and writes manifest.json from the job and all journal entries
- * (blocks 0 .. n_blocks - 1 and the rest must be there), removes partial/ and whatever a killed run left.  Can be repeated.
- * QD_ENOTFOUND: a block is not done, or there is no unfinished store. */
-qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files, int64_t n_blocks) QD_MUST_USE;
+/* The end: copies side files (names, from source_folder), composes and writes manifest.json from the job and all journal
+ * entries (blocks 0 .. n_blocks - 1 and the rest must be there), removes partial/ and whatever a killed run left.  Can be
+ * repeated. QD_ENOTFOUND: a block is not done, or there is no unfinished store. */
+qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files,
+                          int64_t n_blocks) QD_MUST_USE;
 
-/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct qd_store {
   char     *folder;

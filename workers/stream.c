@@ -30,7 +30,8 @@ static qd_status read_item(void *context) {
   return job->source->fetch(job->source->context, job->item, job->to);
 }
 
-/* One task an item: starting a thread costs microseconds, an item takes far longer, and waiting is all there is to synchronise. */
+/* One task an item: starting a thread costs microseconds, an item takes far longer, and waiting is all there is to synchronise.
+ */
 static qd_status reader_start(qd_stream *stream, int64_t item) {
   if (stream->comm->rank != COORDINATOR || item >= stream->source.n_items) return QD_OK;
   stream->job = (reader_job){.source = &stream->source, .item = item, .to = stream->buffer[item % 2]};

@@ -13,7 +13,8 @@ typedef struct qd_stream_source {
 
 typedef struct qd_stream qd_stream;
 
-/* The largest of the items from `first` on; and what a stream's buffers for it take: two on the coordinator, one on the others. */
+/* The largest of the items from `first` on; and what a stream's buffers for it take: two on the coordinator, one on the others.
+ */
 size_t qd_stream_largest(const qd_stream_source *source, int64_t first);
 size_t qd_stream_buffer_bytes(size_t largest, bool coordinator);
 

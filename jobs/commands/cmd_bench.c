@@ -27,11 +27,13 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_SHAPE:
-      if (!qd_bench_shape(text, request->shape)) qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
+      if (!qd_bench_shape(text, request->shape))
+        qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
       return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.common; return 0;
     case ARGP_KEY_ARG:
-      if (!qd_bench_select(request, text)) qd_option_refuse(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
+      if (!qd_bench_select(request, text))
+        qd_option_refuse(state, "there is no operation \"%s\" in the bench (%s)", text, qd_bench_names());
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -43,11 +45,13 @@ static const struct argp argp = {
     .options = options_list,
     .parser = parse,
     .args_doc = "[OPERATION...]",
-    .doc = "Rates of the operations on this machine, beside the physical peak of its units and, where oneDNN is built in, its matrix product of "
-           "the same precision on the same units.\v"
-           "Examples:\n"
-           "  qdist bench\n"
-           "  qdist bench gemm --shape 2048x4096x4096 --isa avx512 --json",
+    .doc =
+        "Rates of the operations on this machine, beside the physical peak of its units and, where oneDNN is built in, its "
+        "matrix product of "
+        "the same precision on the same units.\v"
+        "Examples:\n"
+        "  qdist bench\n"
+        "  qdist bench gemm --shape 2048x4096x4096 --isa avx512 --json",
     .children = children,
 };
 
@@ -58,13 +62,14 @@ static void parse_command_line(int argc, char **argv) {
 }
 
 static void print_text(const qd_bench *bench) {
-  printf("%s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(), bench->isa,
-         bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none", bench->yardstick[0],
-         bench->yardstick[1]);
+  printf("%s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(),
+         bench->isa, bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none",
+         bench->yardstick[0], bench->yardstick[1]);
   printf("%-10s %-6s %-18s %10s %10s %8s %10s\n", "operation", "dtype", "shape", "seconds", "GFLOP/s", "of peak", "yardstick");
   for (int i = 0; i < bench->n; i++) {
     const qd_bench_row *row = &bench->row[i];
-    printf("%-10s %-6s %-18s %10.5f %10.1f %7.0f%% ", row->op, row->dtype, row->shape, row->seconds, row->gflops, 100 * row->share_of_peak);
+    printf("%-10s %-6s %-18s %10.5f %10.1f %7.0f%% ", row->op, row->dtype, row->shape, row->seconds, row->gflops,
+           100 * row->share_of_peak);
     if (row->share_of_yardstick > 0) printf("%9.0f%%\n", 100 * row->share_of_yardstick);
     else printf("%10s\n", "-");
   }

@@ -67,8 +67,9 @@ static void parse_command_line(int argc, char **argv) {
 }
 
 static void print_text(const qd_evaluation *e) {
-  printf("perplexity %.4f +/- %.4f  (%s style, %" PRId64 " windows, %" PRId64 " predictions, arithmetic %s, %.1f s)\n", e->perplexity,
-         e->standard_error, qd_ppl_style_name(wanted.request.style), e->windows, e->tokens, qd_arithmetic_name(e->act), e->seconds);
+  printf("perplexity %.4f +/- %.4f  (%s style, %" PRId64 " windows, %" PRId64 " predictions, arithmetic %s, %.1f s)\n",
+         e->perplexity, e->standard_error, qd_ppl_style_name(wanted.request.style), e->windows, e->tokens,
+         qd_arithmetic_name(e->act), e->seconds);
   if (e->has_reference)
     printf("against %s: KL divergence %.6f nats, top-1 agreement %.2f %%, mean NLL there %.6f, here %.6f\n",
            wanted.request.reference, e->kl_mean, 100 * e->top1_agreement, e->reference_mean_nll, e->mean_nll);

@@ -11,11 +11,13 @@
 static qd_store_options wanted;
 
 static void parse_command_line(int argc, char **argv) {
-  qd_store_options_parse("What a store holds: the job, bits per weight, size, and of each linear its scheme and errors.\vExample:\n  qdist inspect OUT --json",
-                         argc, argv, &wanted);
+  qd_store_options_parse(
+      "What a store holds: the job, bits per weight, size, and of each linear its scheme and errors.\vExample:\n  qdist "
+      "inspect OUT --json",
+      argc, argv, &wanted);
 }
 
-/* ---- for machines ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- for machines -------------------------------------------------------------------------------------------------------- */
 
 static qd_json *tensor_json(const qd_record *record) {
   qd_json *tensor = qd_json_object(), *shape = qd_json_array();
@@ -53,19 +55,20 @@ static qd_status print_json(const qd_store *store, const qd_summary *summary) {
   return qd_print_json(out);
 }
 
-/* ---- for people ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- for people ---------------------------------------------------------------------------------------------------------- */
 
 static void print_record(const qd_record *record) {
   char shape[64] = "";
-  for (int i = 0; i < record->rank; i++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRId64, i ? " x " : "", record->dim[i]);
+  for (int i = 0; i < record->rank; i++)
+    snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRId64, i ? " x " : "", record->dim[i]);
   if (strcmp(record->scheme, "statistics") == 0) return;
   if (!qd_record_is_quantized(record)) {
     printf("%-52s %16s  %s\n", record->name, shape, qd_dtype_name(record->dtype));
     return;
   }
   printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g\n", record->name, shape,
-         (int)qd_summary_fact(record, "bits"), (int)qd_summary_fact(record, "group_size"), qd_summary_fact(record, "relative_error"),
-         qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
+         (int)qd_summary_fact(record, "bits"), (int)qd_summary_fact(record, "group_size"),
+         qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
 }
 
 static qd_status print_text(const qd_store *store, const qd_summary *summary) {
@@ -75,7 +78,8 @@ static qd_status print_text(const qd_store *store, const qd_summary *summary) {
     for (int i = 0; i < store->block[b].n_records; i++) print_record(&store->block[b].record[i]);
   for (int i = 0; i < store->rest.n_records; i++) print_record(&store->rest.record[i]);
   printf("\njob %s\n", job);
-  printf("\n%" PRId64 " weights quantized of %" PRId64 "; %.4f bits a weight, %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",
+  printf("\n%" PRId64 " weights quantized of %" PRId64
+         "; %.4f bits a weight, %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",
          summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_per_weight_whole_model,
          (double)summary->file_bytes / 1048576, summary->mean_relative_error);
   qd_heap_free(job);

@@ -54,7 +54,7 @@ static void parse_command_line(int argc, char **argv) {
   qd_options_parse(&argp, argc, argv, NULL);
 }
 
-/* ---- the report ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the report ---------------------------------------------------------------------------------------------------------- */
 
 /* A plan, whether it fits, and if not why. */
 typedef struct report {
@@ -70,7 +70,8 @@ static qd_json *rank_json(const qd_plan_rank *rank) {
   qd_json_set_integer(out, "host_bytes", (int64_t)rank->host_bytes);
   qd_json_set_integer(out, "device_bytes", (int64_t)rank->device_bytes);
   qd_json_set_integer(out, "sequences", rank->sequences);
-  for (int p = 0; p < QD_N_PLAN_PARTS; p++) qd_json_set_integer(parts, qd_plan_part_name((qd_plan_part)p), (int64_t)rank->part[p]);
+  for (int p = 0; p < QD_N_PLAN_PARTS; p++)
+    qd_json_set_integer(parts, qd_plan_part_name((qd_plan_part)p), (int64_t)rank->part[p]);
   qd_json_set(out, "parts", parts);
   return out;
 }
@@ -115,8 +116,8 @@ static void print_sequences(const qd_plan *plan) {
   int ranks = plan->request.ranks, busy = 0;
   if (plan->request.sequences == 0) return;
   while (busy < ranks && plan->rank[busy].sequences > 0) busy++;
-  printf("%" PRId64 " sequences of %" PRId64 " tokens, at most %" PRId64 " a rank\n", plan->request.sequences, plan->request.tokens,
-         plan->rank[0].sequences);
+  printf("%" PRId64 " sequences of %" PRId64 " tokens, at most %" PRId64 " a rank\n", plan->request.sequences,
+         plan->request.tokens, plan->rank[0].sequences);
   if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
 }
 
@@ -127,8 +128,10 @@ static void print_text(const report *r) {
   print_sequences(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
-  printf("device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this machine\n", disk, traffic,
-         r->seconds);
+  printf(
+      "device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this "
+      "machine\n",
+      disk, traffic, r->seconds);
   if (r->fit == QD_OK) puts("it fits");
 }
 
@@ -138,7 +141,7 @@ static qd_status print_report(const report *r) {
   return QD_OK;
 }
 
-/* ---- the command ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the command --------------------------------------------------------------------------------------------------------- */
 
 /* Without text the sequences asked for are planned; with it they are those that it gives. */
 static qd_plan_request request_of(const qd_run *run) {
@@ -170,7 +173,8 @@ static qd_status plan_and_print(qd_run *run, report *r) {
   r->seconds = qd_probe_seconds(&r->plan, &probe);
   QD_TRY(check(r, run->comm));
   qd_status status = run->comm->rank == 0 ? print_report(r) : QD_OK;
-  if (status == QD_OK) status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
+  if (status == QD_OK)
+    status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
   return qd_agree(run->comm, status);
 }
 
@@ -195,5 +199,7 @@ static qd_status run(qd_comm *comm) {
   return status;
 }
 
-const qd_command qd_command_plan = {
-    .name = "plan", .summary = "memory, disk, traffic and time of a quantizing job, before it is run", .parse = parse_command_line, .run = run};
+const qd_command qd_command_plan = {.name = "plan",
+                                    .summary = "memory, disk, traffic and time of a quantizing job, before it is run",
+                                    .parse = parse_command_line,
+                                    .run = run};

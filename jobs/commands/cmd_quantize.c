@@ -40,8 +40,8 @@ static qd_status run(qd_comm *comm) {
   qd_device device;
   qd_status status = qd_job_options_open(&wanted, comm, &device);
   if (status == QD_OK) {
-    qd_log("qdist quantize: %s to %s, %s, %d bits, groups of %" PRId64 ", %d ranks x %d threads, %s", job->model, job->output, job->method->name,
-           job->scheme.bits, job->scheme.group_size, comm->size, device.threads, qd_isa_name(device.isa));
+    qd_log("qdist quantize: %s to %s, %s, %d bits, groups of %" PRId64 ", %d ranks x %d threads, %s", job->model, job->output,
+           job->method->name, job->scheme.bits, job->scheme.group_size, comm->size, device.threads, qd_isa_name(device.isa));
     status = qd_run_quantize(job, comm, &device);
     qd_device_close(&device);
   }

@@ -8,8 +8,9 @@
 static qd_store_options wanted;
 
 static void parse_command_line(int argc, char **argv) {
-  qd_store_options_parse("Check every byte of every file of a store. Exit code 0: sound, 3: damaged.\vExample:\n  qdist verify OUT",
-                         argc, argv, &wanted);
+  qd_store_options_parse(
+      "Check every byte of every file of a store. Exit code 0: sound, 3: damaged.\vExample:\n  qdist verify OUT", argc, argv,
+      &wanted);
 }
 
 static void say(void *context, const char *text) {

@@ -28,8 +28,8 @@ static qd_status make_usable(qd_arena *arena, size_t need) {
   size_t bytes = (need + step_bytes - 1) / step_bytes * step_bytes;
   if (bytes > arena->capacity_bytes) bytes = arena->capacity_bytes;
   int failed = mprotect(arena->base, bytes, PROT_READ | PROT_WRITE);
-  QD_CHECK(failed == 0, QD_ENOMEM, "no memory left: the %s arena has %zu bytes and needs %zu: %s", arena->name, arena->usable_bytes, need,
-           strerror(errno));
+  QD_CHECK(failed == 0, QD_ENOMEM, "no memory left: the %s arena has %zu bytes and needs %zu: %s", arena->name,
+           arena->usable_bytes, need, strerror(errno));
   arena->usable_bytes = bytes;
   return QD_OK;
 }
@@ -41,8 +41,8 @@ qd_status qd_arena_new(qd_arena *arena, size_t n, size_t size, void *out) {
   QD_CHECK(size == 0 || n <= left / size, QD_ENOMEM, "the %s arena of %zu bytes has %zu left, needs %zu x %zu", arena->name,
            arena->capacity_bytes, left, n, size);
   size_t bytes = qd_arena_cost(n, size);
-  QD_CHECK(bytes <= left, QD_ENOMEM, "the %s arena of %zu bytes has %zu left, needs %zu", arena->name, arena->capacity_bytes, left,
-           bytes);
+  QD_CHECK(bytes <= left, QD_ENOMEM, "the %s arena of %zu bytes has %zu left, needs %zu", arena->name, arena->capacity_bytes,
+           left, bytes);
   QD_TRY(make_usable(arena, arena->used_bytes + bytes));
   *slot = arena->base + arena->used_bytes;
   arena->used_bytes += bytes;

@@ -51,7 +51,7 @@ qd_memory_use qd_memory_now(void) {
   return use;
 }
 
-/* ---- control groups ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- control groups ------------------------------------------------------------------------------------------------------ */
 
 /* Names of one version's files. */
 typedef struct group_files {
@@ -59,7 +59,8 @@ typedef struct group_files {
 } group_files;
 
 static const group_files version_2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
-static const group_files version_1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "};
+static const group_files version_1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+                                      "total_inactive_file "};
 
 static int64_t file_number(const char *folder, const char *name, const char *key) {
   char path[PATH_BYTES + 64];
@@ -123,7 +124,7 @@ void qd_address_room(qd_room *out) {
   keep_least(out, (int64_t)limit.rlim_cur - qd_memory_now().address_space, "RLIMIT_AS (ulimit -v)");
 }
 
-/* ---- disk --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- disk ---------------------------------------------------------------------------------------------------------------- */
 
 /* `path`, or the nearest above it that exists. */
 static int open_nearest(const char *path) {

@@ -16,15 +16,15 @@ typedef struct qd_room {
   char    bound[320];
 } qd_room;
 
-/* The least of MemAvailable and of what each control group above this process (version 2 or 1) leaves; page cache that can be given up counts
- * as left.  `root` stands before /proc and /sys: "" but in tests. */
+/* The least of MemAvailable and of what each control group above this process (version 2 or 1) leaves; page cache that can be
+ * given up counts as left.  `root` stands before /proc and /sys: "" but in tests. */
 void qd_memory_room(const char *root, qd_room *out);
 
 /* What RLIMIT_AS leaves of this process's address space. */
 void qd_address_room(qd_room *out);
 
-/* What this user may still write to the file system that `path` (or the nearest folder above it that exists) lies on: the least of what is
- * free for everyone and of the user's and the group's quota. */
+/* What this user may still write to the file system that `path` (or the nearest folder above it that exists) lies on: the least
+ * of what is free for everyone and of the user's and the group's quota. */
 qd_status qd_disk_room(const char *path, qd_room *out) QD_MUST_USE;
 
 #endif

@@ -1,4 +1,5 @@
-/* One piece of work in a thread of its own, whose failure is carried over to who waits for it: reading ahead, writing behind. */
+/* One piece of work in a thread of its own, whose failure is carried over to who waits for it: reading ahead, writing behind.
+ */
 #ifndef QDIST_KERNELS_BASE_TASK_H
 #define QDIST_KERNELS_BASE_TASK_H
 

@@ -29,7 +29,9 @@ qd_status qd_tensor_new_2d(qd_arena *arena, qd_dtype dtype, int64_t rows, int64_
   return QD_OK;
 }
 
-static void *element(qd_tensor t, int64_t offset) { return (unsigned char *)t.data + offset * (int64_t)qd_dtype_bytes(t.dtype); }
+static void *element(qd_tensor t, int64_t offset) {
+  return (unsigned char *)t.data + offset * (int64_t)qd_dtype_bytes(t.dtype);
+}
 
 qd_tensor qd_tensor_rows(qd_tensor t, int64_t first, int64_t n) {
   QD_ASSERT(t.rank >= 1 && first >= 0 && n >= 0 && first + n <= t.dim[0]);

@@ -31,26 +31,35 @@ typedef struct evaluation {
 
 const char *qd_ppl_style_name(qd_ppl_style style) { return style == QD_PPL_GPTQ ? "gptq" : "llama.cpp"; }
 
-/* ---- text ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- text ---------------------------------------------------------------------------------------------------------------- */
 
 static void put_bos(qd_tokens *tokens, int32_t bos) {
   for (int64_t i = 0; bos >= 0 && i < tokens->rows; i++) tokens->ids[i * tokens->sequence_tokens] = bos;
 }
 
 /* Positions from here on predict their next token. */
-static int64_t first_scored(const evaluation *e) { return e->request->style == QD_PPL_GPTQ ? 0 : e->tokens.sequence_tokens / 2; }
+static int64_t first_scored(const evaluation *e) {
+  return e->request->style == QD_PPL_GPTQ ? 0 : e->tokens.sequence_tokens / 2;
+}
 
 static qd_status check_predictions(const evaluation *e) {
   QD_CHECK(first_scored(e) < e->tokens.sequence_tokens - 1, QD_EINVAL,
-           "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens, qd_ppl_style_name(e->request->style));
+           "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens,
+           qd_ppl_style_name(e->request->style));
   return QD_OK;
 }
 
 static qd_status load_text(evaluation *e) {
   const qd_evaluation_request *r = e->request;
   qd_tokenizer *tokenizer;
-  qd_tokens_request request = {.dataset = r->dataset, .use = QD_TOKENS_EVALUATION, .rows = r->max_windows, .sequence_tokens = r->sequence_tokens,
-                               .seed = r->seed, .bos = r->bos, .pack = r->pack, .vocabulary = e->subject.model.vocabulary};
+  qd_tokens_request request = {.dataset = r->dataset,
+                               .use = QD_TOKENS_EVALUATION,
+                               .rows = r->max_windows,
+                               .sequence_tokens = r->sequence_tokens,
+                               .seed = r->seed,
+                               .bos = r->bos,
+                               .pack = r->pack,
+                               .vocabulary = e->subject.model.vocabulary};
   QD_TRY(qd_text_load(e->comm, r->model, &e->subject.model, &request, &e->tokens, &tokenizer));
   int32_t bos = tokenizer != NULL && qd_tokenizer_adds_bos(tokenizer) ? qd_tokenizer_bos(tokenizer) : -1;
   qd_tokenizer_close(tokenizer);
@@ -61,8 +70,8 @@ static qd_status load_text(evaluation *e) {
 
 static qd_status check_vocabularies(const evaluation *e) {
   QD_CHECK(e->reference.model.vocabulary == e->subject.model.vocabulary, QD_EBADINPUT,
-           "the reference %s has a vocabulary of %" PRId64 ", %s one of %" PRId64, e->request->reference, e->reference.model.vocabulary,
-           e->request->model, e->subject.model.vocabulary);
+           "the reference %s has a vocabulary of %" PRId64 ", %s one of %" PRId64, e->request->reference,
+           e->reference.model.vocabulary, e->request->model, e->subject.model.vocabulary);
   return QD_OK;
 }
 
@@ -73,7 +82,7 @@ static qd_status open_models(evaluation *e) {
   return qd_agree(e->comm, check_vocabularies(e));
 }
 
-/* ---- scoring --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- scoring ------------------------------------------------------------------------------------------------------------- */
 
 /* Rows [first, first + n) of a window predict the tokens behind them. */
 typedef struct slab {
@@ -107,7 +116,8 @@ static qd_status compare_slab(evaluation *e, qd_block *reference_rest, qd_tensor
   return QD_OK;
 }
 
-static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_rest, int64_t local, int64_t window, int64_t first, int64_t n, slab s) {
+static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_rest, int64_t local, int64_t window,
+                            int64_t first, int64_t n, slab s) {
   window_sums *sums = &e->sums[window];
   const double *nll = s.nll.data;
   qd_tensor logits = qd_tensor_rows(s.logits, 0, n), target = qd_tensor_rows(s.target, 0, n);
@@ -134,7 +144,7 @@ static qd_status score_windows(evaluation *e, qd_block *rest, qd_block *referenc
   return QD_OK;
 }
 
-/* ---- batches of windows ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- batches of windows -------------------------------------------------------------------------------------------------- */
 
 static qd_status gather_sums(evaluation *e, qd_range batch) {
   size_t *bytes;
@@ -151,7 +161,8 @@ static qd_status evaluate_batch(evaluation *e, qd_range batch) {
   qd_block rest, reference_rest = {0};
   qd_range mine = qd_partition_even(batch.n, e->comm->rank, e->comm->size);
   mine.first += batch.first;
-  qd_tensor ids = qd_tensor_2d(e->tokens.ids + mine.first * e->tokens.sequence_tokens, QD_I32, mine.n, e->tokens.sequence_tokens);
+  qd_tensor ids =
+      qd_tensor_2d(e->tokens.ids + mine.first * e->tokens.sequence_tokens, QD_I32, mine.n, e->tokens.sequence_tokens);
   if (e->request->reference != NULL) QD_TRY(qd_subject_forward(&e->reference, ids, &reference_rest));
   QD_TRY(qd_subject_forward(&e->subject, ids, &rest));
   QD_TRY(qd_agree(e->comm, score_windows(e, &rest, &reference_rest, mine)));
@@ -181,7 +192,8 @@ static size_t scratch_bytes(const evaluation *e) {
 }
 
 static qd_status evaluate_windows(evaluation *e) {
-  int64_t tokens = e->tokens.sequence_tokens, a_rank = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, tokens));
+  int64_t tokens = e->tokens.sequence_tokens,
+          a_rank = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, tokens));
   a_rank = a_rank < 1 ? 1 : a_rank;
   int64_t most = (e->tokens.rows + e->comm->size - 1) / e->comm->size;
   a_rank = a_rank > most ? most : a_rank;
@@ -217,7 +229,8 @@ static void summarize(const evaluation *e, qd_evaluation *out) {
 
 /* Weights are finite where a block is read; activations may still pass what fp32 holds. */
 static qd_status check_finite(const evaluation *e, const qd_evaluation *result) {
-  QD_CHECK(isfinite(result->mean_nll), QD_ENUMERIC, "%s: the perplexity is not a number: its activations overflow", e->request->model);
+  QD_CHECK(isfinite(result->mean_nll), QD_ENUMERIC, "%s: the perplexity is not a number: its activations overflow",
+           e->request->model);
   return QD_OK;
 }
 

@@ -1,7 +1,8 @@
 /* Perplexity, and divergence from a reference, over windows of a text; windows over ranks, blocks streamed.
  *
  *   gptq       non-overlapping windows, all T - 1 predictions, exp of the mean over windows of the mean NLL
- *   llama.cpp  the first token of each window becomes BOS (where the tokenizer adds one); positions T/2 .. T - 2 predict their next */
+ *   llama.cpp  the first token of each window becomes BOS (where the tokenizer adds one); positions T/2 .. T - 2 predict their
+ * next */
 #ifndef QDIST_PIPELINE_EVALUATE_PERPLEXITY_H
 #define QDIST_PIPELINE_EVALUATE_PERPLEXITY_H
 

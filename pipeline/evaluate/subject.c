@@ -60,7 +60,8 @@ size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
 static qd_status reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
   size_t residual = qd_subject_window_bytes(subject, tokens);
   size_t mid = (size_t)(tokens * qd_decoder_mid_widest(&subject->model)) * qd_dtype_bytes(subject->act);
-  QD_TRY(qd_arena_open(&subject->acts_arena, "activations", qd_plan_activations(&subject->model, subject->act, tokens, windows, 1)));
+  QD_TRY(qd_arena_open(&subject->acts_arena, "activations",
+                       qd_plan_activations(&subject->model, subject->act, tokens, windows, 1)));
   subject->h = qd_tensor_3d(NULL, subject->act, windows, tokens, subject->model.hidden);
   QD_TRY(qd_arena_new(&subject->acts_arena, (size_t)windows, residual, &subject->h.data));
   QD_TRY(qd_arena_new(&subject->acts_arena, mid, 1, &subject->mid));
@@ -71,7 +72,7 @@ qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t token
   return qd_agree(subject->comm, reserve(subject, windows, tokens));
 }
 
-/* ---- forward -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status next(qd_subject *subject, qd_block *block) {
   qd_arena_rewind(&subject->block_arena, 0);
@@ -89,11 +90,13 @@ static qd_status embed(qd_subject *subject, qd_block *rest, qd_tensor ids) {
 /* With one window a weight is used once: then it is multiplied as it is stored.  Same bits either way. */
 static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
   for (int i = 0; windows > 1 && i < block->n; i++)
-    if (block->weight[i].quantized) QD_TRY(qd_weight_expand(subject->device, &block->weight[i], subject->act, &subject->block_arena));
+    if (block->weight[i].quantized)
+      QD_TRY(qd_weight_expand(subject->device, &block->weight[i], subject->act, &subject->block_arena));
   for (int64_t i = 0; i < windows; i++) {
     qd_tensor h = qd_tensor_at(subject->h, i);
     QD_TRY(qd_decoder_enter(&subject->decoder, block, h, subject->mid));
-    for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, subject->mid));
+    for (qd_stage stage = 0; stage < QD_N_STAGES; stage++)
+      QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, subject->mid));
   }
   return QD_OK;
 }

@@ -21,8 +21,10 @@ typedef struct qd_subject {
   void       *mid;    /* of one window */
 } qd_subject;
 
-/* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's own.  Collective. */
-qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) QD_MUST_USE;
+/* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
+ * own.  Collective. */
+qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm,
+                          qd_device *device) QD_MUST_USE;
 
 /* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;

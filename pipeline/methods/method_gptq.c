@@ -1,7 +1,8 @@
-/* GPTQ (arXiv:2210.17323): columns one after the other, each error spread over the columns to come by the factor of the inverse Hessian.
+/* GPTQ (arXiv:2210.17323): columns one after the other, each error spread over the columns to come by the factor of the inverse
+ * Hessian.
  *
- * Order of steps, as the reference's: the grid of a whole row is fitted on the original weights (dead columns included), then dead columns
- * are zeroed, then static groups are fitted, then the columns are brought into processing order. */
+ * Order of steps, as the reference's: the grid of a whole row is fitted on the original weights (dead columns included), then
+ * dead columns are zeroed, then static groups are fitted, then the columns are brought into processing order. */
 #include "pipeline/method.h"
 #include "pipeline/method_codes.h"
 
@@ -48,8 +49,15 @@ static qd_status quantize(const qd_method_input *input, qd_qtensor *q) {
   QD_TRY(qd_arena_new(&device->scratch, (size_t)columns, sizeof *stored, &stored));
   QD_TRY(qd_gather_columns(device, input->w, input->order, w));
   stored_positions(input, stored);
-  qd_gptq_args args = {.w = w, .u = input->u, .stored = qd_tensor_1d(stored, QD_I32, columns), .scheme = input->scheme, .fit = fit,
-                       .block = input->block, .code = grid.code, .scale = grid.scale, .zero = grid.zero,
+  qd_gptq_args args = {.w = w,
+                       .u = input->u,
+                       .stored = qd_tensor_1d(stored, QD_I32, columns),
+                       .scheme = input->scheme,
+                       .fit = fit,
+                       .block = input->block,
+                       .code = grid.code,
+                       .scale = grid.scale,
+                       .zero = grid.zero,
                        .loss = qd_tensor_1d(loss.data, QD_F64, rows)};
   QD_TRY(qd_gptq(device, &args));
   return qd_method_grid_store(input, &grid, q);
@@ -57,10 +65,14 @@ static qd_status quantize(const qd_method_input *input, qd_qtensor *q) {
 
 static size_t scratch_bytes(const qd_method_input *input) {
   int64_t rows = input->w.dim[0], columns = input->w.dim[1];
-  qd_gptq_args args = {.w = input->w, .scheme = input->scheme, .fit = groups_are_fitted_in_the_loop(input), .block = input->block,
+  qd_gptq_args args = {.w = input->w,
+                       .scheme = input->scheme,
+                       .fit = groups_are_fitted_in_the_loop(input),
+                       .block = input->block,
                        .scale = qd_tensor_2d(NULL, QD_F32, rows, qd_scheme_groups(input->scheme, columns))};
-  return qd_method_grid_bytes(input) + qd_arena_cost((size_t)(rows * columns), sizeof(float)) + qd_arena_cost((size_t)rows, sizeof(double)) +
-         qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_scratch_gptq(input->device, &args);
+  return qd_method_grid_bytes(input) + qd_arena_cost((size_t)(rows * columns), sizeof(float)) +
+         qd_arena_cost((size_t)rows, sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(int32_t)) +
+         qd_scratch_gptq(input->device, &args);
 }
 
 const qd_method qd_method_gptq = {

@@ -98,7 +98,7 @@ Test(memory, is_what_was_planned) {
   expect_planned(4, model, text, "--nsamples 4 --seqlen 128 --no-mse");
 }
 
-/* ---- refusing -------------------------------------------------------------------------------------------------------------- */
+/* ---- refusing ------------------------------------------------------------------------------------------------------------ */
 
 static const char bundled[] = QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny", text_file[] = QDIST_SOURCE_DIR "/docs/formats.md";
 
@@ -128,7 +128,7 @@ Test(memory, jobs_run_within_a_limit_of_the_address_space) {
   qd_run_close(&run);
 }
 
-/* ---- the plan for machines ----------------------------------------------------------------------------------------------------- */
+/* ---- the plan for machines ----------------------------------------------------------------------------------------------- */
 
 static bool fits(const qd_json *plan) {
   bool value = false;

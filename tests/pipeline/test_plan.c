@@ -117,7 +117,7 @@ Test(plan, the_block_holds_what_is_computed_with) {
   close_stand(&s);
 }
 
-/* ---- what depends on what ------------------------------------------------------------------------------------------------- */
+/* ---- what depends on what ------------------------------------------------------------------------------------------------ */
 
 Test(plan, memory_does_not_grow_with_the_number_of_blocks) {
   stand few, many;
@@ -171,7 +171,7 @@ Test(plan, rules_make_kinds_of_blocks) {
   close_stand(&s);
 }
 
-/* ---- jobs in arenas of exactly these sizes ------------------------------------------------------------------------------------ */
+/* ---- jobs in arenas of exactly these sizes ------------------------------------------------------------------------------- */
 
 /* A path that outlives those of many outputs. */
 static const char *ids_path(void) {
@@ -227,7 +227,7 @@ Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
   expect_runs_everywhere(job);
 }
 
-/* ---- does it fit? --------------------------------------------------------------------------------------------------------------- */
+/* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 
 static const qd_plan_place here = {.ranks_on_node = 1, .running = 1};
 
