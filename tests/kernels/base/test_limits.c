@@ -89,12 +89,15 @@ Test(limits, lines_that_are_damaged_are_passed_over) {
 
 Test(limits, the_address_space_that_is_left) {
   qd_room out;
+#if defined(__SANITIZE_ADDRESS__)
+  cr_skip_test("AddressSanitizer has taken more address space than any limit here would leave");
+#endif
   qd_address_room(&out);
   struct rlimit limit = {.rlim_cur = (rlim_t)1 << 40, .rlim_max = (rlim_t)1 << 40};
   cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
   qd_address_room(&out);
   cr_expect_leq(out.bytes, (int64_t)1 << 40);
-  cr_expect_gt(out.bytes, ((int64_t)1 << 40) - ((int64_t)1 << 36)); /* sanitizers map much */
+  cr_expect_gt(out.bytes, ((int64_t)1 << 40) - ((int64_t)1 << 36));
   cr_expect(strstr(out.bound, "RLIMIT_AS") != NULL);
 }
 
