@@ -153,11 +153,9 @@ Test(resume, killed_in_one_rank_only) {
   bench_open(&b, 4);
   for (int rank = 0; rank < 3; rank++) {
     char story[64];
-    pid_t pids[8];
     qd_run run = start(3, &b, "");
     cr_assert(qd_run_until_lines(&run, 4 + 3 * rank), "%s", run.err.text);
-    if (qd_run_rank_pids(&run, pids, 8) == 3) kill(pids[rank], SIGKILL);
-    qd_run_finish(&run);
+    qd_run_kill_rank(&run, rank);
     cr_assert_not(run.timed_out);
     cr_assert_neq(run.exit_code, 0, "rank %d was killed, and the job ended well: %s", rank, run.err.text);
     qd_run_close(&run);

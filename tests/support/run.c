@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE /* syscall */
 #include "tests/support/run.h"
 
 #include "kernels/base/heap.h"
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,9 @@ extern char **environ;
 
 /* Between SIGTERM and SIGKILL: mpirun needs it to end its ranks. */
 static const double grace_seconds = 2.0;
+
+/* For a killed process to end: freeing its memory can take long on a busy machine. */
+enum { END_MILLISECONDS = 60000 };
 
 static bool same_name(const char *a, const char *b) {
   size_t n = strcspn(a, "=");
@@ -257,12 +261,41 @@ void qd_run_signal_ranks(const qd_run *run, int number) {
   for (int i = 0; i < n; i++) kill(pids[i], number);
 }
 
-void qd_run_kill(qd_run *run) {
-  pid_t pids[MAX_RANKS];
-  int n = qd_run_rank_pids(run, pids, MAX_RANKS);
-  kill(run->pid, SIGKILL); /* first, or it would end the others its own way */
-  for (int i = 0; i < n; i++) kill(pids[i], SIGKILL);
+/* The ranks, each with a descriptor to wait for it by, whoever's child it becomes (-1: it is gone already). */
+typedef struct ranks {
+  int n, process[MAX_RANKS];
+  pid_t pid[MAX_RANKS];
+} ranks;
+
+static ranks hold_ranks(const qd_run *run) {
+  ranks held;
+  held.n = qd_run_rank_pids(run, held.pid, MAX_RANKS);
+  for (int i = 0; i < held.n; i++) held.process[i] = (int)syscall(SYS_pidfd_open, held.pid[i], 0);
+  return held;
+}
+
+/* A killed process holds its locks until it has ended, which can be after its pipes are closed and mpirun is gone. */
+static void finish_all(qd_run *run, const ranks *held) {
   qd_run_finish(run);
+  for (int i = 0; i < held->n; i++) {
+    if (held->process[i] < 0) continue;
+    struct pollfd end = {.fd = held->process[i], .events = POLLIN};
+    while (poll(&end, 1, END_MILLISECONDS) < 0) QD_ASSERT(errno == EINTR);
+    close(held->process[i]);
+  }
+}
+
+void qd_run_kill(qd_run *run) {
+  ranks held = hold_ranks(run);
+  kill(run->pid, SIGKILL); /* first, or it would end the others its own way */
+  for (int i = 0; i < held.n; i++) kill(held.pid[i], SIGKILL);
+  finish_all(run, &held);
+}
+
+void qd_run_kill_rank(qd_run *run, int which) {
+  ranks held = hold_ranks(run);
+  if (which < held.n) kill(held.pid[which], SIGKILL);
+  finish_all(run, &held);
 }
 
 void qd_run_close(qd_run *run) {
