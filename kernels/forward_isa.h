@@ -13,6 +13,11 @@ QD_ISA_DECLARE(void, qd_rope_table_row,
                (const double *frequency, double position, double factor, float *cosine, float *sine, int64_t n));
 QD_ISA_DECLARE(void, qd_rope_row, (void *x, const float *cosine, const float *sine, qd_dtype dtype, int64_t half));
 
+/* p has room for the row. */
+QD_ISA_DECLARE(void, qd_route_row, (const float *logits, int64_t n, const qd_route_args *args, float *p, int64_t row));
+QD_ISA_DECLARE(void, qd_scatter_row, (const void *y, float weight, void *x, qd_dtype dtype, int64_t n));
+QD_ISA_DECLARE(void, qd_sigmoid_row, (const float *x, void *y, qd_dtype dtype, int64_t n));
+
 /* The first of n elements that is NaN or infinite, or -1. */
 QD_ISA_DECLARE(int64_t, qd_nonfinite_row, (const void *x, qd_dtype dtype, int64_t n));
 

@@ -80,6 +80,25 @@ qd_status qd_swiglu(qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y
 /* y = round(a + b).   all act (T, C); y may be a or b. */
 qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) QD_MUST_USE;
 
+/* Experts of each token.   logits F32 (T, E), E at most QD_MAX_EXPERTS; index I32 (T, k), weight F32 (T, k), 1 <= k <= E.
+ * top = maximum; e_j = exp(logit_j - top) in fp32; s = lanes over e_j; p_j = e_j / s.  Chosen are the k largest p, of equals the
+ * lower index; renormalise: p_j = p_j / (sum of the chosen p, the largest first, in fp32).  The chosen are listed by ascending
+ * index; weight = p rounded to `weights` (F32 or BF16). */
+enum { QD_MAX_EXPERTS = 4096 };
+typedef struct qd_route_args {
+  qd_tensor logits, index, weight;
+  bool      renormalise;
+  qd_dtype  weights;
+} qd_route_args;
+qd_status qd_route(qd_device *device, const qd_route_args *args) QD_MUST_USE;
+
+/* x[r_n] = round(fma(weight[n], y[n], x[r_n])), r_n = index[n], or n where index has rank 0.   y act (N, C), x act (T, C), weight
+ * F32 or act (N), index I32 (N) strictly ascending within [0, T). */
+qd_status qd_scatter_add(qd_device *device, qd_tensor y, qd_tensor weight, qd_tensor index, qd_tensor x) QD_MUST_USE;
+
+/* y = round(1 / (1 + exp(-x))) in fp32.   x F32 (N), y act (N). */
+qd_status qd_sigmoid(qd_device *device, qd_tensor x, qd_tensor y) QD_MUST_USE;
+
 /* y[t][p] = x[t][order[p]].   x act (T, C), order I32 (C), y act (T, C); no overlap. */
 qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) QD_MUST_USE;
 

@@ -135,6 +135,56 @@ qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
   return device->ops->add(device, a, b, y);
 }
 
+qd_status qd_route(qd_device *device, const qd_route_args *args) {
+  qd_tensor logits = args->logits, index = args->index;
+  QD_TRY(check_dtype("route", "logits", logits, real_dtype(device)));
+  QD_TRY(check_dtype("route", "weight", args->weight, real_dtype(device)));
+  QD_TRY(check_dtype("route", "index", index, QD_I32));
+  QD_TRY(check_rank("route", "logits", logits, 2));
+  QD_TRY(check_rank("route", "index", index, 2));
+  int64_t experts = logits.dim[1], k = index.dim[1];
+  QD_CHECK(k >= 1 && k <= experts && experts <= QD_MAX_EXPERTS, QD_ESHAPE,
+           "route: %" PRId64 " of %" PRId64 " experts are to be chosen, expected 1 of 1 to %d of %d", k, experts,
+           QD_MAX_EXPERTS, QD_MAX_EXPERTS);
+  QD_TRY(check_matrix("route", "index", index, logits.dim[0], k));
+  QD_TRY(check_matrix("route", "weight", args->weight, logits.dim[0], k));
+  QD_CHECK(args->weights == QD_F32 || args->weights == QD_BF16, QD_EDTYPE, "route: weights are rounded to %s, expected F32 or BF16",
+           qd_dtype_name(args->weights));
+  return device->ops->route(device, args);
+}
+
+static qd_status check_ascending(qd_tensor index, int64_t limit) {
+  const int32_t *at = index.data;
+  QD_TRY(check_indices("scatter_add", "the index", index, 0, limit));
+  for (int64_t n = 1; n < index.dim[0]; n++)
+    QD_CHECK(at[n - 1] < at[n], QD_EBADINPUT, "scatter_add: index %" PRId64 " is %" PRId32 " behind %" PRId32 ", expected more", n,
+             at[n], at[n - 1]);
+  return QD_OK;
+}
+
+qd_status qd_scatter_add(qd_device *device, qd_tensor y, qd_tensor weight, qd_tensor index, qd_tensor x) {
+  QD_TRY(check_act(device, "scatter_add", "x", x));
+  QD_TRY(check_dtype("scatter_add", "y", y, x.dtype));
+  if (weight.dtype != x.dtype) QD_TRY(check_dtype("scatter_add", "weight", weight, real_dtype(device)));
+  QD_TRY(check_rank("scatter_add", "x", x, 2));
+  QD_TRY(check_rank("scatter_add", "y", y, 2));
+  QD_TRY(check_matrix("scatter_add", "y", y, index.rank == 0 ? x.dim[0] : y.dim[0], x.dim[1]));
+  QD_TRY(check_vector("scatter_add", "weight", weight, y.dim[0]));
+  if (index.rank != 0) {
+    QD_TRY(check_vector("scatter_add", "index", index, y.dim[0]));
+    QD_TRY(check_ascending(index, x.dim[0]));
+  }
+  return device->ops->scatter_add(device, y, weight, index, x);
+}
+
+qd_status qd_sigmoid(qd_device *device, qd_tensor x, qd_tensor y) {
+  QD_TRY(check_dtype("sigmoid", "x", x, real_dtype(device)));
+  QD_TRY(check_act(device, "sigmoid", "y", y));
+  QD_TRY(check_rank("sigmoid", "x", x, 1));
+  QD_TRY(check_vector("sigmoid", "y", y, x.dim[0]));
+  return device->ops->sigmoid(device, x, y);
+}
+
 qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) {
   QD_TRY(check_act(device, "gather_columns", "x", x));
   QD_TRY(check_dtype("gather_columns", "y", y, x.dtype));

@@ -16,6 +16,9 @@
   X(attention, (qd_device *device, const qd_attention_args *args))                                                         \
   X(swiglu, (qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y))                                                \
   X(add, (qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y))                                                       \
+  X(route, (qd_device *device, const qd_route_args *args))                                                                 \
+  X(scatter_add, (qd_device *device, qd_tensor y, qd_tensor weight, qd_tensor index, qd_tensor x))                         \
+  X(sigmoid, (qd_device *device, qd_tensor x, qd_tensor y))                                                                \
   X(gather_columns, (qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y))                                        \
   X(nll, (qd_device *device, qd_tensor logits, qd_tensor target, qd_tensor nll))                                           \
   X(kl, (qd_device *device, qd_tensor p, qd_tensor q, qd_tensor kl, qd_tensor same))                                       \

@@ -14,6 +14,8 @@ typedef struct qd_comm_ops {
   qd_status (*bcast)(qd_comm *comm, void *data, size_t bytes, int root);
   qd_status (*reduce_i64)(qd_comm *comm, int64_t *data, size_t n, int root);
   qd_status (*allgatherv)(qd_comm *comm, const void *mine, size_t bytes, void *all, const size_t *bytes_of_rank);
+  qd_status (*alltoallv)(qd_comm *comm, const void *send, const size_t *send_bytes, void *receive, const size_t *receive_bytes);
+  qd_status (*move)(qd_comm *comm, const void *from_data, void *to_data, size_t bytes, int from, int to);
   void (*close)(qd_comm *comm);
 } qd_comm_ops;
 
@@ -34,5 +36,14 @@ qd_status qd_comm_reduce_i64(qd_comm *comm, int64_t *data, size_t n, int root) Q
 /* all = mine of rank 0, of rank 1 ...; bytes_of_rank is the same on every rank, and this rank's is `bytes`.  mine may lie
  * inside all at its place. */
 qd_status qd_comm_allgatherv(qd_comm *comm, const void *mine, size_t bytes, void *all, const size_t *bytes_of_rank) QD_MUST_USE;
+
+/* send holds what goes to rank 0, to rank 1 ... (send_bytes each); receive gets what comes from rank 0, from rank 1 ...
+ * (receive_bytes each, which equal the senders' send_bytes).  Any size.  The two do not overlap. */
+qd_status qd_comm_alltoallv(qd_comm *comm, const void *send, const size_t *send_bytes, void *receive,
+                            const size_t *receive_bytes) QD_MUST_USE;
+
+/* `bytes` bytes of from_data on rank `from` to to_data on rank `to`; any size; only these two take part and look at their side's
+ * pointer.  from = to: a copy. */
+qd_status qd_comm_move(qd_comm *comm, const void *from_data, void *to_data, size_t bytes, int from, int to) QD_MUST_USE;
 
 #endif

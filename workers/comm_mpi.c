@@ -86,6 +86,46 @@ static qd_status mpi_allgatherv(qd_comm *comm, const void *mine, size_t bytes, v
   return QD_OK;
 }
 
+/* One partner to send to, one to receive from, both in pieces: whoever has no more sends or receives nothing, to or from nobody. */
+static qd_status exchange(comm_mpi *self, const unsigned char *send, size_t send_bytes, int to, unsigned char *receive,
+                          size_t receive_bytes, int from) {
+  size_t most = send_bytes > receive_bytes ? send_bytes : receive_bytes;
+  for (size_t done = 0; done < most; done += self->piece_bytes) {
+    size_t out = done < send_bytes ? smaller(send_bytes - done, self->piece_bytes) : 0;
+    size_t in = done < receive_bytes ? smaller(receive_bytes - done, self->piece_bytes) : 0;
+    TRY_MPI(MPI_Sendrecv, out ? send + done : NULL, (int)out, MPI_BYTE, out ? to : MPI_PROC_NULL, 0, in ? receive + done : NULL,
+            (int)in, MPI_BYTE, in ? from : MPI_PROC_NULL, 0, self->mpi, MPI_STATUS_IGNORE);
+  }
+  return QD_OK;
+}
+
+static size_t bytes_before(const size_t *bytes, int rank) {
+  size_t before = 0;
+  for (int r = 0; r < rank; r++) before += bytes[r];
+  return before;
+}
+
+/* In step s every rank sends to the s-th rank behind it, so that all pairs of a step are disjoint. */
+static qd_status mpi_alltoallv(qd_comm *comm, const void *send, const size_t *send_bytes, void *receive,
+                               const size_t *receive_bytes) {
+  const unsigned char *out = send;
+  unsigned char *in = receive;
+  int rank = comm->rank, size = comm->size;
+  if (send_bytes[rank] > 0)
+    memcpy(in + bytes_before(receive_bytes, rank), out + bytes_before(send_bytes, rank), send_bytes[rank]);
+  for (int s = 1; s < size; s++) {
+    int to = (rank + s) % size, from = (rank - s + size) % size;
+    QD_TRY(exchange((comm_mpi *)comm, out + bytes_before(send_bytes, to), send_bytes[to], to,
+                    in + bytes_before(receive_bytes, from), receive_bytes[from], from));
+  }
+  return QD_OK;
+}
+
+static qd_status mpi_move(qd_comm *comm, const void *from_data, void *to_data, size_t bytes, int from, int to) {
+  bool sends = comm->rank == from;
+  return exchange((comm_mpi *)comm, from_data, sends ? bytes : 0, to, to_data, sends ? 0 : bytes, from);
+}
+
 static void mpi_close(qd_comm *comm) {
   comm_mpi *self = (comm_mpi *)comm;
   MPI_Comm_free(&self->mpi);
@@ -95,7 +135,8 @@ static void mpi_close(qd_comm *comm) {
   MPI_Finalize();
 }
 
-static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_close};
+static const qd_comm_ops mpi_ops = {mpi_barrier,   mpi_bcast, mpi_reduce_i64, mpi_allgatherv,
+                                  mpi_alltoallv, mpi_move,  mpi_close};
 
 static qd_status start(void) {
   int provided = MPI_THREAD_SINGLE;

@@ -59,6 +59,37 @@ static void check_gather(qd_comm *comm, size_t bytes, bool in_place) {
   qd_heap_free(all);
 }
 
+/* What rank `from` has for rank `to`: nothing for some. */
+static size_t between(int from, int to, size_t bytes) { return (from + 2 * to) % 4 == 3 ? 0 : bytes + 5 * (size_t)from + (size_t)to; }
+
+static void check_alltoall(qd_comm *comm, size_t bytes) {
+  size_t out[64], in[64], n_out = 0, n_in = 0;
+  unsigned char *send, *receive;
+  for (int r = 0; r < comm->size; r++) {
+    n_out += out[r] = between(comm->rank, r, bytes);
+    n_in += in[r] = between(r, comm->rank, bytes);
+  }
+  EXPECT(qd_heap_new(n_out + 1, 1, &send) == QD_OK && qd_heap_new(n_in + 1, 1, &receive) == QD_OK);
+  unsigned char *at = send;
+  for (int r = 0; r < comm->size; at += out[r], r++)
+    for (size_t i = 0; i < out[r]; i++) at[i] = byte_of(comm->rank + 3 * r, i);
+  receive[n_in] = 0xee;
+  EXPECT(qd_comm_alltoallv(comm, send, out, receive, in) == QD_OK);
+  at = receive;
+  for (int r = 0; r < comm->size; at += in[r], r++)
+    for (size_t i = 0; i < in[r]; i++) EXPECT(at[i] == byte_of(r + 3 * comm->rank, i));
+  EXPECT(receive[n_in] == 0xee);
+  qd_heap_free(send);
+  qd_heap_free(receive);
+}
+
+static void check_move(qd_comm *comm, size_t bytes, int from, int to) {
+  unsigned char send[1024], receive[1024];
+  for (size_t i = 0; i < sizeof send; i++) send[i] = byte_of(comm->rank, i), receive[i] = 0xee;
+  EXPECT(qd_comm_move(comm, send, receive, bytes, from, to) == QD_OK);
+  for (size_t i = 0; i < sizeof receive; i++) EXPECT(receive[i] == (comm->rank == to && i < bytes ? byte_of(from, i) : 0xee));
+}
+
 int main(void) {
   qd_comm *comm;
   EXPECT(qd_comm_mpi_open(PIECE, &comm) == QD_OK);
@@ -68,7 +99,9 @@ int main(void) {
     for (int root = 0; root < comm->size; root++) {
       check_bcast(comm, sizes[s], root);
       check_reduce(comm, sizes[s], root);
+      for (int to = 0; to < comm->size; to++) check_move(comm, sizes[s], root, to);
     }
+    check_alltoall(comm, sizes[s]);
     check_gather(comm, sizes[s], false);
     check_gather(comm, sizes[s], true);
   }

@@ -23,7 +23,21 @@ static qd_status no_gather(qd_comm *comm, const void *mine, size_t bytes, void *
   return QD_ECOMM;
 }
 
-static const qd_comm_ops ops = {.bcast = no_bcast, .reduce_i64 = no_reduce, .allgatherv = no_gather};
+static qd_status no_alltoall(qd_comm *comm, const void *send, const size_t *send_bytes, void *receive,
+                             const size_t *receive_bytes) {
+  (void)comm, (void)send, (void)send_bytes, (void)receive, (void)receive_bytes;
+  n_calls++;
+  return QD_ECOMM;
+}
+
+static qd_status no_move(qd_comm *comm, const void *from_data, void *to_data, size_t bytes, int from, int to) {
+  (void)comm, (void)from_data, (void)to_data, (void)bytes, (void)from, (void)to;
+  n_calls++;
+  return QD_ECOMM;
+}
+
+static const qd_comm_ops ops = {
+    .bcast = no_bcast, .reduce_i64 = no_reduce, .allgatherv = no_gather, .alltoallv = no_alltoall, .move = no_move};
 static qd_comm broken = {.ops = &ops, .rank = 1, .size = 3, .name = "broken"};
 
 Test(comm, hands_on_what_the_backend_says) {
@@ -32,7 +46,17 @@ Test(comm, hands_on_what_the_backend_says) {
   cr_assert_eq(qd_comm_bcast(&broken, data, 4, 2), QD_ECOMM);
   cr_assert_eq(qd_comm_reduce_i64(&broken, data, 2, 0), QD_ECOMM);
   cr_assert_eq(qd_comm_allgatherv(&broken, data, 4, data, bytes), QD_ECOMM);
-  cr_assert_eq(n_calls, 3);
+  cr_assert_eq(qd_comm_alltoallv(&broken, data, bytes, data, bytes), QD_ECOMM);
+  cr_assert_eq(qd_comm_move(&broken, data, data, 4, 0, 1), QD_ECOMM);
+  cr_assert_eq(n_calls, 5);
+}
+
+Test(comm, only_two_ranks_take_part_in_a_move) {
+  int64_t data[2] = {1, 2};
+  cr_assert_eq(qd_comm_move(&broken, data, data, 4, 0, 2), QD_OK);
+  cr_assert_eq(qd_comm_move(&broken, data, data + 1, sizeof data[0], 1, 1), QD_OK);
+  cr_assert_eq(data[1], 1);
+  cr_assert_eq(n_calls, 0);
 }
 
 Test(comm, sends_nothing_when_there_is_nothing) {

@@ -35,3 +35,15 @@ Test(comm_self, gathers_a_copy) {
   cr_assert_eq(qd_comm_allgatherv(comm, NULL, 0, all, bytes), QD_OK);
   cr_assert_str_eq(all, "four");
 }
+
+Test(comm_self, sends_to_itself) {
+  qd_comm *comm = qd_comm_self();
+  char there[6] = "-----";
+  size_t bytes[1] = {3};
+  cr_assert_eq(qd_comm_alltoallv(comm, "abcd", bytes, there, bytes), QD_OK);
+  cr_assert_str_eq(there, "abc--");
+  cr_assert_eq(qd_comm_move(comm, "xyz", there, 2, 0, 0), QD_OK);
+  cr_assert_str_eq(there, "xyc--");
+  bytes[0] = 0;
+  cr_assert_eq(qd_comm_alltoallv(comm, NULL, bytes, NULL, bytes), QD_OK);
+}
