@@ -53,8 +53,7 @@ qd_status qd_setup_load(qd_run *run) {
 
 /* ---- planning ------------------------------------------------------------------------------------------------------------ */
 
-qd_status qd_setup_plan(qd_run *run) {
-  int rank = run->comm->rank, on_node = qd_team_ranks_on_node(run->comm);
+static qd_status make_plan(qd_run *run, bool acts_on_disk) {
   qd_plan_request request = {.job = run->job,
                              .model = &run->model,
                              .source = run->source,
@@ -63,11 +62,36 @@ qd_status qd_setup_plan(qd_run *run) {
                              .sequences = run->tokens.rows,
                              .tokens = run->tokens.sequence_tokens,
                              .ranks = run->comm->size,
+                             .acts_on_disk = acts_on_disk,
                              .launched = true};
-  QD_TRY_ALL(run->comm, qd_plan_make(&request, &run->plan));
-  QD_TRY_ALL(run->comm,
-             qd_plan_check_memory(&run->plan, (qd_plan_place){.rank = rank, .ranks_on_node = on_node, .running = on_node}));
-  QD_TRY_ALL(run->comm, rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
+  qd_plan_release(&run->plan);
+  return qd_plan_make(&request, &run->plan);
+}
+
+static qd_plan_place place_of(const qd_run *run) {
+  int on_node = qd_team_ranks_on_node(run->comm);
+  return (qd_plan_place){.rank = run->comm->rank, .ranks_on_node = on_node, .running = on_node};
+}
+
+/* Whether some rank's memory is too small: no failure, where the disk is the way out.  Collective. */
+static qd_status memory_is_short(qd_run *run, bool *is_short) {
+  int64_t n = qd_plan_check_memory(&run->plan, place_of(run)) != QD_OK;
+  QD_TRY(qd_comm_reduce_i64(run->comm, &n, 1, 0));
+  QD_TRY(qd_comm_bcast(run->comm, &n, sizeof n, 0));
+  *is_short = n > 0;
+  return QD_OK;
+}
+
+qd_status qd_setup_plan(qd_run *run) {
+  bool on_disk = run->job->acts_place == QD_ACTS_DISK;
+  QD_TRY_ALL(run->comm, make_plan(run, on_disk));
+  if (run->job->acts_place == QD_ACTS_AUTO) {
+    QD_TRY(memory_is_short(run, &on_disk));
+    if (on_disk) QD_TRY_ALL(run->comm, make_plan(run, true));
+  }
+  QD_TRY_ALL(run->comm, qd_plan_check_memory(&run->plan, place_of(run)));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_plan_check_scratch(&run->plan, place_of(run)));
   return QD_OK;
 }
 
@@ -77,12 +101,7 @@ qd_status qd_setup_plan(qd_run *run) {
 static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.rank[run->comm->rank].part[part]; }
 
 static qd_status open_activations(qd_run *run) {
-  qd_acts_shape shape = {.dtype = run->act,
-                         .sequences = run->mine.n,
-                         .tokens = run->tokens.sequence_tokens,
-                         .hidden = run->model.hidden,
-                         .widest = qd_decoder_mid_widest(&run->model),
-                         .saves = !run->job->true_sequential};
+  qd_acts_shape shape = qd_plan_acts_shape(&run->plan.request, run->mine.n);
   QD_TRY(qd_arena_open(&run->acts_arena, "activations", planned(run, QD_PLAN_ACTIVATIONS)));
   return qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena);
 }
@@ -116,6 +135,8 @@ qd_status qd_setup_open(qd_run *run) {
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
   qd_decoder_close(&run->decoder);
+  run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
+  qd_acts_close(&run->acts.quantized);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);

@@ -25,7 +25,7 @@ typedef struct qd_stats {
   qd_tri    h;          /* F32: X^T X, rounded once from the exact sum; the same on every rank */
 } qd_stats;
 
-typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write; } qd_phase_seconds;
+typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write, acts_wait; } qd_phase_seconds;
 
 typedef struct qd_run {
   const qd_job *job;
