@@ -19,6 +19,8 @@ enum {
   KEY_DAMP,
   KEY_ON_FAILURE,
   KEY_BLOCK,
+  KEY_MOE_FALLBACK,
+  KEY_MOE_MIN_TOKENS,
   KEY_COMPAT,
   KEY_NSAMPLES,
   KEY_IGNORE,
@@ -59,6 +61,10 @@ static const struct argp_option options_list[] = {
     {"dampening-frac", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
+    {"moe-fallback", KEY_MOE_FALLBACK, "rtn|shared-hessian", 0,
+     "Experts with few calibration tokens: round to nearest, or gate and up by the Hessian of all tokens (default; down is then "
+     "rounded)", 10},
+    {"moe-min-tokens", KEY_MOE_MIN_TOKENS, "N", 0, "How many calibration tokens an expert needs for a Hessian of its own (16)", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
@@ -150,6 +156,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
   static const char *const failures[] = {"rtn", "stop", NULL}, *const compats[] = {"reference", NULL};
+  static const char *const fallbacks[] = {"rtn", "shared-hessian", NULL};
   qd_job_options *options = state->input;
   qd_job *job = &options->job;
   switch (key) {
@@ -168,6 +175,10 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
       return 0;
+    case KEY_MOE_FALLBACK:
+      job->moe_fallback = (qd_moe_fallback)qd_option_choice(state, "--moe-fallback", text, fallbacks);
+      return 0;
+    case KEY_MOE_MIN_TOKENS: job->moe_min_tokens = qd_option_integer(state, "--moe-min-tokens", text, 0, INT64_MAX); return 0;
     case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
     case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
@@ -208,6 +219,8 @@ qd_job_options qd_job_options_new(void) {
                                   .true_sequential = true,
                                   .damp = 0.01,
                                   .block = QD_GPTQ_BLOCK,
+                                  .moe_fallback = QD_MOE_SHARED,
+                                  .moe_min_tokens = 16,
                                   .nsamples = 128,
                                   .shard_bytes = (int64_t)4 << 30,
                                   .job_name = getenv("SLURM_JOB_ID"),

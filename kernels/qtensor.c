@@ -4,18 +4,26 @@
 
 #include <math.h>
 
+qd_qtensor qd_qtensor_shape(qd_scheme scheme, int64_t rows, int64_t columns, bool has_order) {
+  int64_t groups = qd_scheme_groups(scheme, columns);
+  qd_qtensor q = {.scheme = scheme, .rows = rows, .columns = columns};
+  q.codes = qd_tensor_2d(NULL, QD_U8, rows, qd_packed_row_bytes(columns, scheme.bits));
+  q.scales = qd_tensor_2d(NULL, scheme.scale_dtype, rows, groups);
+  if (!scheme.symmetric) q.zeros = qd_tensor_2d(NULL, QD_U8, rows, groups);
+  if (has_order) q.order = qd_tensor_1d(NULL, QD_I32, columns);
+  return q;
+}
+
+static qd_status new_part(qd_arena *arena, qd_tensor *part) { return qd_arena_new(arena, qd_tensor_bytes(*part), 1, &part->data); }
+
 qd_status qd_qtensor_new(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order, qd_qtensor *out) {
   QD_TRY(qd_scheme_check(scheme));
   QD_ASSERT(rows >= 0 && columns >= 0);
-  *out = (qd_qtensor){.scheme = scheme, .rows = rows, .columns = columns};
-  int64_t groups = qd_scheme_groups(scheme, columns);
-  QD_TRY(qd_tensor_new_2d(arena, QD_U8, rows, qd_packed_row_bytes(columns, scheme.bits), &out->codes));
-  QD_TRY(qd_tensor_new_2d(arena, scheme.scale_dtype, rows, groups, &out->scales));
-  if (!scheme.symmetric) QD_TRY(qd_tensor_new_2d(arena, QD_U8, rows, groups, &out->zeros));
-  if (!has_order) return QD_OK;
-  out->order = qd_tensor_1d(NULL, QD_I32, columns);
-  QD_TRY(qd_arena_new(arena, (size_t)columns, sizeof(int32_t), &out->order.data));
-  return QD_OK;
+  *out = qd_qtensor_shape(scheme, rows, columns, has_order);
+  QD_TRY(new_part(arena, &out->codes));
+  QD_TRY(new_part(arena, &out->scales));
+  if (!scheme.symmetric) QD_TRY(new_part(arena, &out->zeros));
+  return has_order ? new_part(arena, &out->order) : QD_OK;
 }
 
 qd_qtensor qd_qtensor_rows(const qd_qtensor *q, int64_t first, int64_t n) {

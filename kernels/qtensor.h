@@ -26,6 +26,9 @@ static inline int64_t qd_packed_row_bytes(int64_t columns, int bits) { return (c
 qd_status qd_qtensor_new(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order,
                          qd_qtensor *out) QD_MUST_USE;
 
+/* The same without memory: shapes alone. */
+qd_qtensor qd_qtensor_shape(qd_scheme scheme, int64_t rows, int64_t columns, bool has_order);
+
 /* The rows [first, first + n) as a view. */
 qd_qtensor qd_qtensor_rows(const qd_qtensor *q, int64_t first, int64_t n);
 

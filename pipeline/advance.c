@@ -23,18 +23,19 @@ static qd_status enter_all(qd_run *run, qd_acts *acts, qd_block *block) {
   }
 }
 
-static qd_acts_use use_of_stage(const qd_run *run, qd_stage stage) {
-  bool last = stage + 1 == QD_N_STAGES, touches_h = qd_decoder_touches_residual(stage);
+static qd_acts_use use_of_stage(const qd_model *model, int64_t block, qd_stage stage) {
+  bool touches_h = qd_decoder_touches_residual(model, block, stage);
+  qd_stage next = qd_stage_next(model, block, (qd_stage)(stage + 1));
   return (qd_acts_use){.reads_h = touches_h,
                        .writes_h = touches_h,
-                       .mid_in = qd_decoder_mid_columns(&run->model, stage),
-                       .mid_out = last ? 0 : qd_decoder_mid_columns(&run->model, stage + 1)};
+                       .mid_in = qd_decoder_mid_held(model, block, stage),
+                       .mid_out = qd_decoder_mid_held(model, block, next)};
 }
 
 static qd_status advance_all(qd_run *run, qd_acts *acts, qd_block *block, qd_stage stage) {
   qd_acts_window window;
   QD_TRY(expand_quantized(run, block, stage));
-  qd_acts_begin(acts, use_of_stage(run, stage));
+  qd_acts_begin(acts, use_of_stage(&run->model, block->index, stage));
   for (;;) {
     QD_TRY(qd_acts_next(acts, &window));
     if (window.n == 0) return QD_OK;
@@ -53,7 +54,9 @@ qd_status qd_enter(qd_run *run, qd_block *block) {
 
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
   double start = qd_seconds();
-  QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
+  if (stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_advance(&run->experts, block));
+  if (!qd_stage_is_routed(stage)) QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
+  if (stage == QD_STAGE_O && qd_model_is_sparse(&run->model, block->index)) QD_TRY(qd_experts_route(&run->experts, block));
   run->seconds.advance += qd_seconds() - start;
   return QD_OK;
 }

@@ -1,9 +1,25 @@
 #include "pipeline/block.h"
 
+#include "workers/partition.h"
+
 qd_weight *qd_block_find(qd_block *block, qd_role role) {
   for (int i = 0; i < block->n; i++)
     if (block->weight[i].slot.role == role) return &block->weight[i];
   return NULL;
+}
+
+/* The experts' tensors come last, expert by expert. */
+qd_weight *qd_block_find_expert(qd_block *block, qd_role role, int64_t expert) {
+  int64_t first = 0, each = 0;
+  while (first < block->n && block->weight[first].slot.expert < 0) first++;
+  while (first + each < block->n && block->weight[first + each].slot.expert == 0) each++;
+  for (int64_t i = first + expert * each; i < block->n && i < first + (expert + 1) * each; i++)
+    if (block->weight[i].slot.role == role) return &block->weight[i];
+  return NULL;
+}
+
+bool qd_block_computes(const qd_block *block, const qd_weight *weight) {
+  return weight->slot.expert < 0 || block->ranks < 2 || qd_partition_expert(weight->slot.expert, block->ranks) == block->rank;
 }
 
 static qd_status prepare_plain(qd_weight *weight, qd_dtype act, qd_arena *arena) {
@@ -20,7 +36,8 @@ static qd_status prepare_plain(qd_weight *weight, qd_dtype act, qd_arena *arena)
 
 qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) {
   for (int i = 0; i < block->n; i++)
-    if (!block->weight[i].quantized) QD_TRY(prepare_plain(&block->weight[i], act, arena));
+    if (!block->weight[i].quantized && qd_block_computes(block, &block->weight[i]))
+      QD_TRY(prepare_plain(&block->weight[i], act, arena));
   return QD_OK;
 }
 
@@ -28,7 +45,7 @@ qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const 
   for (int i = 0; i < block->n; i++) {
     const qd_weight *weight = &block->weight[i];
     int64_t index;
-    if (weight->quantized) continue;
+    if (weight->quantized || !qd_block_computes(block, weight)) continue; /* an expert's owner looks at its values */
     QD_TRY(qd_find_nonfinite(device, weight->original, &index));
     QD_CHECK(index < 0, QD_EBADINPUT, "%s: element %" PRId64 " of %s is NaN or infinite", model, index, weight->slot.name);
   }

@@ -10,6 +10,16 @@
 #include "pipeline/model.h"
 #include "storage/store.h"
 
+/* What is known of a quantized linear beside its parts. */
+typedef struct qd_linear_result {
+  double  loss;            /* mean over calibration tokens of |(W - Q) x|^2; without calibration: of the weights, |W - Q|^2 */
+  double  relative_error;  /* tr(D H D^T) / tr(W H W^T), D = W - Q; without calibration |D|^2 / |W|^2 */
+  double  damping;         /* as used, relative to the mean diagonal; 0: none */
+  int64_t tokens;          /* calibration tokens of its input */
+  bool    fallback;        /* rounded to nearest because the factor failed, or an expert saw too few tokens */
+  bool    shared;          /* an expert's, by the Hessian of all tokens because it saw too few itself */
+} qd_linear_result;
+
 /* One tensor of the block. */
 typedef struct qd_weight {
   qd_slot    slot;
@@ -19,15 +29,23 @@ typedef struct qd_weight {
   qd_qtensor q;          /* quantized */
   qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */
   qd_digest  source;     /* of the original tensor's bytes (rank 0) */
+  qd_linear_result result; /* of a linear that was quantized in this run */
 } qd_weight;
 
+/* All ranks have all tensors, but only its owner computes with an expert's: on the others `compute` and the data of codes that
+ * were made in this run are missing. */
 typedef struct qd_block {
-  int64_t   index;  /* QD_REST: embedding, final norm, head */
-  int       n;
-  qd_weight weight[QD_MAX_SLOTS];
+  int64_t    index;  /* QD_REST: embedding, final norm, head */
+  int        n;
+  qd_weight *weight; /* whose memory: the feed's */
+  int        rank, ranks;
 } qd_block;
 
-qd_weight *qd_block_find(qd_block *block, qd_role role); /* NULL: the model has none */
+qd_weight *qd_block_find(qd_block *block, qd_role role); /* NULL: the model has none; not of experts */
+qd_weight *qd_block_find_expert(qd_block *block, qd_role role, int64_t expert);
+
+/* Whether this rank computes with a weight. */
+bool qd_block_computes(const qd_block *block, const qd_weight *weight);
 
 /* Weights that are not quantized hold neither NaN nor Inf, or QD_EBADINPUT names `model`, tensor and element. */
 qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const char *model) QD_MUST_USE;

@@ -5,6 +5,7 @@
 #include "kernels/base/log.h"
 #include "pipeline/stages.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static qd_status window_diagonals(qd_run *run, qd_tensor x, qd_tensor stats, double *diagonals) {
@@ -105,9 +106,10 @@ qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_st
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *diagonal, &diagonal));
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
   stats->diagonal = qd_tensor_1d(diagonal, QD_F64, columns);
+  snprintf(stats->what, sizeof stats->what, "block %" PRId64 ": %s", block->index, qd_stage_input_name(stage));
   size_t mark = qd_arena_mark(&run->stats_arena);
   qd_tensor exponent;
-  int owner = (int)((block->index * QD_N_STAGES + (int64_t)stage) % run->comm->size);
+  int owner = qd_stage_owner(block->index, stage, run->comm->size);
   QD_TRY(decide_grid(run, block->index, stage, stats, &exponent));
   QD_TRY(sum_hessian(run, owner, exponent, stats));
   qd_arena_rewind(&run->stats_arena, mark);

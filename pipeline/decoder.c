@@ -14,10 +14,49 @@ const char *qd_stage_input_name(qd_stage stage) { return stages[stage].name; }
 qd_role qd_stage_first(qd_stage stage) { return stages[stage].first; }
 qd_role qd_stage_last(qd_stage stage) { return stages[stage].last; }
 
+bool qd_stage_is_of(const qd_model *model, int64_t block, qd_stage stage) {
+  bool sparse = qd_model_is_sparse(model, block);
+  switch (stage) {
+    case QD_STAGE_QKV:
+    case QD_STAGE_O: return true;
+    case QD_STAGE_GATE_UP:
+    case QD_STAGE_DOWN: return !sparse;
+    case QD_STAGE_EXPERT_GATE_UP:
+    case QD_STAGE_EXPERT_DOWN: return sparse;
+    case QD_STAGE_SHARED_GATE_UP:
+    case QD_STAGE_SHARED_DOWN: return sparse && model->shared_ffn > 0;
+    case QD_N_STAGES: break;
+  }
+  return false;
+}
+
+qd_stage qd_stage_next(const qd_model *model, int64_t block, qd_stage stage) {
+  while (stage < QD_N_STAGES && !qd_stage_is_of(model, block, stage)) stage++;
+  return stage;
+}
+
+/* A dense block has four stages. */
+int qd_stage_owner(int64_t block, qd_stage stage, int ranks) { return (int)((block * 4 + (int64_t)stage) % ranks); }
+
+/* ---- mid ----------------------------------------------------------------------------------------------------------------- */
+
 int64_t qd_decoder_mid_columns(const qd_model *model, qd_stage stage) { return qd_model_columns(model, qd_stage_first(stage)); }
 
+int64_t qd_decoder_sum_columns(const qd_model *model) {
+  return model->shared_ffn > model->hidden ? model->shared_ffn : model->hidden;
+}
+
+/* Input, sum and gate. */
+static int64_t sparse_columns(const qd_model *model) { return qd_decoder_sum_columns(model) + model->hidden + 1; }
+
+int64_t qd_decoder_mid_held(const qd_model *model, int64_t block, qd_stage stage) {
+  if (stage >= QD_N_STAGES) return 0;
+  bool summed = qd_model_is_sparse(model, block) && stage >= QD_STAGE_SHARED_GATE_UP;
+  return summed ? sparse_columns(model) : qd_decoder_mid_columns(model, stage);
+}
+
 int64_t qd_decoder_mid_widest(const qd_model *model) {
-  int64_t widest = 0;
+  int64_t widest = qd_model_has_blocks(model, true) ? sparse_columns(model) : 0;
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     int64_t columns = qd_decoder_mid_columns(model, stage);
     if (columns > widest) widest = columns;
@@ -25,7 +64,18 @@ int64_t qd_decoder_mid_widest(const qd_model *model) {
   return widest;
 }
 
-bool qd_decoder_touches_residual(qd_stage stage) { return stage == QD_STAGE_O || stage == QD_STAGE_DOWN; }
+qd_sparse_mid qd_decoder_sparse_mid(const qd_decoder *decoder, void *mid) {
+  int64_t t = decoder->tokens, hidden = decoder->model->hidden;
+  size_t element = qd_dtype_bytes(decoder->act), sum = (size_t)(t * qd_decoder_sum_columns(decoder->model)) * element;
+  unsigned char *at = mid;
+  return (qd_sparse_mid){.x = qd_tensor_2d(mid, decoder->act, t, hidden),
+                         .sum = qd_tensor_2d(at + sum, decoder->act, t, hidden),
+                         .gate = qd_tensor_1d(at + sum + (size_t)(t * hidden) * element, decoder->act, t)};
+}
+
+bool qd_decoder_touches_residual(const qd_model *model, int64_t block, qd_stage stage) {
+  return stage == QD_STAGE_O || qd_stage_next(model, block, (qd_stage)(stage + 1)) == QD_N_STAGES;
+}
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
@@ -52,8 +102,7 @@ void qd_decoder_close(qd_decoder *decoder) { qd_arena_close(&decoder->arena); }
 
 /* ---- pieces -------------------------------------------------------------------------------------------------------------- */
 
-static qd_status linear(qd_decoder *decoder, qd_block *block, qd_role role, qd_tensor x, qd_tensor y) {
-  const qd_weight *weight = qd_block_find(block, role), *bias = qd_block_find(block, role - QD_Q_PROJ + QD_Q_BIAS);
+qd_status qd_decoder_linear(qd_decoder *decoder, const qd_weight *weight, const qd_weight *bias, qd_tensor x, qd_tensor y) {
   const qd_tensor *add = bias ? &bias->compute : NULL;
   if (weight->quantized && weight->compute.rank == 0) return qd_qlinear(decoder->device, x, &weight->q, add, y);
   if (!weight->quantized || !qd_qtensor_has_order(&weight->q)) return qd_linear(decoder->device, x, weight->compute, add, y);
@@ -64,6 +113,11 @@ static qd_status linear(qd_decoder *decoder, qd_block *block, qd_role role, qd_t
   QD_TRY(qd_linear(decoder->device, gathered, weight->compute, add, y));
   qd_arena_rewind(&decoder->device->scratch, mark);
   return QD_OK;
+}
+
+static qd_status linear(qd_decoder *decoder, qd_block *block, qd_role role, qd_tensor x, qd_tensor y) {
+  const qd_weight *bias = role < QD_N_BIASED ? qd_block_find(block, role - QD_Q_PROJ + QD_Q_BIAS) : NULL;
+  return qd_decoder_linear(decoder, qd_block_find(block, role), bias, x, y);
 }
 
 static qd_status new_work(qd_decoder *decoder, int64_t columns, qd_tensor *out) {
@@ -111,13 +165,60 @@ static qd_status residual_stage(qd_decoder *decoder, qd_block *block, qd_role ro
   return qd_add(decoder->device, h, delta, h);
 }
 
-static qd_status gate_up_stage(qd_decoder *decoder, qd_block *block, qd_tensor mid, void *out) {
-  qd_tensor gate, up, y = qd_tensor_2d(out, decoder->act, decoder->tokens, decoder->model->ffn);
-  QD_TRY(new_work(decoder, decoder->model->ffn, &gate));
-  QD_TRY(new_work(decoder, decoder->model->ffn, &up));
-  QD_TRY(linear(decoder, block, QD_GATE_PROJ, mid, gate));
-  QD_TRY(linear(decoder, block, QD_UP_PROJ, mid, up));
-  return qd_swiglu(decoder->device, gate, up, y);
+/* The linears at and behind `first`; the output takes the place of the input. */
+static qd_status gate_up_stage(qd_decoder *decoder, qd_block *block, qd_role first, int64_t ffn, qd_tensor mid) {
+  qd_tensor gate, up;
+  QD_TRY(new_work(decoder, ffn, &gate));
+  QD_TRY(new_work(decoder, ffn, &up));
+  QD_TRY(linear(decoder, block, first, mid, gate));
+  QD_TRY(linear(decoder, block, first + 1, mid, up));
+  return qd_swiglu(decoder->device, gate, up, qd_tensor_2d(mid.data, decoder->act, decoder->tokens, ffn));
+}
+
+/* ---- a sparse block ------------------------------------------------------------------------------------------------------ */
+
+/* Rows of a router in fp32, whatever the activations. */
+static qd_status router_logits(qd_decoder *decoder, qd_block *block, qd_role router, qd_tensor x, qd_tensor *logits) {
+  const qd_weight *weight = qd_block_find(block, router);
+  QD_TRY(qd_tensor_new_2d(&decoder->arena, QD_F32, x.dim[0], weight->slot.dim[0], logits));
+  return qd_decoder_linear(decoder, weight, NULL, x, *logits);
+}
+
+static qd_status route(qd_decoder *decoder, qd_block *block, qd_tensor x, qd_tensor index, qd_tensor weight) {
+  const qd_model *m = decoder->model;
+  qd_route_args args = {.index = index, .weight = weight, .renormalise = m->renormalises,
+                        .weights = m->rounds_weights ? decoder->act : QD_F32};
+  QD_TRY(router_logits(decoder, block, QD_ROUTER, x, &args.logits));
+  return qd_route(decoder->device, &args);
+}
+
+qd_status qd_decoder_route(qd_decoder *decoder, qd_block *block, qd_tensor x, qd_tensor index, qd_tensor weight) {
+  size_t mark = qd_arena_mark(&decoder->arena);
+  qd_status status = route(decoder, block, x, index, weight);
+  qd_arena_rewind(&decoder->arena, mark);
+  return status;
+}
+
+/* The gate first: the stage's output takes the place of x. */
+static qd_status shared_gate_up_stage(qd_decoder *decoder, qd_block *block, void *mid) {
+  qd_sparse_mid parts = qd_decoder_sparse_mid(decoder, mid);
+  qd_tensor logits;
+  QD_TRY(router_logits(decoder, block, QD_SHARED_ROUTER, parts.x, &logits));
+  QD_TRY(qd_sigmoid(decoder->device, qd_tensor_1d(logits.data, QD_F32, decoder->tokens), parts.gate));
+  return gate_up_stage(decoder, block, QD_SHARED_GATE_PROJ, decoder->model->shared_ffn, parts.x);
+}
+
+static qd_status shared_down_stage(qd_decoder *decoder, qd_block *block, qd_tensor x, qd_tensor h) {
+  qd_sparse_mid parts = qd_decoder_sparse_mid(decoder, x.data);
+  qd_tensor y;
+  QD_TRY(new_work(decoder, decoder->model->hidden, &y));
+  QD_TRY(linear(decoder, block, QD_SHARED_DOWN_PROJ, x, y));
+  QD_TRY(qd_scatter_add(decoder->device, y, parts.gate, (qd_tensor){0}, parts.sum));
+  return qd_decoder_add_sum(decoder, h, x.data);
+}
+
+qd_status qd_decoder_add_sum(qd_decoder *decoder, qd_tensor h, void *mid) {
+  return qd_add(decoder->device, h, qd_decoder_sparse_mid(decoder, mid).sum, h);
 }
 
 /* ---- the forward --------------------------------------------------------------------------------------------------------- */
@@ -134,12 +235,16 @@ static qd_status run_stage(qd_decoder *decoder, qd_block *block, qd_stage stage,
   qd_tensor x = qd_tensor_2d(mid, decoder->act, decoder->tokens, qd_decoder_mid_columns(decoder->model, stage));
   switch (stage) {
     case QD_STAGE_QKV: return attention_stage(decoder, block, x, mid);
-    case QD_STAGE_GATE_UP: return gate_up_stage(decoder, block, x, mid);
+    case QD_STAGE_GATE_UP: return gate_up_stage(decoder, block, QD_GATE_PROJ, decoder->model->ffn, x);
     case QD_STAGE_DOWN: return residual_stage(decoder, block, QD_DOWN_PROJ, x, h);
     case QD_STAGE_O:
       QD_TRY(residual_stage(decoder, block, QD_O_PROJ, x, h));
       return norm(decoder, block, QD_POST_NORM, h, qd_tensor_2d(mid, decoder->act, decoder->tokens, decoder->model->hidden));
-    case QD_N_STAGES: break;
+    case QD_STAGE_SHARED_GATE_UP: return shared_gate_up_stage(decoder, block, mid);
+    case QD_STAGE_SHARED_DOWN: return shared_down_stage(decoder, block, x, h);
+    case QD_STAGE_EXPERT_GATE_UP:
+    case QD_STAGE_EXPERT_DOWN: /* experts.c */
+    case QD_N_STAGES: QD_ASSERT(!"a stage of one sequence by itself");
   }
   return QD_OK;
 }

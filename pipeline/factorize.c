@@ -53,8 +53,7 @@ static qd_status try_damping(qd_run *run, const qd_stats *stats, double mean, do
   return qd_factor(run->device, &args, pivot);
 }
 
-static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, double mean,
-                              double dead_value, qd_stage_factor *factor) {
+static qd_status climb_ladder(qd_run *run, const qd_stats *stats, double mean, double dead_value, qd_stage_factor *factor) {
   int64_t pivot = -1;
   double damping = run->job->damp, *add;
   qd_tri work = {.dtype = QD_F64, .n = stats->columns};
@@ -66,18 +65,16 @@ static qd_status climb_ladder(qd_run *run, const qd_block *block, qd_stage stage
     factor->damping = damping;
     if (pivot < 0) break;
     double next = fmax(damping * ladder_factor, least_ladder_damping);
-    qd_log_warning("block %" PRId64 ": %s: the Hessian is not positive at column %" PRId64 " with damping %g", block->index,
-                   qd_stage_input_name(stage), pivot, damping);
+    qd_log_warning("%s: the Hessian is not positive at column %" PRId64 " with damping %g", stats->what, pivot, damping);
     damping = next;
   }
   qd_arena_rewind(&run->stats_arena, mark);
   factor->failed = pivot >= 0;
   QD_CHECK(!factor->failed || run->job->on_failure == QD_FAILURE_RTN, QD_ENUMERIC,
-           "block %" PRId64 ": the Hessian of %s has no factor even with damping %g (pivot at column %" PRId64 ")",
-           block->index, qd_stage_input_name(stage), factor->damping, pivot);
+           "%s: the Hessian has no factor even with damping %g (pivot at column %" PRId64 ")", stats->what, factor->damping,
+           pivot);
   if (factor->failed)
-    qd_log_warning("block %" PRId64 ": the linears of %s are rounded to nearest: no damping up to %g gave a factor",
-                   block->index, qd_stage_input_name(stage), factor->damping);
+    qd_log_warning("%s: its linears are rounded to nearest: no damping up to %g gave a factor", stats->what, factor->damping);
   return QD_OK;
 }
 
@@ -93,23 +90,36 @@ static qd_status share_factor(qd_run *run, int owner, qd_stage_factor *factor) {
   return factor->failed ? QD_OK : qd_comm_bcast(run->comm, factor->u.data, qd_tri_bytes(factor->u.n, QD_F32), owner);
 }
 
-qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
-                       qd_stage_factor *factor) {
+/* What needs no rank to decide: dead columns and their order; room for the factor. */
+static qd_status prepare(qd_run *run, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor, double *mean,
+                         double *dead_value) {
   int64_t columns = stats->columns;
   uint8_t *dead;
   int32_t *order;
-  double mean, dead_value;
   *factor = (qd_stage_factor){.u = {.dtype = QD_F32, .n = columns}};
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *dead, &dead));
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *order, &order));
   factor->dead = qd_tensor_1d(dead, QD_U8, columns);
   factor->order = qd_tensor_1d(order, QD_I32, columns);
   find_dead(stats->h, dead);
-  mean_diagonal(run, stats->h, dead, &mean, &dead_value);
-  QD_TRY(make_order(run, stats->h, dead_value, group_size, factor));
+  mean_diagonal(run, stats->h, dead, mean, dead_value);
+  QD_TRY(make_order(run, stats->h, *dead_value, group_size, factor));
   if (!run->job->method->needs_factor) return QD_OK;
-  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &factor->u.data));
-  int owner = (int)((block->index * QD_N_STAGES + (int64_t)stage) % run->comm->size);
-  QD_TRY_ALL(run->comm, run->comm->rank == owner ? climb_ladder(run, block, stage, stats, mean, dead_value, factor) : QD_OK);
+  return qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &factor->u.data);
+}
+
+qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
+                       qd_stage_factor *factor) {
+  double mean, dead_value;
+  QD_TRY(prepare(run, stats, group_size, factor, &mean, &dead_value));
+  if (!run->job->method->needs_factor) return QD_OK;
+  int owner = qd_stage_owner(block->index, stage, run->comm->size);
+  QD_TRY_ALL(run->comm, run->comm->rank == owner ? climb_ladder(run, stats, mean, dead_value, factor) : QD_OK);
   return share_factor(run, owner, factor);
+}
+
+qd_status qd_factorize_here(qd_run *run, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor) {
+  double mean, dead_value;
+  QD_TRY(prepare(run, stats, group_size, factor, &mean, &dead_value));
+  return run->job->method->needs_factor ? climb_ladder(run, stats, mean, dead_value, factor) : QD_OK;
 }

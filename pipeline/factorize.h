@@ -17,4 +17,14 @@ typedef struct qd_stage_factor {
 qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
                        qd_stage_factor *factor) QD_MUST_USE;
 
+/* The same by this rank for itself alone: an expert's.  Not collective. */
+qd_status qd_factorize_here(qd_run *run, const qd_stats *stats, int64_t group_size, qd_stage_factor *factor) QD_MUST_USE;
+
+/* All rows of one linear on this rank, codes and what is measured, into weight->q and weight->result; nothing is sent.  stats
+ * NULL: no token came by.  Not collective. */
+qd_status qd_quantize_alone(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, qd_weight *weight) QD_MUST_USE;
+
+/* The line of the log about a quantized linear. */
+void qd_quantize_log(int64_t block, const qd_weight *weight, double seconds);
+
 #endif

@@ -11,7 +11,9 @@ typedef struct qd_feed {
   const qd_source *source;        /* NULL: everything comes from the store */
   const qd_store  *store;         /* NULL: everything comes from the source */
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
-  qd_digest        digest[2][QD_MAX_SLOTS]; /* rank 0: of the last two items fetched from the source, by item parity */
+  qd_digest       *digest[2];     /* rank 0: of the last two items fetched from the source, by item parity */
+  qd_weight       *weight;        /* of the item handed out last */
+  qd_comm         *comm;
   qd_stream       *stream;
   int64_t          next;
 } qd_feed;
@@ -26,9 +28,10 @@ void      qd_feed_close(qd_feed *feed);
 /* The next item: its weights as views that live until the next call.  Collective. */
 qd_status qd_feed_next(qd_feed *feed, qd_block *block) QD_MUST_USE;
 
-/* The entry of a store that holds a block (or QD_REST), and its record of a role (NULL: none). */
+/* The entry of a store that holds a block (or QD_REST), and its record of a role and expert (-1: of none; NULL: there
+ * is no such). */
 const qd_entry  *qd_feed_entry(const qd_store *store, int64_t block);
-const qd_record *qd_feed_record(const qd_entry *entry, qd_role role);
+const qd_record *qd_feed_record(const qd_entry *entry, qd_role role, int expert);
 
 /* Check that a store holds what the model promises: roles, shapes, schemes.  QD_ECORRUPT. */
 qd_status qd_feed_check_store(const qd_store *store, const qd_model *model) QD_MUST_USE;

@@ -62,6 +62,13 @@ static qd_json *describe_tokens(const qd_job *job, const qd_tokens *tokens) {
   return text;
 }
 
+/* Of models with experts only. */
+static void describe_experts(const qd_job *job, const qd_model *model, qd_json *out) {
+  if (model->experts == 0) return;
+  qd_json_set_text(out, "moe_fallback", job->moe_fallback == QD_MOE_RTN ? "rtn" : "shared-hessian");
+  qd_json_set_integer(out, "moe_min_tokens", job->moe_min_tokens);
+}
+
 static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_text(out, "method", job->method->name);
   qd_json_set_integer(out, "bits", job->scheme.bits);
@@ -83,6 +90,7 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
                          const qd_digest *tokenizer) {
   qd_json *out = qd_json_object();
   describe_method(job, out);
+  describe_experts(job, model, out);
   qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
   qd_json_set_integer(out, "shard_bytes", job->shard_bytes);
   qd_json *original = qd_json_object();

@@ -12,6 +12,7 @@ enum { QD_MAX_RULES = 64 };
 
 typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
+typedef enum qd_moe_fallback { QD_MOE_RTN, QD_MOE_SHARED } qd_moe_fallback; /* of experts with few tokens */
 
 /* --activations: where the activations of the calibration sequences are (acts.h).  AUTO: in memory where the plan fits, else on
  * disk. */
@@ -34,6 +35,8 @@ typedef struct qd_job {
   double           damp;
   int64_t          block;         /* columns of a GPTQ block */
   qd_on_failure    on_failure;
+  qd_moe_fallback  moe_fallback;
+  int64_t          moe_min_tokens; /* an expert with fewer calibration tokens takes the fallback */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
   const char      *dataset;       /* NULL: none */

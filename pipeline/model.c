@@ -1,6 +1,7 @@
 #include "pipeline/model.h"
 
 #include "kernels/base/heap.h"
+#include "kernels/ops.h"
 #include "kernels/vecmath.h"
 #include "storage/store.h"
 
@@ -20,6 +21,10 @@ static int64_t width_of(const qd_model *model, qd_width width) {
     case QD_W_FFN: return model->ffn;
     case QD_W_HEAD: return model->head_dim;
     case QD_W_VOCABULARY: return model->vocabulary;
+    case QD_W_ONE: return 1;
+    case QD_W_EXPERTS: return model->experts;
+    case QD_W_EXPERT_FFN: return model->expert_ffn;
+    case QD_W_SHARED_FFN: return model->shared_ffn;
   }
   return 0;
 }
@@ -30,34 +35,98 @@ static bool holds(const qd_model *model, qd_condition condition) {
     case QD_IF_ATTENTION_BIAS: return model->attention_bias;
     case QD_IF_MLP_BIAS: return model->mlp_bias;
     case QD_UNLESS_TIED: return !model->tied;
+    case QD_IF_DENSE: return qd_model_has_blocks(model, false);
+    case QD_IF_SPARSE: return qd_model_has_blocks(model, true);
   }
   return false;
 }
 
-static void expand_name(const char *pattern, int64_t block, char *name, size_t size) {
-  const char *mark = strchr(pattern, '%');
-  if (mark == NULL) snprintf(name, size, "%s", pattern);
-  else snprintf(name, size, "%.*s%" PRId64 "%s", (int)(mark - pattern), pattern, block, mark + 1);
+bool qd_model_is_sparse(const qd_model *model, int64_t block) {
+  if (model->experts == 0 || block == QD_REST || (block + 1) % model->sparse_step != 0) return false;
+  return (model->only_dense[block / 64] >> (block % 64) & 1) == 0;
 }
 
-int qd_model_slots(const qd_model *model, int64_t block, qd_slot slots[QD_MAX_SLOTS]) {
-  const qd_arch_tensor *table = block == QD_REST ? model->arch->rest : model->arch->block;
-  int rows = block == QD_REST ? model->arch->n_rest : model->arch->n_block, n = 0;
+bool qd_model_has_blocks(const qd_model *model, bool sparse) {
+  for (int64_t block = 0; block < model->n_blocks; block++)
+    if (qd_model_is_sparse(model, block) == sparse) return true;
+  return false;
+}
+
+static bool belongs(const qd_model *model, int64_t block, const qd_arch_tensor *row) {
+  if (row->condition == QD_IF_DENSE || row->condition == QD_IF_SPARSE)
+    return qd_model_is_sparse(model, block) == (row->condition == QD_IF_SPARSE);
+  return holds(model, row->condition);
+}
+
+static const qd_arch_tensor *table_of(const qd_model *model, int64_t block, int *n) {
+  *n = block == QD_REST ? model->arch->n_rest : model->arch->n_block;
+  return block == QD_REST ? model->arch->rest : model->arch->block;
+}
+
+/* Rows of the table that the block has: one tensor each, and one for each expert. */
+static int count_rows(const qd_model *model, int64_t block, int *of_expert) {
+  int rows, plain = 0;
+  const qd_arch_tensor *table = table_of(model, block, &rows);
+  *of_expert = 0;
   for (int i = 0; i < rows; i++) {
-    if (!holds(model, table[i].condition)) continue;
-    qd_slot *slot = &slots[n++];
-    *slot = (qd_slot){.role = table[i].role, .expert = -1, .rank = table[i].columns == QD_W_NONE ? 1 : 2,
-                      .dim = {width_of(model, table[i].rows), width_of(model, table[i].columns)}};
-    expand_name(table[i].name, block, slot->name, sizeof slot->name);
+    if (!belongs(model, block, &table[i])) continue;
+    if (qd_role_is_of_expert(table[i].role)) ++*of_expert;
+    else plain++;
   }
-  return n;
+  return plain;
+}
+
+int qd_model_n_slots(const qd_model *model, int64_t block) {
+  int of_expert, plain = count_rows(model, block, &of_expert);
+  return plain + of_expert * (int)model->experts;
+}
+
+int qd_model_most_slots(const qd_model *model) {
+  int most = qd_model_n_slots(model, QD_REST);
+  for (int64_t block = 0; block < model->n_blocks; block++) {
+    int n = qd_model_n_slots(model, block);
+    most = n > most ? n : most;
+  }
+  return most;
+}
+
+static void expand_name(const char *pattern, int64_t block, int expert, char *name, size_t size) {
+  size_t used = 0;
+  name[0] = '\0';
+  for (const char *c = pattern; *c != '\0' && used + 1 < size; c++) {
+    if (*c == '%') used += (size_t)snprintf(name + used, size - used, "%" PRId64, block);
+    else if (*c == '#') used += (size_t)snprintf(name + used, size - used, "%d", expert);
+    else name[used++] = *c, name[used] = '\0';
+  }
+}
+
+static void fill_slot(const qd_model *model, int64_t block, const qd_arch_tensor *row, int expert, qd_slot *slot) {
+  *slot = (qd_slot){.role = row->role, .expert = expert, .rank = row->columns == QD_W_NONE ? 1 : 2,
+                    .dim = {width_of(model, row->rows), width_of(model, row->columns)}};
+  expand_name(row->name, block, expert, slot->name, sizeof slot->name);
+}
+
+void qd_model_slot(const qd_model *model, int64_t block, int index, qd_slot *slot) {
+  int rows, of_expert, plain = count_rows(model, block, &of_expert), expert = -1;
+  const qd_arch_tensor *table = table_of(model, block, &rows);
+  if (index >= plain) {
+    expert = (index - plain) / of_expert;
+    index = plain + (index - plain) % of_expert;
+  }
+  for (int i = 0; i < rows; i++)
+    if (belongs(model, block, &table[i]) && index-- == 0) {
+      fill_slot(model, block, &table[i], expert, slot);
+      return;
+    }
+  QD_ASSERT(!"a block has so many tensors");
 }
 
 int64_t qd_model_window(const qd_model *model, int64_t block) { return block >= model->window_from_block ? model->window : 0; }
 
 int64_t qd_model_columns(const qd_model *model, qd_role linear) {
   for (int i = 0; i < model->arch->n_block; i++)
-    if (model->arch->block[i].role == linear) return width_of(model, model->arch->block[i].columns);
+    if (model->arch->block[i].role == linear && holds(model, model->arch->block[i].condition))
+      return width_of(model, model->arch->block[i].columns);
   return 0;
 }
 
@@ -135,9 +204,8 @@ static qd_status read_rope(const qd_json *config, const char *what, qd_model *mo
 
 /* ---- configuration ------------------------------------------------------------------------------------------------------- */
 
-/* A window that the file does not mention is the one that transformers' configurations of these families begin with; null is
- * none. */
-enum { USUAL_WINDOW = 4096, USUAL_MAX_WINDOW_LAYERS = 28 };
+/* What a file does not mention is what transformers' configurations of these families begin with; a window of null is none. */
+enum { USUAL_MAX_WINDOW_LAYERS = 28 };
 
 static bool mentions(const qd_json *config, const char *key) {
   const char *name;
@@ -170,19 +238,22 @@ static qd_status read_layer_types(const qd_json *types, const char *what, bool u
 static qd_status read_window(const qd_json *config, const char *what, qd_model *model) {
   bool use = model->arch->window_by_config;
   const qd_json *types = model->arch->window_by_layers ? qd_json_get(config, "layer_types") : NULL;
-  if (model->arch->window_by_layers) {
+  if (model->arch->window_by_layers || model->arch->window_by_switch)
     QD_TRY(qd_json_take_bool(config, what, "use_sliding_window", false, &use));
+  QD_CHECK(!use || model->arch->experts == NULL || !model->arch->experts->refuses_window, QD_EUNSUPPORTED,
+           "%s: use_sliding_window is not supported for %s", what, model->arch->name);
+  if (model->arch->window_by_layers) {
     QD_TRY(qd_json_take_integer(config, what, "max_window_layers", 0, INT32_MAX, USUAL_MAX_WINDOW_LAYERS,
                                 &model->window_from_block));
   }
   if (types != NULL) QD_TRY(read_layer_types(types, what, use, model));
-  int64_t otherwise = mentions(config, "sliding_window") ? 0 : USUAL_WINDOW;
+  int64_t otherwise = mentions(config, "sliding_window") ? 0 : model->arch->usual_window;
   if (use) QD_TRY(qd_json_take_integer(config, what, "sliding_window", 1, INT32_MAX, otherwise, &model->window));
   return QD_OK;
 }
 
 static qd_status read_widths(const qd_json *config, const char *what, qd_model *model) {
-  QD_TRY(qd_json_need_integer(config, what, "num_hidden_layers", 1, 100000, &model->n_blocks));
+  QD_TRY(qd_json_need_integer(config, what, "num_hidden_layers", 1, QD_MAX_BLOCKS, &model->n_blocks));
   QD_TRY(qd_json_need_integer(config, what, "hidden_size", 1, max_width, &model->hidden));
   QD_TRY(qd_json_need_integer(config, what, "intermediate_size", 1, max_width, &model->ffn));
   QD_TRY(qd_json_need_integer(config, what, "num_attention_heads", 1, 65536, &model->heads));
@@ -203,6 +274,43 @@ static qd_status read_widths(const qd_json *config, const char *what, qd_model *
            "%s: head_dim (else hidden_size / num_attention_heads) must be even and at most %d, got %" PRId64, what,
            2 * QD_MAX_HEAD_PAIRS, model->head_dim);
   return QD_OK;
+}
+
+/* mlp_only_layers: an array of numbers of blocks, which may name blocks that are not there. */
+static qd_status read_only_dense(const qd_json *config, const char *what, qd_model *model) {
+  const qd_json *list = qd_json_get(config, "mlp_only_layers");
+  if (list == NULL) return QD_OK;
+  QD_CHECK(qd_json_is_array(list), QD_EBADINPUT, "%s: mlp_only_layers must be an array of numbers of blocks", what);
+  for (size_t i = 0; i < qd_json_length(list); i++) {
+    const qd_json *block = qd_json_at(list, i);
+    QD_CHECK(qd_json_is_integer(block) && qd_json_integer(block) >= 0, QD_EBADINPUT,
+             "%s: mlp_only_layers must be an array of numbers of blocks", what);
+    int64_t b = qd_json_integer(block);
+    if (b < model->n_blocks) model->only_dense[b / 64] |= (uint64_t)1 << (b % 64);
+  }
+  return QD_OK;
+}
+
+static qd_status read_experts(const qd_json *config, const char *what, qd_model *model) {
+  const qd_arch_experts *keys = model->arch->experts;
+  if (keys == NULL) return QD_OK;
+  const char *count = keys->count;
+  if (keys->other_count != NULL && qd_json_get(config, count) == NULL) count = keys->other_count;
+  QD_TRY(qd_json_need_integer(config, what, count, 1, QD_MAX_EXPERTS, &model->experts));
+  QD_TRY(qd_json_need_integer(config, what, "num_experts_per_tok", 1, model->experts, &model->top_k));
+  QD_TRY(qd_json_need_integer(config, what, keys->ffn, 1, max_width, &model->expert_ffn));
+  if (keys->shared_ffn != NULL) QD_TRY(qd_json_need_integer(config, what, keys->shared_ffn, 1, max_width, &model->shared_ffn));
+  model->renormalises = keys->renormalises, model->rounds_weights = keys->rounds_weights, model->sparse_step = 1;
+  if (!keys->renormalises) QD_TRY(qd_json_take_bool(config, what, "norm_topk_prob", false, &model->renormalises));
+  if (keys->every_block) return QD_OK;
+  QD_TRY(qd_json_take_integer(config, what, "decoder_sparse_step", 1, QD_MAX_BLOCKS, 1, &model->sparse_step));
+  return read_only_dense(config, what, model);
+}
+
+static qd_status read_biases(const qd_json *config, const char *what, qd_model *model) {
+  const char *key = model->arch->experts != NULL ? model->arch->experts->attention_bias : NULL;
+  QD_TRY(qd_json_take_bool(config, what, key ? key : "attention_bias", key != NULL, &model->attention_bias));
+  return qd_json_take_bool(config, what, "mlp_bias", false, &model->mlp_bias);
 }
 
 static qd_status refuse_what_changes_the_forward(const qd_json *config, const char *what) {
@@ -227,8 +335,8 @@ qd_status qd_model_from_config(const qd_json *config, const char *what, qd_model
   QD_TRY(read_widths(config, what, out));
   QD_TRY(qd_json_take_number(config, what, "rms_norm_eps", 0, 1, 1e-6, &out->norm_eps));
   QD_TRY(qd_json_take_bool(config, what, "tie_word_embeddings", false, &out->tied));
-  QD_TRY(qd_json_take_bool(config, what, "attention_bias", false, &out->attention_bias));
-  QD_TRY(qd_json_take_bool(config, what, "mlp_bias", false, &out->mlp_bias));
+  QD_TRY(read_biases(config, what, out));
+  QD_TRY(read_experts(config, what, out));
   QD_TRY(read_window(config, what, out));
   return read_rope(config, what, out);
 }
@@ -264,10 +372,29 @@ static const char *name_in_rest(const qd_arch *arch, qd_role role) {
   return NULL;
 }
 
+/* A number without needless zeros, below limit, at *at: passed over. */
+static bool skip_number(const char **at, int64_t limit) {
+  const char *first = *at;
+  int64_t value = 0;
+  while (**at >= '0' && **at <= '9' && *at - first < 7) value = 10 * value + (*(*at)++ - '0');
+  return *at > first && value < limit && (*first != '0' || *at == first + 1);
+}
+
+/* Whether a name is one of the pattern's, whatever the block. */
+static bool matches(const qd_model *model, const char *pattern, const char *name) {
+  for (; *pattern != '\0'; pattern++) {
+    if (*pattern == '%' || *pattern == '#') {
+      if (!skip_number(&name, *pattern == '%' ? model->n_blocks : model->experts)) return false;
+    } else if (*pattern != *name++) {
+      return false;
+    }
+  }
+  return *name == '\0';
+}
+
 /* A tensor that the forward would leave out would change the model without a word. */
 static qd_status check_no_stranger(const qd_source *source, const qd_source_tensor *tensor, const qd_model *model) {
   static const char layers[] = "model.layers.", frequencies[] = "rotary_emb.inv_freq";
-  qd_slot slots[QD_MAX_SLOTS];
   size_t length = strlen(tensor->name);
   if (length >= sizeof frequencies - 1 && strcmp(tensor->name + length - (sizeof frequencies - 1), frequencies) == 0)
     return QD_OK;
@@ -277,9 +404,10 @@ static qd_status check_no_stranger(const qd_source *source, const qd_source_tens
   block = block < 0 ? QD_REST : block;
   QD_CHECK(block < model->n_blocks, QD_EBADINPUT, "%s: the tensor %s is there, but config.json has %" PRId64 " blocks only",
            qd_source_path(source), tensor->name, model->n_blocks);
-  int n = qd_model_slots(model, block, slots);
-  for (int i = 0; i < n; i++)
-    if (strcmp(slots[i].name, tensor->name) == 0) return QD_OK;
+  int rows;
+  const qd_arch_tensor *table = table_of(model, block, &rows);
+  for (int i = 0; i < rows; i++)
+    if (belongs(model, block, &table[i]) && matches(model, table[i].name, tensor->name)) return QD_OK;
   QD_FAIL(QD_EBADINPUT, "%s: the tensor %s is there, but a %s model with this config.json does not use it",
           qd_source_path(source), tensor->name, model->arch->name);
 }
@@ -316,10 +444,13 @@ qd_status qd_model_from_source(const qd_source *source, qd_model *out) {
   char what[4096];
   snprintf(what, sizeof what, "%s/config.json", qd_source_path(source));
   QD_TRY(qd_model_from_config(qd_source_config(source), what, out));
-  qd_slot slots[QD_MAX_SLOTS];
   for (int64_t block = QD_REST; block < out->n_blocks; block++) {
-    int n = qd_model_slots(out, block, slots);
-    for (int i = 0; i < n; i++) QD_TRY(check_slot(source, &slots[i], out));
+    int n = qd_model_n_slots(out, block);
+    for (int i = 0; i < n; i++) {
+      qd_slot slot;
+      qd_model_slot(out, block, i, &slot);
+      QD_TRY(check_slot(source, &slot, out));
+    }
   }
   for (size_t i = 0; i < qd_source_tensors(source); i++) QD_TRY(check_no_stranger(source, qd_source_tensor_at(source, i), out));
   return check_tied_head(source, out);

@@ -1,8 +1,7 @@
-#include "pipeline/plan.h"
-
 #include "kernels/base/heap.h"
 #include "kernels/scratch.h"
 #include "pipeline/feed.h"
+#include "pipeline/plan_parts.h"
 #include "storage/store.h"
 
 #include <string.h>
@@ -20,82 +19,7 @@ static const char *const part_names[] = {
 
 const char *qd_plan_part_name(qd_plan_part part) { return part_names[part]; }
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
 static size_t elements_of(const qd_slot *slot) { return (size_t)slot->dim[0] * (size_t)(slot->rank == 2 ? slot->dim[1] : 1); }
-
-static size_t original_bytes(const qd_plan_tensor *t) { return elements_of(&t->slot) * qd_dtype_bytes(t->dtype); }
-
-/* ---- kinds of blocks ----------------------------------------------------------------------------------------------------- */
-
-static void fill_tensor(const qd_plan_request *r, const qd_slot *slot, qd_plan_tensor *t) {
-  const qd_source_tensor *there = r->source != NULL ? qd_source_find(r->source, slot->name) : NULL;
-  *t = (qd_plan_tensor){.slot = *slot, .dtype = there != NULL ? there->dtype : r->model->dtype};
-  if (!qd_role_is_linear(slot->role)) return;
-  t->quantized = qd_job_scheme(r->job, slot->name, &t->scheme);
-  t->has_order =
-      t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
-}
-
-static bool same_scheme(const qd_scheme *a, const qd_scheme *b) { return a->bits == b->bits && a->group_size == b->group_size; }
-
-static bool same_kind(const qd_plan_kind *a, const qd_plan_kind *b) {
-  bool same = a->n == b->n;
-  for (int i = 0; same && i < a->n; i++) {
-    const qd_plan_tensor *x = &a->tensor[i], *y = &b->tensor[i];
-    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->quantized == y->quantized &&
-           same_scheme(&x->scheme, &y->scheme);
-  }
-  return same;
-}
-
-static qd_status add_kind(qd_plan *plan, int64_t block) {
-  qd_plan_kind kind = {.blocks = 1};
-  qd_slot slots[QD_MAX_SLOTS];
-  kind.n = qd_model_slots(plan->request.model, block, slots);
-  for (int i = 0; i < kind.n; i++) fill_tensor(&plan->request, &slots[i], &kind.tensor[i]);
-  for (size_t k = 0; block != QD_REST && k < plan->n_kinds; k++)
-    if (same_kind(&plan->kind[k], &kind)) return plan->kind[k].blocks++, QD_OK;
-  QD_TRY(qd_heap_grow(&plan->kind, &plan->kind_capacity, plan->n_kinds + 1, sizeof *plan->kind));
-  plan->kind[plan->n_kinds++] = kind;
-  return QD_OK;
-}
-
-static const qd_plan_kind *rest_of(const qd_plan *plan) { return &plan->kind[plan->n_kinds - 1]; }
-
-static const qd_plan_tensor *tensor_of(const qd_plan_kind *kind, qd_role role) {
-  for (int i = 0; i < kind->n; i++)
-    if (kind->tensor[i].slot.role == role) return &kind->tensor[i];
-  return NULL;
-}
-
-/* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
-
-/* Bytes of each part of a quantized linear, in the order of qd_qtensor_parts; returns their number. */
-static int part_bytes(const qd_plan_tensor *t, size_t bytes[QD_MAX_PARTS]) {
-  int n = 0;
-  if (!t->quantized) return bytes[n] = original_bytes(t), 1;
-  size_t rows = (size_t)t->slot.dim[0], groups = (size_t)qd_scheme_groups(t->scheme, t->slot.dim[1]);
-  bytes[n++] = rows * (size_t)qd_packed_row_bytes(t->slot.dim[1], t->scheme.bits);
-  bytes[n++] = rows * groups * qd_dtype_bytes(t->scheme.scale_dtype);
-  if (!t->scheme.symmetric) bytes[n++] = rows * groups;
-  if (t->has_order) bytes[n++] = (size_t)t->slot.dim[1] * sizeof(int32_t);
-  return n;
-}
-
-static size_t parts_cost(const qd_plan_tensor *t) {
-  size_t bytes[QD_MAX_PARTS], cost = 0;
-  int n = part_bytes(t, bytes);
-  for (int i = 0; i < n; i++) cost += qd_arena_cost(bytes[i], 1);
-  return cost;
-}
-
-static size_t inputs_cost(const qd_model *model) {
-  size_t cost = 0;
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++)
-    cost += qd_arena_cost((size_t)qd_decoder_mid_columns(model, stage), sizeof(double));
-  return cost;
-}
 
 /* ---- arenas of a rank ---------------------------------------------------------------------------------------------------- */
 
@@ -107,35 +31,36 @@ static size_t prepared_cost(const qd_plan_tensor *t, qd_dtype act) {
 }
 
 /* A block: originals as they are computed with, codes with what is measured of each row, weights expanded for two sequences and
- * more. */
-static size_t kind_cost(const qd_plan_request *r, const qd_plan_kind *kind, int64_t sequences) {
-  size_t cost = r->sequences > 0 ? inputs_cost(r->model) : 0;
+ * more; experts only of this rank, whose codes are never expanded. */
+static size_t kind_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank, int64_t sequences) {
+  size_t cost = qd_plan_inputs_cost(plan, kind, rank);
   for (int i = 0; i < kind->n; i++) {
     const qd_plan_tensor *t = &kind->tensor[i];
-    cost += prepared_cost(t, r->act);
+    if (!qd_plan_is_of(plan, t, rank)) continue;
+    cost += prepared_cost(t, plan->request.act);
     if (!t->quantized) continue;
-    cost += parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double));
-    if (sequences > 1) cost += qd_arena_cost(elements_of(&t->slot), qd_dtype_bytes(r->act));
+    cost += qd_plan_parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double));
+    if (sequences > 1 && t->slot.expert < 0) cost += qd_arena_cost(elements_of(&t->slot), qd_dtype_bytes(plan->request.act));
   }
   return cost;
 }
 
 static size_t rest_cost(const qd_plan_kind *rest) {
   size_t cost = 0;
-  for (int i = 0; i < rest->n; i++) cost += qd_arena_cost(original_bytes(&rest->tensor[i]), 1);
+  for (int i = 0; i < rest->n; i++) cost += qd_arena_cost(qd_plan_original_bytes(&rest->tensor[i]), 1);
   return cost;
 }
 
 static size_t block_bytes(const qd_plan *plan, int rank, int64_t sequences) {
-  size_t most = prepared_cost(tensor_of(rest_of(plan), QD_EMBEDDING), plan->request.act);
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) most = larger(most, kind_cost(&plan->request, &plan->kind[k], sequences));
-  return rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
+  size_t most = prepared_cost(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING), plan->request.act);
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++) most = qd_larger(most, kind_cost(plan, &plan->kind[k], rank, sequences));
+  return rank == 0 ? qd_larger(most, rest_cost(qd_plan_rest(plan))) : most;
 }
 
 /* Some block's turn makes this rank the owner of the stage's factor (calibrate.c, factorize.c). */
 static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
   for (int64_t b = 0; b < r->model->n_blocks && b < r->ranks; b++)
-    if ((b * QD_N_STAGES + (int64_t)stage) % r->ranks == rank) return true;
+    if (qd_stage_owner(b, stage, r->ranks) == rank) return true;
   return false;
 }
 
@@ -148,7 +73,7 @@ static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
   size_t grid =
       qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_arena_cost((size_t)(r->sequences * columns), sizeof(double));
   return grid +
-         larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
+         qd_larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
 }
 
 static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
@@ -159,43 +84,51 @@ static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner
   return bytes;
 }
 
-/* One stage at a time; without true-sequential all stages' Hessians, then one factor after the other. */
-static size_t statistics_bytes(const qd_plan_request *r, int rank) {
+/* An expert's: its Hessian, and beside it the sum of its units or the factor; all tokens' Hessian may stand in for it. */
+static size_t expert_bytes(const qd_plan_request *r, qd_stage stage) {
+  int64_t columns = qd_decoder_mid_columns(r->model, stage), units = (r->sequences * r->tokens + QD_EXPERT_UNIT - 1) / QD_EXPERT_UNIT;
+  qd_plan_request of_units = *r;
+  of_units.sequences = units;
+  bool shared = stage == QD_STAGE_EXPERT_GATE_UP && r->job->moe_fallback == QD_MOE_SHARED && r->job->method->needs_factor;
+  size_t own = qd_arena_cost(qd_tri_elements(columns), sizeof(float)) +
+               qd_larger(sum_bytes(&of_units, columns), factor_bytes(r, columns, true));
+  return shared ? kept_statistics(columns) + qd_larger(own, sum_bytes(r, columns)) : own;
+}
+
+/* One stage at a time; without true-sequential the Hessians of all stages but the experts', then one factor after the other. */
+static size_t block_statistics(const qd_plan_request *r, int64_t block, int rank) {
   size_t kept = 0, most = 0, factors = 0;
-  if (r->sequences == 0) return 0;
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
+  QD_FOR_STAGES(stage, r->model, block) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
     size_t factor = factor_bytes(r, columns, owns(r, rank, stage)), here = kept_statistics(columns);
-    if (r->job->true_sequential) {
-      most = larger(most, here + larger(sum_bytes(r, columns), factor));
+    if (qd_stage_is_routed(stage)) {
+      most = qd_larger(most, kept + expert_bytes(r, stage));
+    } else if (r->job->true_sequential) {
+      most = qd_larger(most, here + qd_larger(sum_bytes(r, columns), factor));
     } else {
       kept += here;
-      most = larger(most, kept + sum_bytes(r, columns));
-      factors = larger(factors, factor);
+      most = qd_larger(most, kept + sum_bytes(r, columns));
+      factors = qd_larger(factors, factor);
     }
   }
-  return larger(most, kept + factors);
+  return qd_larger(most, kept + factors);
+}
+
+static size_t statistics_bytes(const qd_plan *plan, int rank) {
+  size_t most = 0;
+  for (size_t k = 0; plan->request.sequences > 0 && k + 1 < plan->n_kinds; k++)
+    most = qd_larger(most, block_statistics(&plan->request, plan->kind[k].first_block, rank));
+  return most;
 }
 
 /* ---- scratch ------------------------------------------------------------------------------------------------------------- */
 
-static qd_tensor shape_3d(qd_dtype dtype, int64_t a, int64_t b, int64_t c) { return qd_tensor_3d(NULL, dtype, a, b, c); }
-
-static size_t attention_scratch(const qd_device *device, const qd_model *m, qd_dtype act, int64_t tokens) {
-  size_t most = 0;
-  for (int64_t block = 0; block < m->n_blocks; block++) {
-    qd_attention_args args = {.q = shape_3d(act, tokens, m->heads, m->head_dim),
-                              .k = shape_3d(act, tokens, m->kv_heads, m->head_dim),
-                              .v = shape_3d(act, tokens, m->kv_heads, m->head_dim),
-                              .window = qd_model_window(m, block)};
-    most = larger(most, qd_scratch_attention(device, &args));
-  }
-  return most;
-}
-
-static size_t linear_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t sequences) {
-  qd_tensor x = qd_tensor_2d(NULL, r->act, r->tokens, t->slot.dim[1]);
-  if (sequences == 1) return qd_scratch_qlinear(r->device, x, t->slot.dim[0], t->has_order);
+static size_t linear_scratch(const qd_plan *plan, const qd_plan_tensor *t, int rank) {
+  const qd_plan_request *r = &plan->request;
+  bool expert = t->slot.expert >= 0;
+  qd_experts_shape shape = qd_plan_experts(plan, rank);
+  qd_tensor x = qd_tensor_2d(NULL, r->act, expert ? qd_experts_window_rows(&shape) : r->tokens, t->slot.dim[1]);
+  if (expert || shape.sequences == 1) return qd_scratch_qlinear(r->device, x, t->slot.dim[0], t->has_order);
   return t->has_order ? qd_arena_cost((size_t)qd_tensor_elements(x), qd_dtype_bytes(r->act)) : 0;
 }
 
@@ -208,7 +141,7 @@ static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, i
                            .act_order = r->job->act_order,
                            .block = r->job->block,
                            .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
-  size_t method = larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
+  size_t method = qd_larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
   return 3 * matrix + method + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device);
 }
 
@@ -216,7 +149,7 @@ static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, i
 static int stage_tasks(const qd_plan_kind *kind, qd_stage stage, const qd_plan_tensor *tasks[QD_N_LINEARS]) {
   int n = 0;
   for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
-    const qd_plan_tensor *t = tensor_of(kind, role);
+    const qd_plan_tensor *t = qd_plan_tensor_of(kind, role);
     if (t != NULL && t->quantized) tasks[n++] = t;
   }
   return n;
@@ -232,7 +165,7 @@ static int same_order(const qd_job *job, const qd_plan_tensor *const *tasks, int
 
 static void grow_scratch(qd_plan *plan, int rank, size_t bytes) {
   size_t *scratch = &plan->rank[rank].part[QD_PLAN_SCRATCH];
-  *scratch = larger(*scratch, bytes);
+  *scratch = qd_larger(*scratch, bytes);
 }
 
 static void cut_tasks(qd_plan *plan, const qd_plan_tensor *const *tasks, int n, qd_share *shares) {
@@ -250,8 +183,13 @@ static void cut_tasks(qd_plan *plan, const qd_plan_tensor *const *tasks, int n, 
 
 static void kind_shares(qd_plan *plan, const qd_plan_kind *kind, qd_share *shares) {
   const qd_plan_tensor *tasks[QD_N_LINEARS];
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    int n = stage_tasks(kind, stage, tasks);
+  for (int i = 0; i < kind->n; i++) {
+    const qd_plan_tensor *t = &kind->tensor[i];
+    if (t->slot.expert < 0 || !t->quantized) continue;
+    grow_scratch(plan, qd_partition_expert(t->slot.expert, plan->request.ranks), share_scratch(&plan->request, t, t->slot.dim[0]));
+  }
+  QD_FOR_STAGES(stage, plan->request.model, kind->first_block) {
+    int n = qd_stage_is_routed(stage) ? 0 : stage_tasks(kind, stage, tasks);
     for (int done = 0, same; done < n; done += same) {
       same = same_order(plan->request.job, tasks + done, n - done);
       cut_tasks(plan, tasks + done, same, shares);
@@ -263,8 +201,8 @@ static size_t statistics_scratch(const qd_plan_request *r) {
   size_t most = 0;
   for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
-    if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
+    most = qd_larger(most, qd_larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
+    if (r->job->method->needs_factor) most = qd_larger(most, qd_scratch_factor(r->device, columns));
   }
   return most;
 }
@@ -277,15 +215,14 @@ static qd_status plan_scratch(qd_plan *plan) {
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
   qd_heap_free(shares);
   size_t statistics = statistics_scratch(r),
-         attention = r->sequences > 0 ? attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
+         attention = r->sequences > 0 ? qd_plan_attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
   for (int rank = 0; rank < r->ranks; rank++) {
-    int64_t sequences = plan->rank[rank].sequences;
     grow_scratch(plan, rank, statistics);
-    if (sequences == 0) continue;
-    grow_scratch(plan, rank, attention);
+    if (plan->rank[rank].sequences > 0) grow_scratch(plan, rank, attention);
+    if (r->sequences == 0 || (plan->rank[rank].sequences == 0 && r->model->experts == 0)) continue;
     for (size_t k = 0; k + 1 < plan->n_kinds; k++)
       for (int i = 0; i < plan->kind[k].n; i++)
-        if (plan->kind[k].tensor[i].quantized) grow_scratch(plan, rank, linear_scratch(r, &plan->kind[k].tensor[i], sequences));
+        if (plan->kind[k].tensor[i].quantized) grow_scratch(plan, rank, linear_scratch(plan, &plan->kind[k].tensor[i], rank));
   }
   return QD_OK;
 }
@@ -305,16 +242,18 @@ static void cut_record(const qd_plan_request *r, cut *c, size_t bytes, size_t co
   c->of_writer[(c->files - 1) % r->ranks] += cost;
 }
 
-static void cut_kind(const qd_plan_request *r, const qd_plan_kind *kind, cut *c) {
+static void cut_kind(const qd_plan *plan, const qd_plan_kind *kind, cut *c) {
+  const qd_plan_request *r = &plan->request;
   for (int i = 0; i < kind->n; i++) {
     size_t bytes[QD_MAX_PARTS], total = 0;
-    int n = part_bytes(&kind->tensor[i], bytes);
+    int n = qd_plan_part_bytes(&kind->tensor[i], bytes);
     for (int p = 0; p < n; p++) total += bytes[p];
-    cut_record(r, c, total, parts_cost(&kind->tensor[i]));
+    cut_record(r, c, total, qd_plan_parts_cost(&kind->tensor[i]));
   }
-  for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
+  if (r->sequences == 0) return;
+  QD_FOR_STAGES(stage, r->model, kind->first_block) {
     size_t bytes = (size_t)qd_decoder_mid_columns(r->model, stage) * sizeof(double);
-    cut_record(r, c, bytes, qd_arena_cost(bytes, 1));
+    for (int64_t n = qd_stage_is_routed(stage) ? r->model->experts : 1; n > 0; n--) cut_record(r, c, bytes, qd_arena_cost(bytes, 1));
   }
 }
 
@@ -332,77 +271,16 @@ static qd_status plan_writers(qd_plan *plan) {
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
     cut c = {0};
     QD_TRY(qd_heap_new((size_t)r->ranks, sizeof *c.of_writer, &c.of_writer));
-    cut_kind(r, &plan->kind[k], &c);
-    for (int i = 0; i < r->ranks; i++) most = larger(most, cuts_may_move(&plan->kind[k]) ? c.cost : c.of_writer[i]);
+    cut_kind(plan, &plan->kind[k], &c);
+    for (int i = 0; i < r->ranks; i++) most = qd_larger(most, cuts_may_move(&plan->kind[k]) ? c.cost : c.of_writer[i]);
     qd_heap_free(c.of_writer);
   }
   for (int rank = 0; rank < r->ranks; rank++)
-    plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
+    plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? qd_larger(most, rest_cost(qd_plan_rest(plan))) : most;
   return QD_OK;
 }
 
-/* ---- disk and wires ------------------------------------------------------------------------------------------------------ */
-
-enum { RECORD_TEXT_BYTES = 4096, PART_OVERHEAD_BYTES = 8192, SIDE_BYTES = 1 << 20 };
-
-static size_t side_files_bytes(const qd_source *source) {
-  const char *name;
-  size_t bytes = 0;
-  for (size_t i = 0; source != NULL && (name = qd_source_side_file(source, i)) != NULL; i++) {
-    char *path;
-    qd_file_identity identity;
-    if (qd_path_join(qd_source_path(source), name, &path) != QD_OK) continue;
-    if (qd_file_identify(path, &identity) == QD_OK) bytes += (size_t)identity.size;
-    qd_heap_free(path);
-  }
-  return bytes;
-}
-
-static size_t kind_disk(const qd_plan_request *r, const qd_plan_kind *kind, bool rest) {
-  size_t total = 0, bytes[QD_MAX_PARTS];
-  for (int i = 0; i < kind->n; i++) {
-    int n = part_bytes(&kind->tensor[i], bytes);
-    for (int p = 0; p < n; p++) total += bytes[p] + PART_OVERHEAD_BYTES;
-    total += RECORD_TEXT_BYTES;
-  }
-  if (!rest && r->sequences > 0) total += inputs_cost(r->model) + QD_N_STAGES * (PART_OVERHEAD_BYTES + RECORD_TEXT_BYTES);
-  return total;
-}
-
-static int64_t disk_bytes(const qd_plan *plan) {
-  size_t bytes = SIDE_BYTES + side_files_bytes(plan->request.source);
-  for (size_t k = 0; k < plan->n_kinds; k++)
-    bytes += (size_t)plan->kind[k].blocks * kind_disk(&plan->request, &plan->kind[k], k + 1 == plan->n_kinds);
-  return (int64_t)bytes;
-}
-
-/* What one other rank receives of a block, or sends to the owner: diagonals, the exact sum, the Hessian, the factor, codes. */
-static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
-  size_t total = 0, bytes[QD_MAX_PARTS];
-  for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    total += qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
-    if (r->job->method->needs_factor) total += qd_tri_bytes(columns, QD_F32);
-  }
-  for (int i = 0; i < kind->n; i++) {
-    int n = kind->tensor[i].quantized ? part_bytes(&kind->tensor[i], bytes) : 0;
-    for (int p = 0; p < n; p++) total += bytes[p];
-    if (n > 0) total += 2 * (size_t)kind->tensor[i].slot.dim[0] * sizeof(double);
-  }
-  return total;
-}
-
-static int64_t traffic_bytes(const qd_plan *plan) {
-  const qd_plan_request *r = &plan->request;
-  size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
-  bytes += original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
-    size_t block = kind_traffic(r, &plan->kind[k]);
-    for (int i = 0; i < plan->kind[k].n; i++) block += original_bytes(&plan->kind[k].tensor[i]);
-    bytes += (size_t)plan->kind[k].blocks * block;
-  }
-  return (int64_t)bytes * (r->ranks - 1);
-}
+/* ---- activations ------------------------------------------------------------------------------------------------ */
 
 qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
   return (qd_acts_shape){.dtype = r->act,
@@ -414,48 +292,14 @@ qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
                          .disk = r->acts_on_disk ? r->job->acts_folder : NULL};
 }
 
-/* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
-
-static size_t row_cost(int64_t tokens, int64_t columns, qd_dtype act) {
-  return qd_arena_cost((size_t)(tokens * columns), qd_dtype_bytes(act));
-}
-
-size_t qd_plan_decoder(const qd_model *m, int64_t tokens, qd_dtype act) {
-  size_t attention = row_cost(tokens, m->heads * m->head_dim, act) + 2 * row_cost(tokens, m->kv_heads * m->head_dim, act);
-  size_t work = larger(larger(attention, 2 * row_cost(tokens, m->ffn, act)), row_cost(tokens, m->hidden, act));
-  return 2 * qd_arena_cost((size_t)(tokens * (m->head_dim / 2)), sizeof(float)) +
-         qd_arena_cost((size_t)(m->head_dim / 2), sizeof(double)) + work;
-}
-
-size_t qd_plan_activations(const qd_model *model, qd_dtype act, int64_t tokens, int64_t residuals, int64_t mids) {
-  size_t element = qd_dtype_bytes(act), mid = (size_t)(tokens * qd_decoder_mid_widest(model)) * element;
-  return qd_arena_cost((size_t)residuals, (size_t)(tokens * model->hidden) * element) + qd_arena_cost((size_t)mids, mid);
-}
-
-size_t qd_plan_forward_scratch(const qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens) {
-  size_t most = attention_scratch(device, model, act, tokens);
-  for (qd_role role = 0; role < QD_N_LINEARS; role++) {
-    qd_slot slots[QD_MAX_SLOTS];
-    int n = qd_model_slots(model, 0, slots);
-    for (int i = 0; i < n; i++)
-      if (slots[i].role == role)
-        most =
-            larger(most, qd_scratch_qlinear(device, qd_tensor_2d(NULL, act, tokens, slots[i].dim[1]), slots[i].dim[0], true));
-  }
-  return most;
-}
-
-size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act) {
-  size_t most = 0;
-  for (int64_t block = QD_REST; block < 1; block++) {
-    qd_slot slots[QD_MAX_SLOTS];
-    size_t bytes = 0;
-    int n = qd_model_slots(model, block, slots);
-    for (int i = 0; i < n; i++)
-      bytes += qd_arena_cost(elements_of(&slots[i]), qd_dtype_bytes(qd_role_is_matrix(slots[i].role) ? act : QD_F32));
-    most = larger(most, bytes);
-  }
-  return most;
+qd_experts_shape qd_plan_experts(const qd_plan *plan, int rank) {
+  const qd_plan_request *r = &plan->request;
+  return (qd_experts_shape){.model = r->model,
+                            .act = r->act,
+                            .tokens = r->tokens,
+                            .sequences = plan->rank[rank].sequences,
+                            .all_sequences = r->sequences,
+                            .ranks = r->ranks};
 }
 
 /* ---- the plan ------------------------------------------------------------------------------------------------------------ */
@@ -464,7 +308,7 @@ static size_t largest_item(const qd_plan_request *r) {
   size_t largest = 1;
   qd_feed feed = {.model = r->model, .source = r->source};
   if (r->source != NULL)
-    for (int64_t item = 0; item < r->model->n_blocks + 2; item++) largest = larger(largest, qd_feed_item_bytes(&feed, item));
+    for (int64_t item = 0; item < r->model->n_blocks + 2; item++) largest = qd_larger(largest, qd_feed_item_bytes(&feed, item));
   return largest;
 }
 
@@ -472,7 +316,7 @@ static size_t largest_part(const qd_plan *plan) {
   size_t most = 0, bytes[QD_MAX_PARTS];
   for (size_t k = 0; k < plan->n_kinds; k++)
     for (int i = 0; i < plan->kind[k].n; i++)
-      for (int p = part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = larger(most, bytes[p]);
+      for (int p = qd_plan_part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = qd_larger(most, bytes[p]);
   return most;
 }
 
@@ -481,7 +325,7 @@ static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan)), message = largest;
   if (r->ranks == 1) return bytes;
-  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
+  if (r->sequences > 0) message = qd_larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
   if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
   return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
 }
@@ -493,20 +337,23 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
   out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
-  out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
+  out->part[QD_PLAN_STATISTICS] = statistics_bytes(plan, rank);
   if (r->sequences == 0) return;
   qd_acts_shape acts = qd_plan_acts_shape(r, out->sequences);
   out->part[QD_PLAN_ACTIVATIONS] = qd_acts_bytes(&acts);
   out->scratch_disk_bytes = qd_acts_disk_bytes(&acts);
   plan->scratch_disk_bytes += (int64_t)out->scratch_disk_bytes;
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
+  qd_experts_shape experts = qd_plan_experts(plan, rank);
+  out->part[QD_PLAN_EXPERTS] = qd_experts_bytes(&experts);
 }
 
 /* In the end, when the arenas are gone, rank 0 puts the manifest together: records and their JSON. */
 static size_t manifest_bytes(const qd_plan *plan) {
   enum { RECORD_BYTES = 24 << 10 };
   size_t records = 0;
-  for (size_t k = 0; k < plan->n_kinds; k++) records += (size_t)plan->kind[k].blocks * (size_t)(plan->kind[k].n + QD_N_STAGES);
+  for (size_t k = 0; k < plan->n_kinds; k++)
+    records += (size_t)plan->kind[k].blocks * ((size_t)plan->kind[k].n + (size_t)qd_plan_input_records(plan, &plan->kind[k]));
   return records * RECORD_BYTES;
 }
 
@@ -516,14 +363,14 @@ static void add_up(const qd_plan *plan, qd_plan_rank *rank) {
   rank->host_bytes = 0;
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) rank->host_bytes += rank->part[p];
   size_t end = rank->part[QD_PLAN_PROGRAM] + rank->part[QD_PLAN_LIBRARIES] + rank->part[QD_PLAN_STREAM];
-  if (rank == &plan->rank[0]) rank->host_bytes = larger(rank->host_bytes, end + manifest_bytes(plan));
-  rank->host_bytes = larger(rank->host_bytes, (size_t)qd_memory_now().peak);
+  if (rank == &plan->rank[0]) rank->host_bytes = qd_larger(rank->host_bytes, end + manifest_bytes(plan));
+  rank->host_bytes = qd_larger(rank->host_bytes, (size_t)qd_memory_now().peak);
 }
 
 static qd_status make(qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
-  for (int64_t block = 0; block < r->model->n_blocks; block++) QD_TRY(add_kind(plan, block));
-  QD_TRY(add_kind(plan, QD_REST));
+  for (int64_t block = 0; block < r->model->n_blocks; block++) QD_TRY(qd_plan_add_block(plan, block));
+  QD_TRY(qd_plan_add_block(plan, QD_REST));
   QD_TRY(qd_heap_new((size_t)r->ranks, sizeof *plan->rank, &plan->rank));
   size_t largest = largest_item(r);
   for (int rank = 0; rank < r->ranks; rank++) {
@@ -533,8 +380,8 @@ static qd_status make(qd_plan *plan) {
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
   for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
-  plan->disk_bytes = disk_bytes(plan);
-  plan->traffic_bytes = traffic_bytes(plan);
+  plan->disk_bytes = qd_plan_disk_bytes(plan);
+  plan->traffic_bytes = qd_plan_traffic_bytes(plan);
   return QD_OK;
 }
 
@@ -547,6 +394,7 @@ qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) {
 }
 
 void qd_plan_release(qd_plan *plan) {
+  for (size_t k = 0; k < plan->n_kinds; k++) qd_heap_free(plan->kind[k].tensor);
   qd_heap_free(plan->kind);
   qd_heap_free(plan->rank);
   *plan = (qd_plan){0};

@@ -9,7 +9,7 @@
 
 #include "kernels/base/limits.h"
 #include "pipeline/acts.h"
-#include "pipeline/decoder.h"
+#include "pipeline/experts.h"
 #include "pipeline/job.h"
 #include "workers/partition.h"
 
@@ -21,6 +21,7 @@
   X(QD_PLAN_ACTIVATIONS, "activations")                                                                 \
   X(QD_PLAN_STATISTICS,  "statistics and factor")                                                       \
   X(QD_PLAN_DECODER,     "decoder")                     /* intermediates of one sequence */             \
+  X(QD_PLAN_EXPERTS,     "exchange with experts")       /* tokens on their way, and there */               \
   X(QD_PLAN_SCRATCH,     "scratch")                     /* packing buffers, rows being quantized */     \
   X(QD_PLAN_WRITER,      "writer")                      /* a finished block on its way to disk */
 
@@ -62,9 +63,9 @@ typedef struct qd_plan_tensor {
 
 /* Blocks that are alike in dtypes and schemes. */
 typedef struct qd_plan_kind {
-  int64_t        blocks;
-  int            n;
-  qd_plan_tensor tensor[QD_MAX_SLOTS];
+  int64_t         blocks, first_block; /* QD_REST */
+  int             n;
+  qd_plan_tensor *tensor;
 } qd_plan_kind;
 
 typedef struct qd_plan {
@@ -108,6 +109,9 @@ void qd_size_text(double bytes, char *text, size_t size);
 /* How a rank with so many sequences holds its activations. */
 qd_acts_shape qd_plan_acts_shape(const qd_plan_request *request, int64_t sequences);
 
+/* How a rank meets its experts. */
+qd_experts_shape qd_plan_experts(const qd_plan *plan, int rank);
+
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 
 /* The decoder's arena. */
@@ -116,11 +120,11 @@ size_t qd_plan_decoder(const qd_model *model, int64_t tokens, qd_dtype act);
 /* Activations of n sequences: `residuals` copies of the residual stream, `mids` inputs of a stage. */
 size_t qd_plan_activations(const qd_model *model, qd_dtype act, int64_t tokens, int64_t residuals, int64_t mids);
 
-/* Scratch of a decoder's forward: the widest attention, and gathered inputs of linears that are stored in processing order. */
-size_t qd_plan_forward_scratch(const qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens);
+/* Scratch of a forward: the widest attention, and gathered inputs of linears that are stored in processing order. */
+size_t qd_plan_forward_scratch(const qd_device *device, const qd_experts_shape *shape);
 
-/* An evaluated model's block arena: everything as it is computed with, of an original or of a store whose weights are expanded.
- */
-size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act);
+/* An evaluated model's block arena: everything as it is computed with, of an original or of a store whose weights are expanded;
+ * experts of this rank alone. */
+size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act, int rank, int ranks);
 
 #endif

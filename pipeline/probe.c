@@ -5,6 +5,7 @@
 #include "kernels/scratch.h"
 #include "workers/agree.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { TOKENS = 256, COLUMNS = 1024, SOLVED = 512, ROWS = 64, READ_BYTES = 32 << 20, WIRE_BYTES = 16 << 20 };
@@ -205,7 +206,8 @@ static double forward_products(const qd_plan_request *r, const qd_plan_kind *kin
   double weights = 0, tokens = (double)r->tokens;
   for (int i = 0; i < kind->n; i++)
     if (qd_role_is_linear(kind->tensor[i].slot.role))
-      weights += (double)kind->tensor[i].slot.dim[0] * (double)kind->tensor[i].slot.dim[1];
+      weights += (double)kind->tensor[i].slot.dim[0] * (double)kind->tensor[i].slot.dim[1] *
+                 (kind->tensor[i].slot.expert < 0 ? 1 : (double)r->model->top_k / (double)r->model->experts);
   return tokens * weights + tokens * tokens * (double)(r->model->heads * r->model->head_dim);
 }
 
@@ -223,12 +225,16 @@ static double quantize_seconds(const qd_plan_request *r, const qd_plan_kind *kin
   return seconds / r->ranks;
 }
 
-static double statistics_seconds(const qd_plan_request *r, double sequences, const qd_probe *p) {
+/* Experts: every token is in top_k of them, and each factor is one rank's. */
+static double statistics_seconds(const qd_plan_request *r, const qd_plan_kind *kind, double sequences, const qd_probe *p) {
   double seconds = 0;
-  for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
-    double columns = (double)qd_decoder_mid_columns(r->model, stage);
-    seconds += sequences * (double)r->tokens * columns * columns / 2 / p->hessian;
-    if (r->job->method->needs_factor) seconds += columns * columns * columns / 3 / p->factor;
+  if (r->sequences == 0) return 0;
+  QD_FOR_STAGES(stage, r->model, kind->first_block) {
+    bool routed = qd_stage_is_routed(stage);
+    double columns = (double)qd_decoder_mid_columns(r->model, stage), times = routed ? (double)r->model->top_k : 1;
+    double factors = routed ? ceil((double)r->model->experts / r->ranks) : 1;
+    seconds += times * sequences * (double)r->tokens * columns * columns / 2 / p->hessian;
+    if (r->job->method->needs_factor) seconds += factors * columns * columns * columns / 3 / p->factor;
   }
   return seconds;
 }
@@ -242,7 +248,7 @@ static double block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const
     image += (double)kind->tensor[i].slot.dim[0] * (double)(kind->tensor[i].slot.rank == 2 ? kind->tensor[i].slot.dim[1] : 1) *
              (double)qd_dtype_bytes(kind->tensor[i].dtype);
   double forward = passes * sequences * forward_products(r, kind) / p->linear;
-  double work = forward + statistics_seconds(r, sequences, p) + quantize_seconds(r, kind, p) + wires;
+  double work = forward + statistics_seconds(r, kind, sequences, p) + quantize_seconds(r, kind, p) + wires;
   return work > image / p->read ? work : image / p->read;
 }
 

@@ -42,9 +42,9 @@ qd_status qd_progress_begin(qd_run *run) {
   return QD_OK;
 }
 
-double qd_progress_loss(const qd_run *run) {
+double qd_progress_loss(const qd_block *block) {
   double loss = 0;
-  for (qd_role role = 0; role < QD_N_LINEARS; role++) loss += run->result[role].loss;
+  for (int i = 0; i < block->n; i++) loss += block->weight[i].result.loss;
   return loss;
 }
 

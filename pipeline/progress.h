@@ -9,7 +9,7 @@
 qd_status qd_progress_begin(qd_run *run) QD_MUST_USE;
 qd_status qd_progress_block(qd_run *run, int64_t block, double seconds,
                             double loss) QD_MUST_USE; /* on disk and in the journal */
-double    qd_progress_loss(const qd_run *run); /* of the block in work: its linears' losses added */
+double    qd_progress_loss(const qd_block *block); /* its linears' losses added */
 qd_status qd_progress_end(qd_run *run) QD_MUST_USE;
 
 /* QD_ESTOPPED on every rank when a signal came, or when the next block would pass --stop-after; else QD_OK.  Not after the last

@@ -4,6 +4,7 @@
 #include "kernels/base/log.h"
 #include "pipeline/factorize.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_STAGE_LINEARS = QD_N_LINEARS };
@@ -155,21 +156,40 @@ static double sum_of_rows(const double *value, int64_t rows) {
   return total;
 }
 
-static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, double seconds) {
+static void finish_task(const qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t) {
   int64_t rows = t->weight->slot.dim[0];
   double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
-  qd_linear_result *result = &run->result[t->role];
-  *result = (qd_linear_result){.loss = stats ? error / (double)stats->tokens : error,
-                               .relative_error = norm > 0 ? error / norm : 0,
-                               .damping = run->job->method->needs_factor ? factor->damping : 0,
-                               .tokens = stats ? stats->tokens : 0,
-                               .fallback = factor->failed};
+  t->weight->result = (qd_linear_result){.loss = stats ? error / (double)stats->tokens : error,
+                                         .relative_error = norm > 0 ? error / norm : 0,
+                                         .damping = run->job->method->needs_factor ? factor->damping : 0,
+                                         .tokens = stats ? stats->tokens : 0,
+                                         .fallback = factor->failed};
   t->weight->quantized = true;
   t->weight->compute = (qd_tensor){0};
-  qd_log("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64
-         "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s",
-         run->feed.next - 2, qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss,
-         result->relative_error, result->damping, seconds);
+}
+
+void qd_quantize_log(int64_t block, const qd_weight *weight, double seconds) {
+  char name[48];
+  const qd_linear_result *r = &weight->result;
+  bool expert = weight->slot.expert >= 0;
+  if (expert) snprintf(name, sizeof name, "%s %d", qd_role_name(weight->slot.role), weight->slot.expert);
+  else snprintf(name, sizeof name, "%s", qd_role_name(weight->slot.role));
+  (expert ? qd_log_file : qd_log)("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64
+                                  "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s%s",
+                                  block, name, weight->slot.dim[0], weight->slot.dim[1], weight->q.scheme.bits, r->loss,
+                                  r->relative_error, r->damping, seconds,
+                                  r->shared ? "  (Hessian of all tokens)" : r->fallback && expert ? "  (rounded to nearest)" : "");
+}
+
+qd_status qd_quantize_alone(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, qd_weight *weight) {
+  task t = {.weight = weight, .role = weight->slot.role};
+  size_t mark = qd_arena_mark(&run->device->scratch);
+  qd_range all = {0, weight->slot.dim[0]};
+  QD_TRY(prepare_task(run, factor, &t));
+  qd_status status = name_tensor(&t, all, quantize_rows(run, factor, stats, &t, all));
+  qd_arena_rewind(&run->device->scratch, mark);
+  if (status == QD_OK) finish_task(run, factor, stats, &t);
+  return status;
 }
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
@@ -190,7 +210,10 @@ static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, cons
   for (int i = 0; status == QD_OK && i < n; i++) status = share_task(run, &tasks[i], i, shares, n_shares);
   qd_heap_free(shares);
   if (status != QD_OK) return qd_forward(status, __FILE__, __LINE__);
-  for (int i = 0; i < n; i++) finish_task(run, factor, stats, &tasks[i], (qd_seconds() - start) / n);
+  for (int i = 0; i < n; i++) {
+    finish_task(run, factor, stats, &tasks[i]);
+    qd_quantize_log(run->feed.next - 2, tasks[i].weight, (qd_seconds() - start) / n);
+  }
   return QD_OK;
 }
 

@@ -81,7 +81,9 @@ static void add_part(qd_record *record, const char *name, qd_tensor tensor, qd_t
   tensors[record->n_parts++] = tensor;
 }
 
-static qd_json *facts_of(const qd_qtensor *q, const qd_linear_result *result) {
+static qd_json *facts_of(const qd_weight *weight) {
+  const qd_qtensor *q = &weight->q;
+  const qd_linear_result *result = &weight->result;
   qd_json *facts = qd_json_object();
   qd_json_set_integer(facts, "bits", q->scheme.bits);
   qd_json_set_integer(facts, "group_size", q->scheme.group_size);
@@ -95,11 +97,11 @@ static qd_json *facts_of(const qd_qtensor *q, const qd_linear_result *result) {
   qd_json_set_number(facts, "damping", result->damping);
   qd_json_set_integer(facts, "tokens", result->tokens);
   qd_json_set_bool(facts, "fallback_rtn", result->fallback);
+  if (weight->slot.expert >= 0) qd_json_set_bool(facts, "shared_hessian", result->shared);
   return facts;
 }
 
-void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record,
-                         qd_tensor tensors[QD_MAX_PARTS]) {
+void qd_record_of_weight(const qd_weight *weight, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]) {
   *record =
       (qd_record){.expert = weight->slot.expert, .dtype = weight->dtype, .rank = weight->slot.rank, .source = weight->source};
   snprintf(record->name, sizeof record->name, "%s", weight->slot.name);
@@ -114,12 +116,14 @@ void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result
   qd_part parts[QD_MAX_PARTS];
   int n = qd_qtensor_parts(&weight->q, parts);
   for (int i = 0; i < n; i++) add_part(record, parts[i].name, parts[i].tensor, tensors);
-  record->facts = facts_of(&weight->q, result);
+  record->facts = facts_of(weight);
 }
 
 void qd_record_of_input(const qd_input_result *input, int64_t block, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]) {
-  *record = (qd_record){.expert = -1, .dtype = QD_F64, .rank = 1, .dim = {input->diagonal.dim[0]}};
-  snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".%s", block, input->name);
+  *record = (qd_record){.expert = input->expert, .dtype = QD_F64, .rank = 1, .dim = {input->diagonal.dim[0]}};
+  if (input->expert < 0) snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".%s", block, input->name);
+  else
+    snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".experts.%d.%s", block, input->expert, input->name);
   snprintf(record->role, sizeof record->role, "%s", input->name);
   snprintf(record->scheme, sizeof record->scheme, "statistics");
   add_part(record, "diagonal", input->diagonal, tensors);

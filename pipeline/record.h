@@ -4,18 +4,10 @@
 
 #include "pipeline/block.h"
 
-/* What is known of a quantized linear beside its parts. */
-typedef struct qd_linear_result {
-  double  loss;            /* mean over calibration tokens of |(W - Q) x|^2; without calibration: of the weights, |W - Q|^2 */
-  double  relative_error;  /* tr(D H D^T) / tr(W H W^T), D = W - Q; without calibration |D|^2 / |W|^2 */
-  double  damping;         /* as used, relative to the mean diagonal; 0: none */
-  int64_t tokens;          /* calibration tokens of its input */
-  bool    fallback;        /* rounded to nearest because the factor failed */
-} qd_linear_result;
-
 /* A linear input's statistics. */
 typedef struct qd_input_result {
   char      name[32]; /* "qkv_input" */
+  int       expert;   /* -1: none */
   qd_tensor diagonal; /* F64 (C): undamped diagonal of X^T X */
   int64_t   tokens;
 } qd_input_result;
@@ -33,8 +25,7 @@ qd_status qd_record_bind_part(const qd_record *record, int part, void *data, qd_
 
 /* Records to write; their parts' tensors go to `tensors` (qd_weight's own, one a part), file and dataset are set by the caller.
  */
-void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result, qd_record *record,
-                         qd_tensor tensors[QD_MAX_PARTS]);
+void qd_record_of_weight(const qd_weight *weight, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]);
 void qd_record_of_input(const qd_input_result *input, int64_t block, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]);
 
 #endif

@@ -9,19 +9,36 @@
 #include "workers/interrupt.h"
 #include "workers/team.h"
 
+static qd_status calibrate_stage(qd_run *run, qd_block *block, qd_stage stage, qd_stats *stats) {
+  QD_TRY(qd_calibrate(run, block, stage, stats));
+  return qd_setup_keep_input(run, stage, stats);
+}
+
+static qd_status quantize_stage(qd_run *run, qd_block *block, qd_stage stage) {
+  qd_stats stats;
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY(calibrate_stage(run, block, stage, &stats));
+  QD_TRY(qd_quantize(run, block, stage, &stats));
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
 /* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
 static qd_status block_by_stages(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    qd_stats stats;
-    size_t mark = qd_arena_mark(&run->stats_arena);
-    QD_TRY(qd_calibrate(run, block, stage, &stats));
-    QD_TRY(qd_quantize(run, block, stage, &stats));
-    QD_TRY(qd_setup_keep_input(run, stage, &stats));
-    qd_arena_rewind(&run->stats_arena, mark);
+  QD_FOR_STAGES(stage, &run->model, block->index) {
+    QD_TRY((qd_stage_is_routed(stage) ? qd_quantize_experts : quantize_stage)(run, block, stage));
     QD_TRY(qd_advance(run, block, stage));
   }
   return QD_OK;
+}
+
+/* Experts are quantized where their statistics are: the last stage first, as its inputs come from the original gate and up.  What
+ * they would add to the block is not needed. */
+static qd_status experts_at_once(qd_run *run, qd_block *block, qd_stage stage) {
+  if (stage == QD_STAGE_EXPERT_DOWN) return QD_OK;
+  QD_TRY(qd_quantize_experts(run, block, QD_STAGE_EXPERT_DOWN));
+  return qd_quantize_experts(run, block, QD_STAGE_EXPERT_GATE_UP);
 }
 
 /* Otherwise all statistics come from the original block; it is then run once more with the quantized weights. */
@@ -29,19 +46,21 @@ static qd_status block_at_once(qd_run *run, qd_block *block) {
   qd_stats stats[QD_N_STAGES];
   qd_acts_save(&run->acts.quantized);
   QD_TRY(qd_enter(run, block));
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    QD_TRY(qd_calibrate(run, block, stage, &stats[stage]));
-    QD_TRY(qd_setup_keep_input(run, stage, &stats[stage]));
-    if (stage + 1 < QD_N_STAGES) QD_TRY(qd_advance(run, block, stage));
+  QD_FOR_STAGES(stage, &run->model, block->index) {
+    bool last = qd_stage_next(&run->model, block->index, (qd_stage)(stage + 1)) == QD_N_STAGES;
+    QD_TRY(qd_stage_is_routed(stage) ? experts_at_once(run, block, stage) : calibrate_stage(run, block, stage, &stats[stage]));
+    if (!qd_stage_is_routed(stage) && !last) QD_TRY(qd_advance(run, block, stage));
   }
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
+  QD_FOR_STAGES(stage, &run->model, block->index)
+    if (!qd_stage_is_routed(stage)) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
   qd_acts_restore(&run->acts.quantized);
   return qd_setup_forward(run, block);
 }
 
 /* Without calibration text there is nothing to run: weights alone decide. */
 static qd_status block_alone(qd_run *run, qd_block *block) {
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, NULL));
+  QD_FOR_STAGES(stage, &run->model, block->index)
+    QD_TRY(qd_stage_is_routed(stage) ? qd_quantize_experts(run, block, stage) : qd_quantize(run, block, stage, NULL));
   return QD_OK;
 }
 

@@ -126,14 +126,24 @@ qd_status qd_setup_open_rest(qd_run *run) {
   return QD_OK;
 }
 
+static qd_status open_experts(qd_run *run) {
+  size_t experts = (size_t)run->model.experts;
+  qd_experts_shape shape = qd_plan_experts(&run->plan, run->comm->rank);
+  for (int i = 0; i < 2; i++) QD_TRY_ALL(run->comm, qd_heap_new(experts, sizeof *run->expert_input[i], &run->expert_input[i]));
+  if (!qd_run_calibrates(run)) return QD_OK;
+  return qd_experts_open(&run->experts, &shape, run->comm, &run->decoder, &run->acts.quantized);
+}
+
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
+  QD_TRY(open_experts(run));
   run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
+  qd_experts_close(&run->experts);
   qd_decoder_close(&run->decoder);
   run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
   qd_acts_close(&run->acts.quantized);
@@ -144,6 +154,7 @@ void qd_setup_close_arenas(qd_run *run) {
 }
 
 void qd_setup_close(qd_run *run) {
+  for (int i = 0; i < 2; i++) qd_heap_free(run->expert_input[i]);
   qd_setup_close_arenas(run);
   qd_feed_close(&run->feed);
   qd_store_close(&run->stored);
@@ -180,7 +191,7 @@ qd_status qd_setup_embed(qd_run *run, qd_block *rest) {
 
 qd_status qd_setup_forward(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_advance(run, block, stage));
+  QD_FOR_STAGES(stage, &run->model, block->index) QD_TRY(qd_advance(run, block, stage));
   return QD_OK;
 }
 
@@ -190,7 +201,7 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   QD_TRY(qd_arena_new(&run->block_arena, (size_t)stats->columns, sizeof *diagonal, &diagonal));
   memcpy(diagonal, stats->diagonal.data, (size_t)stats->columns * sizeof *diagonal);
   input->diagonal = qd_tensor_1d(diagonal, QD_F64, stats->columns);
-  input->tokens = stats->tokens;
+  input->tokens = stats->tokens, input->expert = -1;
   strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
   return QD_OK;
 }

@@ -5,7 +5,7 @@
 
 #include "kernels/base/task.h"
 #include "pipeline/acts.h"
-#include "pipeline/decoder.h"
+#include "pipeline/experts.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
@@ -20,6 +20,7 @@ typedef struct qd_streams {
 
 /* Statistics of one linear input, over all sequences. */
 typedef struct qd_stats {
+  char      what[80];   /* "block 3: qkv_input", for messages */
   int64_t   columns, tokens;
   qd_tensor diagonal;   /* F64 (C): of X^T X, units added in order */
   qd_tri    h;          /* F32: X^T X, rounded once from the exact sum; the same on every rank */
@@ -44,8 +45,9 @@ typedef struct qd_run {
   qd_arena      acts_arena, block_arena, stats_arena, write_arena;
   qd_task       writer;          /* brings the last block's files to disk */
   void         *writing;         /* what it works on (write.c) */
-  qd_linear_result result[QD_N_LINEARS];
-  qd_input_result  input[QD_N_STAGES];
+  qd_experts    experts;
+  qd_input_result  input[QD_N_STAGES]; /* of the block in work; not of experts */
+  qd_input_result *expert_input[2];    /* (E) of EXPERT_GATE_UP and EXPERT_DOWN; the owner has the data */
   qd_phase_seconds seconds;
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
@@ -61,6 +63,11 @@ qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_st
 
 /* The stage's linears -> qtensors; rows over ranks, afterwards whole on every rank. */
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
+
+/* The same for a stage of experts, statistics included: each owner sums the Hessian of its expert, by units of QD_EXPERT_UNIT
+ * tokens, and quantizes it; codes stay there, what is measured goes to all.  The inputs of EXPERT_DOWN come from gate and up as
+ * they are then. */
+qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* Begin a block; and one stage of its forward, with the weights as they are now. */
 qd_status qd_enter(qd_run *run, qd_block *block) QD_MUST_USE;

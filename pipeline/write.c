@@ -9,19 +9,15 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_RECORDS = QD_MAX_SLOTS + QD_N_STAGES, MAX_FILES = MAX_RECORDS };
-
-enum { MAX_TENSORS = MAX_RECORDS * 4 }; /* of a file */
-
 typedef struct plan {
   const qd_run *run;
   double        seconds, loss; /* of the block */
-  qd_digest     digest[MAX_FILES][MAX_TENSORS];
   qd_entry      entry;
-  qd_record     record[MAX_RECORDS];
-  qd_entry_file file[MAX_FILES];
-  qd_tensor     tensor[MAX_RECORDS][QD_MAX_PARTS];
-  int           file_of[MAX_RECORDS];
+  qd_record    *record;
+  qd_entry_file *file;
+  int          *file_of;                /* by record */
+  qd_tensor   (*tensor)[QD_MAX_PARTS];  /* by record: its parts */
+  qd_digest   (*digest)[QD_MAX_PARTS];
 } plan;
 
 static size_t record_bytes(const plan *p, int i) {
@@ -51,43 +47,64 @@ static void cut_files(plan *p, int64_t block, int64_t shard_bytes) {
     for (int k = 0; k < p->record[i].n_parts; k++) {
       qd_stored_part *part = &p->record[i].part[k];
       part->file = p->file_of[i];
-      snprintf(part->dataset, sizeof part->dataset, "%.120s/%s", p->record[i].name, part->name);
+      char dataset[sizeof part->dataset];
+      snprintf(dataset, sizeof dataset, "%.120s/%s", p->record[i].name, part->name);
+      memcpy(part->dataset, dataset, sizeof dataset);
     }
+  }
+}
+
+static void add_input(plan *p, const qd_input_result *input) {
+  qd_record_of_input(input, p->entry.block, &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
+  p->entry.n_records++;
+}
+
+static void plan_inputs(const qd_run *run, plan *p) {
+  QD_FOR_STAGES(stage, &run->model, p->entry.block) {
+    if (!qd_stage_is_routed(stage)) add_input(p, &run->input[stage]);
+    for (int64_t e = 0; qd_stage_is_routed(stage) && e < run->model.experts; e++)
+      add_input(p, &run->expert_input[stage - QD_STAGE_EXPERT_GATE_UP][e]);
   }
 }
 
 static void plan_block(const qd_run *run, const qd_block *block, plan *p) {
-  static const qd_linear_result nothing;
   p->entry = (qd_entry){.block = block->index, .record = p->record, .file = p->file};
-  for (int i = 0; i < block->n; i++) {
-    const qd_weight *weight = &block->weight[i];
-    const qd_linear_result *result = qd_role_is_linear(weight->slot.role) ? &run->result[weight->slot.role] : &nothing;
-    qd_record_of_weight(weight, result, &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
-    p->entry.n_records++;
-  }
-  if (block->index != QD_REST && qd_run_calibrates(run))
-    for (qd_stage s = 0; s < QD_N_STAGES; s++, p->entry.n_records++)
-      qd_record_of_input(&run->input[s], block->index, &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
+  for (int i = 0; i < block->n; i++, p->entry.n_records++)
+    qd_record_of_weight(&block->weight[i], &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
+  if (block->index != QD_REST && qd_run_calibrates(run)) plan_inputs(run, p);
   cut_files(p, block->index, run->job->shard_bytes);
 }
 
-static qd_status write_file(plan *p, int file) {
-  qd_out_tensor out[MAX_TENSORS];
+static int parts_of_file(const plan *p, int file) {
   int n = 0;
-  for (int i = 0; i < p->entry.n_records; i++)
-    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) {
-      QD_ASSERT(n < MAX_TENSORS);
-      out[n++] = (qd_out_tensor){.dataset = p->record[i].part[k].dataset, .tensor = p->tensor[i][k]};
-    }
-  char name[sizeof p->file[0].name];
-  memcpy(name, p->file[file].name, sizeof name);
-  return qd_store_write_file(p->run->job->output, name, out, n, &p->file[file], p->digest[file]);
+  for (int i = 0; i < p->entry.n_records; i++) n += p->file_of[i] == file ? p->record[i].n_parts : 0;
+  return n;
 }
 
-static void take_digests(plan *p, int file) {
+/* The parts of a file, in order, with `digest` a list of theirs. */
+static qd_status write_parts(plan *p, int file, qd_out_tensor *out, qd_digest *digest) {
   int n = 0;
   for (int i = 0; i < p->entry.n_records; i++)
-    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) p->record[i].part[k].digest = p->digest[file][n++];
+    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++)
+      out[n++] = (qd_out_tensor){.dataset = p->record[i].part[k].dataset, .tensor = p->tensor[i][k]};
+  char name[sizeof p->file[0].name];
+  memcpy(name, p->file[file].name, sizeof name);
+  QD_TRY(qd_store_write_file(p->run->job->output, name, out, n, &p->file[file], digest));
+  for (int i = 0; i < p->entry.n_records; i++)
+    for (int k = 0; p->file_of[i] == file && k < p->record[i].n_parts; k++) p->digest[i][k] = *digest++;
+  return QD_OK;
+}
+
+static qd_status write_file(plan *p, int file) {
+  size_t parts = (size_t)parts_of_file(p, file);
+  qd_out_tensor *out;
+  qd_digest *digest = NULL;
+  QD_TRY(qd_heap_new(parts, sizeof *out, &out));
+  qd_status status = qd_heap_new(parts, sizeof *digest, &digest);
+  if (status == QD_OK) status = write_parts(p, file, out, digest);
+  qd_heap_free(digest);
+  qd_heap_free(out);
+  return status;
 }
 
 static int writer_of(const plan *p, int file) {
@@ -97,14 +114,30 @@ static int writer_of(const plan *p, int file) {
 static bool is_mine(const plan *p, int file) { return writer_of(p, file) == p->run->comm->rank; }
 
 /* What this rank writes must outlive the block: the next one takes its place in memory. */
-static qd_status copy_my_tensors(plan *p, qd_arena *arena) {
+static qd_status make_room(plan *p, qd_arena *arena, void *(*room)[QD_MAX_PARTS]) {
   qd_arena_rewind(arena, 0);
   for (int i = 0; i < p->entry.n_records; i++)
-    for (int k = 0; is_mine(p, p->file_of[i]) && k < p->record[i].n_parts; k++) {
+    for (int k = 0; is_mine(p, p->file_of[i]) && k < p->record[i].n_parts; k++)
+      QD_TRY(qd_arena_new(arena, qd_tensor_bytes(p->tensor[i][k]), 1, &room[i][k]));
+  return QD_OK;
+}
+
+/* What only its owner has: codes of experts that were made in this run, and what is known of their inputs. */
+static int holder_of(const plan *p, const qd_block *block, int i) {
+  const qd_run *run = p->run;
+  bool made = i >= block->n || (block->weight[i].quantized && block->weight[i].slot.expert >= 0);
+  int writer = writer_of(p, p->file_of[i]);
+  return made && p->record[i].expert >= 0 ? qd_partition_expert(p->record[i].expert, run->comm->size) : writer;
+}
+
+/* In the order of the records on every rank, so that sender and writer meet. */
+static qd_status copy_tensors(plan *p, const qd_block *block, void *(*room)[QD_MAX_PARTS]) {
+  for (int i = 0; i < p->entry.n_records; i++)
+    for (int k = 0; k < p->record[i].n_parts; k++) {
       qd_tensor *tensor = &p->tensor[i][k];
-      const void *from = tensor->data;
-      QD_TRY(qd_arena_new(arena, qd_tensor_bytes(*tensor), 1, &tensor->data));
-      memcpy(tensor->data, from, qd_tensor_bytes(*tensor));
+      QD_TRY(qd_comm_move(p->run->comm, tensor->data, room[i][k], qd_tensor_bytes(*tensor), holder_of(p, block, i),
+                          writer_of(p, p->file_of[i])));
+      tensor->data = room[i][k];
     }
   return QD_OK;
 }
@@ -119,15 +152,20 @@ static qd_status write_my_files(void *context) {
 static void release_plan(plan *p) {
   if (p == NULL) return;
   for (int i = 0; i < p->entry.n_records; i++) qd_json_free(p->record[i].facts);
+  qd_heap_free(p->record);
+  qd_heap_free(p->file);
+  qd_heap_free(p->file_of);
+  qd_heap_free(p->tensor);
+  qd_heap_free(p->digest);
   qd_heap_free(p);
 }
 
 static qd_status gather_files(plan *p) {
   qd_comm *comm = p->run->comm;
-  for (int f = 0; f < p->entry.n_files; f++) {
-    QD_TRY(qd_comm_bcast(comm, &p->file[f], sizeof p->file[f], writer_of(p, f)));
-    QD_TRY(qd_comm_bcast(comm, p->digest[f], sizeof p->digest[f], writer_of(p, f)));
-    take_digests(p, f);
+  for (int f = 0; f < p->entry.n_files; f++) QD_TRY(qd_comm_bcast(comm, &p->file[f], sizeof p->file[f], writer_of(p, f)));
+  for (int i = 0; i < p->entry.n_records; i++) {
+    QD_TRY(qd_comm_bcast(comm, p->digest[i], sizeof p->digest[i], writer_of(p, p->file_of[i])));
+    for (int k = 0; k < p->record[i].n_parts; k++) p->record[i].part[k].digest = p->digest[i][k];
   }
   return QD_OK;
 }
@@ -147,20 +185,38 @@ qd_status qd_write_wait(qd_run *run) {
   return block == QD_REST ? QD_OK : qd_progress_block(run, block, seconds, loss);
 }
 
-static qd_status start_writing(qd_run *run, const qd_block *block, double seconds) {
+static qd_status new_plan(qd_run *run, const qd_block *block, double seconds) {
   plan *p;
+  size_t most = (size_t)block->n + QD_N_STAGES + 2 * (size_t)run->model.experts;
   QD_TRY(qd_heap_new(1, sizeof *p, &p));
   run->writing = p;
-  p->run = run, p->seconds = seconds, p->loss = qd_progress_loss(run);
+  p->run = run, p->seconds = seconds, p->loss = qd_progress_loss(block);
+  QD_TRY(qd_heap_new(most, sizeof *p->record, &p->record));
+  QD_TRY(qd_heap_new(most, sizeof *p->file, &p->file));
+  QD_TRY(qd_heap_new(most, sizeof *p->file_of, &p->file_of));
+  QD_TRY(qd_heap_new(most, sizeof *p->tensor, &p->tensor));
+  QD_TRY(qd_heap_new(most, sizeof *p->digest, &p->digest));
   plan_block(run, block, p);
-  QD_TRY(copy_my_tensors(p, &run->write_arena));
-  return qd_task_start(&run->writer, write_my_files, p);
+  return QD_OK;
+}
+
+static qd_status take_tensors(qd_run *run, const qd_block *block) {
+  plan *p = run->writing;
+  void *(*room)[QD_MAX_PARTS] = NULL;
+  qd_status status = qd_heap_new((size_t)p->entry.n_records, sizeof *room, &room);
+  if (status == QD_OK) status = make_room(p, &run->write_arena, room);
+  status = qd_agree(run->comm, status);
+  if (status == QD_OK) status = copy_tensors(p, block, room);
+  qd_heap_free(room);
+  return status;
 }
 
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) {
   QD_TRY(qd_write_wait(run));
   double start = qd_seconds();
-  QD_TRY_ALL(run->comm, start_writing(run, block, seconds));
+  QD_TRY_ALL(run->comm, new_plan(run, block, seconds));
+  QD_TRY(take_tensors(run, block));
+  QD_TRY_ALL(run->comm, qd_task_start(&run->writer, write_my_files, run->writing));
   run->seconds.write += qd_seconds() - start;
   return QD_OK;
 }
@@ -186,15 +242,17 @@ static qd_status load_values(qd_run *run, const qd_source_tensor *tensor, qd_wei
 
 /* The coordinator loads and writes; the others know the shapes. */
 static qd_status load_rest(qd_run *run, qd_block *rest) {
-  qd_slot slots[QD_MAX_SLOTS];
   qd_arena_rewind(&run->block_arena, 0);
-  *rest = (qd_block){.index = QD_REST, .n = qd_model_slots(&run->model, QD_REST, slots)};
+  rest->index = QD_REST, rest->n = qd_model_n_slots(&run->model, QD_REST);
   for (int i = 0; i < rest->n; i++) {
-    const qd_source_tensor *tensor = qd_source_find(run->source, slots[i].name);
     qd_weight *weight = &rest->weight[i];
-    *weight = (qd_weight){.slot = slots[i], .dtype = tensor->dtype};
-    weight->original = slots[i].rank == 2 ? qd_tensor_2d(NULL, tensor->dtype, slots[i].dim[0], slots[i].dim[1])
-                                          : qd_tensor_1d(NULL, tensor->dtype, slots[i].dim[0]);
+    *weight = (qd_weight){0};
+    qd_model_slot(&run->model, QD_REST, i, &weight->slot);
+    const qd_slot *slot = &weight->slot;
+    const qd_source_tensor *tensor = qd_source_find(run->source, slot->name);
+    weight->dtype = tensor->dtype;
+    weight->original = slot->rank == 2 ? qd_tensor_2d(NULL, tensor->dtype, slot->dim[0], slot->dim[1])
+                                       : qd_tensor_1d(NULL, tensor->dtype, slot->dim[0]);
     if (run->comm->rank == 0) QD_TRY(load_values(run, tensor, weight));
   }
   return QD_OK;
@@ -202,7 +260,8 @@ static qd_status load_rest(qd_run *run, qd_block *rest) {
 
 /* One block more, whose only writer is the coordinator. */
 qd_status qd_write_rest(qd_run *run) {
-  qd_block rest;
+  qd_weight weights[QD_N_ROLES];
+  qd_block rest = {.weight = weights};
   QD_TRY_ALL(run->comm, load_rest(run, &rest));
   QD_TRY(qd_write(run, &rest, 0));
   return qd_write_wait(run);

@@ -8,6 +8,8 @@ qd_range qd_partition_even(int64_t total, int rank, int size) {
   return (qd_range){each * rank + (rank < larger ? rank : larger), each + (rank < larger)};
 }
 
+int qd_partition_expert(int64_t expert, int size) { return (int)(expert % size); }
+
 typedef struct rows_problem {
   int n_linears, size;
   const int64_t *rows;

@@ -13,5 +13,6 @@ const qd_arch qd_arch_qwen2 = {
     .n_block = QD_COUNT_OF(block),
     .rest = rest,
     .n_rest = QD_COUNT_OF(rest),
+    .usual_window = 4096,
     .window_by_layers = true,
 };

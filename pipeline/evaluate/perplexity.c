@@ -179,13 +179,14 @@ static void report_batch(const evaluation *e, int64_t done) {
 }
 
 /* The forward of either model; then a slab of logits. */
-static size_t scratch_bytes(const evaluation *e) {
+static size_t scratch_bytes(const evaluation *e, int64_t windows) {
   int64_t tokens = e->tokens.sequence_tokens;
   size_t rows = qd_arena_cost(LOGIT_ROWS, (size_t)e->subject.model.vocabulary * sizeof(float));
   size_t most = 2 * rows + qd_arena_cost(2 * LOGIT_ROWS, sizeof(double)) + qd_arena_cost(2 * LOGIT_ROWS, sizeof(int32_t));
   const qd_subject *both[] = {&e->subject, &e->reference};
   for (int i = 0; i < (e->request->reference != NULL ? 2 : 1); i++) {
-    size_t forward = qd_plan_forward_scratch(e->device, &both[i]->model, both[i]->act, tokens);
+    qd_experts_shape shape = qd_subject_experts(both[i], windows, tokens);
+    size_t forward = qd_plan_forward_scratch(e->device, &shape);
     most = forward > most ? forward : most;
   }
   return most;
@@ -197,7 +198,7 @@ static qd_status evaluate_windows(evaluation *e) {
   a_rank = a_rank < 1 ? 1 : a_rank;
   int64_t most = (e->tokens.rows + e->comm->size - 1) / e->comm->size;
   a_rank = a_rank > most ? most : a_rank;
-  QD_TRY_ALL(e->comm, qd_device_reserve(e->device, scratch_bytes(e)));
+  QD_TRY_ALL(e->comm, qd_device_reserve(e->device, scratch_bytes(e, a_rank)));
   QD_TRY(qd_subject_reserve(&e->subject, a_rank, tokens));
   if (e->request->reference != NULL) QD_TRY(qd_subject_reserve(&e->reference, a_rank, tokens));
   for (int64_t first = 0; first < e->tokens.rows; first += a_rank * e->comm->size) {

@@ -25,7 +25,7 @@ static qd_status open_store(qd_subject *subject) {
   qd_json_free(config);
   QD_TRY(status);
   QD_TRY(qd_feed_check_store(&subject->store, &subject->model));
-  subject->model.dtype = qd_feed_record(&subject->store.rest, QD_EMBEDDING)->dtype;
+  subject->model.dtype = qd_feed_record(&subject->store.rest, QD_EMBEDDING, -1)->dtype;
   return QD_OK;
 }
 
@@ -45,7 +45,8 @@ static qd_status open_local(qd_subject *subject, qd_compute compute) {
   }
   subject->act = qd_compute_act(compute, subject->model.dtype);
   if (compute == QD_COMPUTE_MODEL && subject->source == NULL) subject->act = store_act(&subject->store, subject->act);
-  return qd_arena_open(&subject->block_arena, "block", qd_plan_evaluated_block(&subject->model, subject->act));
+  return qd_arena_open(&subject->block_arena, "block", 
+                       qd_plan_evaluated_block(&subject->model, subject->act, subject->comm->rank, subject->comm->size));
 }
 
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) {
@@ -53,23 +54,52 @@ qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute comp
   return qd_agree(comm, open_local(subject, compute));
 }
 
-size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
-  return (size_t)(tokens * subject->model.hidden) * qd_dtype_bytes(subject->act);
+static bool has_experts(const qd_subject *subject) { return qd_model_has_blocks(&subject->model, true); }
+
+static qd_acts_shape acts_shape(const qd_subject *subject, int64_t windows, int64_t tokens) {
+  return (qd_acts_shape){.dtype = subject->act,
+                         .sequences = windows,
+                         .tokens = tokens,
+                         .hidden = subject->model.hidden,
+                         .widest = qd_decoder_mid_widest(&subject->model)};
 }
 
+size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
+  qd_acts_shape one = acts_shape(subject, 1, tokens);
+  return has_experts(subject) ? qd_acts_bytes(&one) : qd_acts_h_bytes(&one);
+}
+
+qd_experts_shape qd_subject_experts(const qd_subject *subject, int64_t windows, int64_t tokens) {
+  int ranks = subject->comm->size;
+  return (qd_experts_shape){.model = &subject->model,
+                            .act = subject->act,
+                            .tokens = tokens,
+                            .sequences = windows,
+                            .all_sequences = windows * ranks,
+                            .ranks = ranks};
+}
+
+/* Without experts a window goes through a block by itself, and all share one mid. */
 static qd_status reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
-  size_t residual = qd_subject_window_bytes(subject, tokens);
-  size_t mid = (size_t)(tokens * qd_decoder_mid_widest(&subject->model)) * qd_dtype_bytes(subject->act);
-  QD_TRY(qd_arena_open(&subject->acts_arena, "activations",
-                       qd_plan_activations(&subject->model, subject->act, tokens, windows, 1)));
+  qd_acts_shape shape = acts_shape(subject, windows, tokens);
+  bool all = has_experts(subject);
+  size_t bytes = all ? qd_acts_bytes(&shape) : qd_plan_activations(&subject->model, subject->act, tokens, windows, 1);
+  QD_TRY(qd_arena_open(&subject->acts_arena, "activations", bytes));
   subject->h = qd_tensor_3d(NULL, subject->act, windows, tokens, subject->model.hidden);
-  QD_TRY(qd_arena_new(&subject->acts_arena, (size_t)windows, residual, &subject->h.data));
-  QD_TRY(qd_arena_new(&subject->acts_arena, mid, 1, &subject->mid));
+  if (all) {
+    QD_TRY(qd_acts_open(&subject->acts, &shape, &subject->acts_arena));
+    subject->h.data = subject->acts.h;
+  } else {
+    QD_TRY(qd_arena_new(&subject->acts_arena, (size_t)windows, qd_acts_h_bytes(&shape), &subject->h.data));
+    QD_TRY(qd_arena_new(&subject->acts_arena, qd_acts_mid_bytes(&shape), 1, &subject->mid));
+  }
   return qd_decoder_open(&subject->decoder, subject->device, &subject->model, subject->act, tokens);
 }
 
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
-  return qd_agree(subject->comm, reserve(subject, windows, tokens));
+  qd_experts_shape shape = qd_subject_experts(subject, windows, tokens);
+  QD_TRY(qd_agree(subject->comm, reserve(subject, windows, tokens)));
+  return qd_experts_open(&subject->experts, &shape, subject->comm, &subject->decoder, &subject->acts);
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------------------------- */
@@ -87,17 +117,58 @@ static qd_status embed(qd_subject *subject, qd_block *rest, qd_tensor ids) {
   return QD_OK;
 }
 
-/* With one window a weight is used once: then it is multiplied as it is stored.  Same bits either way. */
-static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
+/* With one window a weight is used once: then it is multiplied as it is stored, as an expert's always is.  Same bits either way. */
+static qd_status expand(qd_subject *subject, qd_block *block, int64_t windows) {
   for (int i = 0; windows > 1 && i < block->n; i++)
-    if (block->weight[i].quantized)
+    if (block->weight[i].quantized && block->weight[i].slot.expert < 0)
       QD_TRY(qd_weight_expand(subject->device, &block->weight[i], subject->act, &subject->block_arena));
+  return QD_OK;
+}
+
+static void *mid_of(const qd_subject *subject, int64_t window) {
+  if (subject->mid != NULL) return subject->mid;
+  return subject->acts.mid + (size_t)window * qd_acts_mid_bytes(&subject->acts.shape);
+}
+
+static qd_status run_dense(qd_subject *subject, qd_block *block, int64_t windows) {
+  QD_TRY(expand(subject, block, windows));
   for (int64_t i = 0; i < windows; i++) {
     qd_tensor h = qd_tensor_at(subject->h, i);
-    QD_TRY(qd_decoder_enter(&subject->decoder, block, h, subject->mid));
-    for (qd_stage stage = 0; stage < QD_N_STAGES; stage++)
-      QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, subject->mid));
+    QD_TRY(qd_decoder_enter(&subject->decoder, block, h, mid_of(subject, i)));
+    QD_FOR_STAGES(stage, &subject->model, block->index)
+      QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, mid_of(subject, i)));
   }
+  return QD_OK;
+}
+
+static qd_status enter(qd_subject *subject, qd_block *block, int64_t windows) {
+  QD_TRY(expand(subject, block, windows));
+  for (int64_t i = 0; i < windows; i++)
+    QD_TRY(qd_decoder_enter(&subject->decoder, block, qd_tensor_at(subject->h, i), mid_of(subject, i)));
+  return QD_OK;
+}
+
+static qd_status advance(qd_subject *subject, qd_block *block, qd_stage stage, int64_t windows) {
+  for (int64_t i = 0; i < windows; i++)
+    QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, qd_tensor_at(subject->h, i), mid_of(subject, i)));
+  return QD_OK;
+}
+
+/* All windows of all ranks stage by stage, since their tokens travel together. */
+static qd_status run_sparse(qd_subject *subject, qd_block *block, int64_t windows) {
+  subject->acts.shape.sequences = windows;
+  QD_TRY_ALL(subject->comm, enter(subject, block, windows));
+  QD_FOR_STAGES(stage, &subject->model, block->index) {
+    if (stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_advance(&subject->experts, block));
+    if (!qd_stage_is_routed(stage)) QD_TRY_ALL(subject->comm, advance(subject, block, stage, windows));
+    if (stage == QD_STAGE_O) QD_TRY(qd_experts_route(&subject->experts, block));
+  }
+  return QD_OK;
+}
+
+static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
+  if (qd_model_is_sparse(&subject->model, block->index)) return run_sparse(subject, block, windows);
+  QD_TRY_ALL(subject->comm, run_dense(subject, block, windows));
   return QD_OK;
 }
 
@@ -116,7 +187,7 @@ qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest)
   QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));
   for (int64_t b = 0; b < subject->model.n_blocks; b++) {
     QD_TRY(next(subject, &block));
-    QD_TRY(qd_agree(subject->comm, run_block(subject, &block, ids.dim[0])));
+    QD_TRY(run_block(subject, &block, ids.dim[0]));
   }
   QD_TRY(next(subject, rest));
   return qd_agree(subject->comm, final_norm(subject, rest, ids.dim[0]));
@@ -126,6 +197,8 @@ void qd_subject_forward_done(qd_subject *subject) { qd_feed_close(&subject->feed
 
 void qd_subject_close(qd_subject *subject) {
   qd_feed_close(&subject->feed);
+  qd_experts_close(&subject->experts);
+  qd_acts_close(&subject->acts);
   qd_decoder_close(&subject->decoder);
   qd_arena_close(&subject->acts_arena);
   qd_arena_close(&subject->block_arena);

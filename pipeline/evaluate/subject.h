@@ -2,7 +2,7 @@
 #ifndef QDIST_PIPELINE_EVALUATE_SUBJECT_H
 #define QDIST_PIPELINE_EVALUATE_SUBJECT_H
 
-#include "pipeline/decoder.h"
+#include "pipeline/experts.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
 
@@ -18,7 +18,9 @@ typedef struct qd_subject {
   qd_dtype    act;
   qd_arena    block_arena, acts_arena;
   qd_tensor   h;      /* act (windows, T, hidden) */
-  void       *mid;    /* of one window */
+  void       *mid;    /* of one window; where blocks have experts, acts has all windows' */
+  qd_acts     acts;
+  qd_experts  experts;
 } qd_subject;
 
 /* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
@@ -28,6 +30,9 @@ qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute comp
 
 /* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;
+
+/* What a rank's experts meet. */
+qd_experts_shape qd_subject_experts(const qd_subject *subject, int64_t windows, int64_t tokens);
 
 /* Bytes of hidden states that one window takes. */
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens);

@@ -65,7 +65,8 @@ static void check_model(const char *name) {
 
 #define GOLDEN_MODELS(X)                                                                               \
   X(llama) X(llama_grouped) X(llama_biases) X(llama_rope_llama3) X(llama_rope_linear) X(llama_bf16)    \
-  X(llama_f16) X(llama_sharded) X(mistral_window) X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)
+  X(llama_f16) X(llama_sharded) X(mistral_window) X(qwen2) X(qwen2_window) X(qwen3) X(qwen3_biases)    \
+  X(mixtral) X(mixtral_window) X(qwen2_moe) X(qwen2_moe_bf16) X(qwen3_moe) X(qwen3_moe_bf16)
 
 #define GOLDEN_TEST(name) \
   Test(archs, name) { check_model(#name); }
@@ -178,6 +179,7 @@ static void check_data_model(const char *name) {
 }
 
 Test(archs, real_tiny1m) { check_data_model("tiny1m"); }
+Test(archs, real_qdist_tiny_moe) { check_data_model("qdist-tiny-moe"); }
 Test(archs, real_babyllama) { check_data_model("babyllama-tok361"); }
 Test(archs, real_stories260K) { check_data_model("stories260K"); }
 Test(archs, real_qdist_tiny) { check_real_model("qdist-tiny", QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny"); }

@@ -26,7 +26,8 @@ static qd_weight plain(qd_role role, qd_dtype dtype, float *there) {
 
 static void expect_prepared(qd_role role, qd_dtype dtype, qd_dtype act, qd_dtype wanted) {
   float there[N];
-  qd_block block = {.n = 1, .weight = {plain(role, dtype, there)}};
+  qd_weight weight = plain(role, dtype, there);
+  qd_block block = {.n = 1, .weight = &weight};
   MUST(qd_block_prepare(&block, act, &arena));
   qd_tensor got = block.weight[0].compute;
   cr_assert_eq(got.dtype, wanted, "%s %s in %s", qd_role_name(role), qd_dtype_name(dtype), qd_dtype_name(act));
@@ -64,7 +65,8 @@ Test(block, quantized_weights_are_left_alone_until_they_are_expanded) {
   for (int has_order = 0; has_order < 2; has_order++)
     for (int bf16 = 0; bf16 < 2; bf16++) {
       qd_dtype act = bf16 ? QD_BF16 : QD_F32;
-      qd_block block = {.n = 1};
+      qd_weight weight;
+      qd_block block = {.n = 1, .weight = &weight};
       make_quantized(&block.weight[0], has_order);
       MUST(qd_block_prepare(&block, act, &arena));
       cr_expect_eq(block.weight[0].compute.rank, 0);
@@ -80,10 +82,27 @@ Test(block, quantized_weights_are_left_alone_until_they_are_expanded) {
 }
 
 Test(block, weights_are_found_by_role) {
-  qd_block block = {.n = 2,
-                    .weight = {{.slot = {.role = QD_V_PROJ}}, {.slot = {.role = QD_O_BIAS}}, {.slot = {.role = QD_K_NORM}}}};
+  qd_weight weights[] = {{.slot = {.role = QD_V_PROJ}}, {.slot = {.role = QD_O_BIAS}}, {.slot = {.role = QD_K_NORM}}};
+  qd_block block = {.n = 2, .weight = weights};
   cr_expect_eq(qd_block_find(&block, QD_V_PROJ), &block.weight[0]);
   cr_expect_eq(qd_block_find(&block, QD_O_BIAS), &block.weight[1]);
   cr_expect_null(qd_block_find(&block, QD_K_NORM)); /* beyond n */
   cr_expect_null(qd_block_find(&block, QD_Q_PROJ));
+}
+
+/* A router, and two linears of each of five experts. */
+Test(block, experts_are_found_by_number_and_computed_with_by_their_owner) {
+  enum { EXPERTS = 5, WEIGHTS = 1 + 2 * EXPERTS };
+  qd_weight weights[WEIGHTS] = {{.slot = {.role = QD_ROUTER, .expert = -1}}};
+  for (int i = 1; i < WEIGHTS; i++)
+    weights[i].slot = (qd_slot){.role = i % 2 ? QD_EXPERT_GATE_PROJ : QD_EXPERT_DOWN_PROJ, .expert = (i - 1) / 2};
+  qd_block block = {.n = WEIGHTS, .weight = weights, .rank = 1, .ranks = 3};
+  for (int e = 0; e < EXPERTS; e++) {
+    cr_expect_eq(qd_block_find_expert(&block, QD_EXPERT_GATE_PROJ, e), &weights[1 + 2 * e]);
+    cr_expect_eq(qd_block_find_expert(&block, QD_EXPERT_DOWN_PROJ, e), &weights[2 + 2 * e]);
+    cr_expect_null(qd_block_find_expert(&block, QD_EXPERT_UP_PROJ, e));
+    cr_expect_eq(qd_block_computes(&block, &weights[1 + 2 * e]), e == 1 || e == 4);
+  }
+  cr_expect_null(qd_block_find_expert(&block, QD_EXPERT_GATE_PROJ, EXPERTS));
+  cr_expect(qd_block_computes(&block, &weights[0]));
 }

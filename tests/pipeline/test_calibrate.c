@@ -33,7 +33,7 @@ Test(calibrate, statistics_are_those_of_the_inputs) {
   for (int bf16 = 0; bf16 < 2; bf16++) {
     stand s;
     open_stand(&s, "cpu", bf16 ? QD_BF16 : QD_F32);
-    for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) expect_statistics(&s, stage);
+    QD_FOR_STAGES(stage, &s.run.model, 0) expect_statistics(&s, stage);
     close_stand(&s);
   }
 }

@@ -4,15 +4,45 @@
 #include "tests/pipeline/logits_support.h"
 
 Test(decoder, stages_hold_every_linear_once_in_order) {
-  static const char *const inputs[] = {"qkv_input", "o_input", "gate_up_input", "down_input"};
-  qd_role next = QD_Q_PROJ;
+  static const char *const inputs[] = {"qkv_input",        "o_input",           "gate_up_input",        "down_input",
+                                       "expert_gate_up_input", "expert_down_input", "shared_gate_up_input", "shared_down_input"};
+  int seen[QD_N_LINEARS] = {0};
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     cr_expect_str_eq(qd_stage_input_name(stage), inputs[stage]);
-    cr_expect_eq(qd_stage_first(stage), next);
-    cr_expect_geq(qd_stage_last(stage), next);
-    next = qd_stage_last(stage) + 1;
+    for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) seen[role]++;
+    cr_expect_eq(qd_stage_is_routed(stage), qd_role_is_of_expert(qd_stage_first(stage)));
   }
-  cr_expect_eq(next, QD_N_LINEARS);
+  for (int role = 0; role < QD_N_LINEARS; role++) cr_expect_eq(seen[role], 1, "%s", qd_role_name((qd_role)role));
+}
+
+/* Of a model whose odd blocks have experts. */
+Test(decoder, a_block_has_the_stages_of_its_linears) {
+  static const qd_stage dense[] = {QD_STAGE_QKV, QD_STAGE_O, QD_STAGE_GATE_UP, QD_STAGE_DOWN},
+                        sparse[] = {QD_STAGE_QKV, QD_STAGE_O, QD_STAGE_EXPERT_GATE_UP, QD_STAGE_EXPERT_DOWN,
+                                    QD_STAGE_SHARED_GATE_UP, QD_STAGE_SHARED_DOWN};
+  qd_model m = {.arch = qd_arch_find("qwen2_moe"), .n_blocks = 4, .hidden = 10, .ffn = 40, .heads = 3, .kv_heads = 1,
+                .head_dim = 8, .experts = 5, .top_k = 2, .expert_ffn = 6, .shared_ffn = 14, .sparse_step = 2};
+  for (int64_t block = 0; block < 4; block++)
+    for (int shared = 1; shared >= 0; shared--) {
+      const qd_stage *wanted = block % 2 ? sparse : dense;
+      int n = 0, all = block % 2 && shared ? 6 : 4;
+      m.shared_ffn = shared ? 14 : 0;
+      QD_FOR_STAGES(stage, &m, block) {
+        cr_assert_lt(n, all);
+        cr_expect_eq(stage, wanted[n++]);
+        cr_expect_eq(qd_decoder_touches_residual(&m, block, stage), stage == QD_STAGE_O || n == all);
+      }
+      cr_expect_eq(n, all);
+    }
+  m.shared_ffn = 14;
+  cr_expect_eq(qd_decoder_mid_widest(&m), 40);
+  m.ffn = 20;
+  cr_expect_eq(qd_decoder_mid_widest(&m), 14 + 10 + 1);
+  cr_expect_eq(qd_decoder_mid_columns(&m, QD_STAGE_EXPERT_DOWN), 6);
+  cr_expect_eq(qd_decoder_mid_held(&m, 1, QD_STAGE_EXPERT_GATE_UP), 10);
+  cr_expect_eq(qd_decoder_mid_held(&m, 1, QD_STAGE_SHARED_DOWN), 25);
+  cr_expect_eq(qd_decoder_mid_held(&m, 0, QD_STAGE_DOWN), 20);
+  cr_expect_eq(qd_decoder_mid_held(&m, 0, QD_N_STAGES), 0);
 }
 
 Test(decoder, knows_the_columns_between_stages) {

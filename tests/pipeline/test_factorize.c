@@ -11,6 +11,7 @@ static void open_fixture(void) {
   double *diagonal;
   open_stand(&s, "cpu", QD_F32);
   stats = (qd_stats){.columns = HIDDEN, .tokens = SEQUENCES * SEQUENCE_TOKENS, .h = {.dtype = QD_F32, .n = HIDDEN}};
+  snprintf(stats.what, sizeof stats.what, "block 1: gate_up_input");
   MUST(qd_arena_new(&s.run.stats_arena, HIDDEN, sizeof *diagonal, &diagonal));
   MUST(qd_arena_new(&s.run.stats_arena, qd_tri_elements(HIDDEN), sizeof(float), &stats.h.data));
   memset(stats.h.data, 0, qd_tri_bytes(HIDDEN, QD_F32));
@@ -149,6 +150,17 @@ Test(factorize, or_ends_the_job) {
   cr_expect_eq(qd_factorize(&s.run, &block, QD_STAGE_GATE_UP, &stats, 4, &factor), QD_ENUMERIC);
   cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s",
             qd_error_text());
+}
+
+/* What one rank does for itself is what it does for all. */
+Test(factorize, alone_it_gives_the_same) {
+  qd_stage_factor alone;
+  fill_hessian();
+  factorize();
+  MUST(qd_factorize_here(&s.run, &stats, 4, &alone));
+  cr_expect_eq(memcmp(alone.u.data, factor.u.data, qd_tri_bytes(HIDDEN, QD_F32)), 0);
+  cr_expect_eq(memcmp(alone.order.data, factor.order.data, qd_tensor_bytes(factor.order)), 0);
+  cr_expect(alone.damping == factor.damping && !alone.failed);
 }
 
 Test(factorize, a_method_without_a_factor_gets_none) {

@@ -69,7 +69,7 @@ static void expect_part(const qd_entry *entry, const qd_record *record, const ch
 
 static void expect_bytes_of_store(int64_t block, const qd_weight *weight) {
   const qd_entry *entry = qd_feed_entry(&store, block);
-  const qd_record *record = qd_feed_record(entry, weight->slot.role);
+  const qd_record *record = qd_feed_record(entry, weight->slot.role, weight->slot.expert);
   qd_part parts[QD_MAX_PARTS];
   cr_assert_not_null(record);
   cr_assert_eq(weight->quantized, qd_record_is_quantized(record));
@@ -171,12 +171,12 @@ Test(feed, may_be_left_at_any_item) {
 Test(feed, finds_records_by_role) {
   open_model("llama_biases");
   open_store("llama_biases");
-  const qd_record *record = qd_feed_record(qd_feed_entry(&store, 1), QD_UP_BIAS);
+  const qd_record *record = qd_feed_record(qd_feed_entry(&store, 1), QD_UP_BIAS, -1);
   cr_assert_not_null(record);
   cr_expect_str_eq(record->name, "model.layers.1.mlp.up_proj.bias");
-  cr_expect_str_eq(qd_feed_record(qd_feed_entry(&store, QD_REST), QD_HEAD)->name, "lm_head.weight");
-  cr_expect_null(qd_feed_record(qd_feed_entry(&store, 0), QD_HEAD));
-  cr_expect_null(qd_feed_record(qd_feed_entry(&store, 0), QD_Q_NORM));
+  cr_expect_str_eq(qd_feed_record(qd_feed_entry(&store, QD_REST), QD_HEAD, -1)->name, "lm_head.weight");
+  cr_expect_null(qd_feed_record(qd_feed_entry(&store, 0), QD_HEAD, -1));
+  cr_expect_null(qd_feed_record(qd_feed_entry(&store, 0), QD_Q_NORM, -1));
 }
 
 /* ---- a store against the model ------------------------------------------------------------------------------------------ */

@@ -8,6 +8,7 @@
 
 #include "kernels/base/heap.h"
 #include "storage/store.h"
+#include "tests/pipeline/slots_support.h"
 #include "tests/support/safetensors_maker.h"
 #include "tests/support/temporary_folder.h"
 
@@ -128,7 +129,7 @@ Test(model, refuses_widths_that_do_not_fit) {
 
 Test(model, refuses_what_it_does_not_know) {
   refuse("{\"model_type\": \"gpt2\"}", QD_EUNSUPPORTED, "gpt2");
-  refuse("{\"model_type\": \"gpt2\"}", QD_EUNSUPPORTED, "llama, mistral, qwen2, qwen3");
+  refuse("{\"model_type\": \"gpt2\"}", QD_EUNSUPPORTED, "llama, mistral, mixtral, qwen2, qwen2_moe, qwen3, qwen3_moe");
   refuse("{\"model_type\": \"\"}", QD_EUNSUPPORTED, "model_type");
   refuse("{\"model_type\": \"LLAMA\"}", QD_EUNSUPPORTED, "model_type");
   refuse("{\"hidden_act\": \"gelu\"}", QD_EUNSUPPORTED, "hidden_act");
@@ -261,6 +262,33 @@ Test(model, knows_where_windows_hold) {
   }
 }
 
+Test(model, reads_experts_and_refuses_what_is_none) {
+#define EXPERTS(members) "{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " members "}"
+#define SOME "\"num_experts\": 4"
+  qd_model m = accept(EXPERTS("\"num_local_experts\": 4, \"mlp_only_layers\": null"));
+  cr_expect(m.experts == 4 && m.top_k == 2 && m.expert_ffn == 4 && m.shared_ffn == 0 && qd_model_is_sparse(&m, 0));
+  cr_expect(!qd_model_is_sparse(&m, QD_REST));
+  m = accept(EXPERTS(SOME ", \"mlp_only_layers\": [0, 1]"));
+  cr_expect(!qd_model_has_blocks(&m, true));
+  cr_expect_eq(qd_model_n_slots(&m, 1), 9 + 2); /* the norms of q and k */
+  cr_expect_eq(qd_model_columns(&m, QD_EXPERT_DOWN_PROJ), 0);
+  refuse(EXPERTS("\"num_experts\": 1"), QD_EBADINPUT, "num_experts_per_tok");
+  refuse(EXPERTS("\"num_experts\": 0"), QD_EBADINPUT, "num_experts");
+  refuse(EXPERTS("\"num_experts\": 5000"), QD_EBADINPUT, "num_experts");
+  refuse(EXPERTS("\"hidden_act\": \"silu\""), QD_EBADINPUT, "num_local_experts");
+  refuse("{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 2, " SOME "}", QD_EBADINPUT, "moe_intermediate_size");
+  refuse(EXPERTS(SOME ", \"decoder_sparse_step\": 0"), QD_EBADINPUT, "decoder_sparse_step");
+  refuse(EXPERTS(SOME ", \"norm_topk_prob\": 1"), QD_EBADINPUT, "norm_topk_prob");
+  refuse(EXPERTS(SOME ", \"mlp_only_layers\": 1"), QD_EBADINPUT, "mlp_only_layers");
+  refuse(EXPERTS(SOME ", \"mlp_only_layers\": [0.5]"), QD_EBADINPUT, "mlp_only_layers");
+  refuse(EXPERTS(SOME ", \"mlp_only_layers\": [-1]"), QD_EBADINPUT, "mlp_only_layers");
+  refuse("{\"model_type\": \"qwen2_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " SOME "}", QD_EBADINPUT,
+         "shared_expert_intermediate_size");
+  refuse("{\"model_type\": \"qwen2_moe\", \"use_sliding_window\": true}", QD_EUNSUPPORTED, "use_sliding_window");
+#undef EXPERTS
+#undef SOME
+}
+
 Test(model, refuses_windows_it_cannot_follow) {
 #define QWEN "{\"model_type\": \"qwen2\", \"use_sliding_window\": true, "
   refuse("{\"model_type\": \"mistral\", \"sliding_window\": 0}", QD_EBADINPUT, "sliding_window");
@@ -282,25 +310,25 @@ Test(model, refuses_windows_it_cannot_follow) {
 
 Test(model, lists_slots_with_names_and_shapes) {
   qd_model m = accept("{}");
-  qd_slot slots[QD_MAX_SLOTS];
-  cr_assert_eq(qd_model_slots(&m, 1, slots), 9);
+  qd_slot slots[MAX_SLOTS];
+  cr_assert_eq(all_slots(&m, 1, slots), 9);
   cr_expect_str_eq(slots[1].name, "model.layers.1.self_attn.k_proj.weight");
   cr_expect_eq(slots[1].role, QD_K_PROJ);
   cr_expect_eq(slots[1].rank, 2);
   cr_expect_eq(slots[1].dim[0], 12);
   cr_expect_eq(slots[1].dim[1], 8);
   cr_expect_eq(slots[1].expert, -1);
-  cr_assert_eq(qd_model_slots(&m, QD_REST, slots), 3);
+  cr_assert_eq(all_slots(&m, QD_REST, slots), 3);
   m.tied = true;
-  cr_assert_eq(qd_model_slots(&m, QD_REST, slots), 2);
+  cr_assert_eq(all_slots(&m, QD_REST, slots), 2);
   m.attention_bias = m.mlp_bias = true;
-  cr_assert_eq(qd_model_slots(&m, 0, slots), 16);
+  cr_assert_eq(all_slots(&m, 0, slots), 16);
   cr_expect_eq(qd_model_columns(&m, QD_O_PROJ), 24);
   cr_expect_eq(qd_model_columns(&m, QD_DOWN_PROJ), 12);
   cr_expect_eq(qd_model_columns(&m, QD_GATE_PROJ), 8);
 }
 
-enum { MOST = 2 * QD_MAX_SLOTS + 8 };
+enum { MOST = 2 * MAX_SLOTS + 8 };
 
 /* A model folder that one edit makes wrong. */
 typedef struct made {
@@ -318,12 +346,12 @@ static void add(made *m, const qd_slot *slot) {
 }
 
 static void fill(made *m, const char *changes) {
-  qd_slot slots[QD_MAX_SLOTS];
+  qd_slot slots[MAX_SLOTS];
   qd_model model = accept(changes);
   qd_temporary_folder_open(&m->folder);
   m->n = 0;
   for (int64_t block = QD_REST; block < model.n_blocks; block++) {
-    int n = qd_model_slots(&model, block, slots);
+    int n = all_slots(&model, block, slots);
     for (int i = 0; i < n; i++) add(m, &slots[i]);
   }
 }
@@ -465,4 +493,21 @@ Test(model, refuses_a_tied_head_of_other_values) {
   append(&m, "lm_head.weight", 2, 10, 8);
   named(&m, "lm_head.weight")->dtype = QD_F16;
   refuse_source(&m, tied, "lm_head.weight", "tie_word_embeddings");
+}
+
+/* Tensor names of blocks and experts that the configuration does not promise. */
+Test(model, numbers_in_names_must_be_those_of_the_model) {
+  static const char *const strangers[] = {
+      "model.layers.0.block_sparse_moe.experts.3.w1.weight", "model.layers.0.block_sparse_moe.experts.01.w1.weight",
+      "model.layers.0.block_sparse_moe.experts..w1.weight", "model.layers.00.block_sparse_moe.gate.weight",
+      "model.layers.0.block_sparse_moe.experts.1.w1.weightx", "model.layers.0.mlp.gate_proj.weight"};
+  for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+    made m;
+    qd_model model;
+    static const char changes[] = "{\"model_type\": \"mixtral\", \"num_local_experts\": 3, \"num_experts_per_tok\": 1}";
+    fill(&m, changes);
+    append(&m, strangers[i], 2, 3, 4);
+    cr_expect_eq(open_model(&m, changes, &model), QD_EBADINPUT, "%s", strangers[i]);
+    cr_expect(strstr(qd_error_text(), strangers[i]) != NULL, "%s", qd_error_text());
+  }
 }

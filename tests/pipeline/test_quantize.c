@@ -7,6 +7,7 @@ static stand s;
 static qd_block block;
 static qd_stats stats;
 static uint16_t weights[3][HIDDEN * HIDDEN];
+static qd_weight linears[3];
 
 static void open_fixture(void) {
   static const char *const names[] = {"model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.k_proj.weight",
@@ -15,7 +16,7 @@ static void open_fixture(void) {
   open_stand(&s, "cpu", QD_F32);
   MUST(qd_arena_open(&s.run.block_arena, "block", (size_t)4 << 20));
   fill_inputs(&s, HIDDEN, 23);
-  block = (qd_block){.index = 1, .n = 3};
+  block = (qd_block){.index = 1, .n = 3, .weight = linears};
   for (int i = 0; i < 3; i++) {
     qd_weight *w = &block.weight[i];
     *w = (qd_weight){.slot = {.role = QD_Q_PROJ + (qd_role)i, .expert = -1, .rank = 2, .dim = {HIDDEN, HIDDEN}},
@@ -76,7 +77,7 @@ static void expect_near(double got, double wanted, const char *what, int linear)
 
 static void expect_figures(int linear, bool calibrated) {
   double q[HIDDEN][HIDDEN], w[HIDDEN][HIDDEN];
-  const qd_linear_result *result = &s.run.result[linear];
+  const qd_linear_result *result = &block.weight[linear].result;
   cr_assert(block.weight[linear].quantized);
   effective(&block.weight[linear], q);
   for (int r = 0; r < HIDDEN; r++)
@@ -98,7 +99,7 @@ Test(quantize, figures_are_those_of_the_outputs) {
     MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
     for (int i = 0; i < 3; i++) {
       expect_figures(i, true);
-      cr_expect_eq(s.run.result[i].damping, 0.01);
+      cr_expect_eq(block.weight[i].result.damping, 0.01);
       cr_expect_eq(qd_qtensor_has_order(&block.weight[i].q), order == QD_ORDER_DYNAMIC);
       cr_expect_eq(block.weight[i].compute.rank, 0);
     }
@@ -110,7 +111,7 @@ Test(quantize, without_text_the_figures_are_those_of_the_weights) {
   MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, NULL));
   for (int i = 0; i < 3; i++) {
     expect_figures(i, false);
-    cr_expect_eq(s.run.result[i].damping, 0);
+    cr_expect_eq(block.weight[i].result.damping, 0);
   }
 }
 
@@ -126,7 +127,7 @@ Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
   cr_expect_eq(block.weight[2].q.scales.dim[1], 4);
   for (int i = 0; i < 3; i += 2) {
     expect_figures(i, true);
-    error[i] = s.run.result[i].relative_error;
+    error[i] = block.weight[i].result.relative_error;
   }
   cr_expect(error[2] < error[0] / 50, "%g and %g", error[2], error[0]);
 }
@@ -142,8 +143,8 @@ Test(quantize, without_a_factor_it_rounds_to_nearest_and_says_so) {
   s.job.act_order = QD_ORDER_DYNAMIC;
   ((float *)stats.h.data)[qd_tri_index(7, 3)] = 1e9f;
   MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
-  cr_expect(s.run.result[QD_K_PROJ].fallback);
-  cr_expect_gt(s.run.result[QD_K_PROJ].damping, 1);
+  cr_expect(block.weight[QD_K_PROJ].result.fallback);
+  cr_expect_gt(block.weight[QD_K_PROJ].result.damping, 1);
   cr_expect(!qd_qtensor_has_order(&block.weight[QD_K_PROJ].q));
   effective(&block.weight[QD_K_PROJ], fallen);
   block.weight[QD_K_PROJ].quantized = false;

@@ -74,7 +74,8 @@ static void check_round_trip(qd_scheme scheme, bool has_order) {
   qd_weight weight = quantized_weight(scheme, has_order);
   qd_record made;
   qd_tensor tensors[QD_MAX_PARTS];
-  qd_record_of_weight(&weight, &result, &made, tensors);
+  weight.result = result;
+  qd_record_of_weight(&weight, &made, tensors);
   cr_assert_eq(made.n_parts, 2 + !scheme.symmetric + has_order);
   qd_entry entry = through_json(&made, tensors);
   const qd_record *back = &entry.record[0];
@@ -110,7 +111,8 @@ Test(record, facts_say_how_well_it_went) {
   qd_weight weight = quantized_weight((qd_scheme){.bits = 3, .group_size = 4, .scale_dtype = QD_F16}, true);
   qd_record record;
   qd_tensor tensors[QD_MAX_PARTS];
-  qd_record_of_weight(&weight, &result, &record, tensors);
+  weight.result = result;
+  qd_record_of_weight(&weight, &record, tensors);
   cr_expect_eq(qd_json_number(qd_json_get(record.facts, "loss")), 0.5);
   cr_expect_eq(qd_json_number(qd_json_get(record.facts, "relative_error")), 0.25);
   cr_expect_eq(qd_json_number(qd_json_get(record.facts, "damping")), 0.1);
@@ -141,7 +143,8 @@ Test(record, a_plain_tensor_comes_back) {
     qd_weight weight = plain_weight(rank);
     qd_record made;
     qd_tensor tensors[QD_MAX_PARTS];
-    qd_record_of_weight(&weight, &result, &made, tensors);
+    weight.result = result;
+  qd_record_of_weight(&weight, &made, tensors);
     cr_assert_eq(made.n_parts, 1);
     cr_expect_eq(tensors[0].data, weight.original.data);
     qd_entry entry = through_json(&made, tensors);
@@ -195,7 +198,8 @@ Test(record, a_quantized_record_that_does_not_fit_is_refused) {
   qd_weight weight = quantized_weight((qd_scheme){.bits = 3, .group_size = 4, .scale_dtype = QD_F16}, true);
   qd_record good;
   qd_tensor tensors[QD_MAX_PARTS];
-  qd_record_of_weight(&weight, &result, &good, tensors);
+  weight.result = result;
+  qd_record_of_weight(&weight, &good, tensors);
   MUST(qd_record_check(&good, "OUT"));
   DAMAGED(qd_json_set_integer(r.facts, "bits", 1));
   DAMAGED(qd_json_set_integer(r.facts, "bits", 9));
@@ -234,7 +238,8 @@ Test(record, a_plain_record_that_does_not_fit_is_refused) {
     qd_weight weight = plain_weight(rank);
     qd_record good;
     qd_tensor tensors[QD_MAX_PARTS];
-    qd_record_of_weight(&weight, &result, &good, tensors);
+    weight.result = result;
+  qd_record_of_weight(&weight, &good, tensors);
     MUST(qd_record_check(&good, "OUT"));
     DAMAGED(r.dim[0]++);
     DAMAGED(r.dtype = QD_BF16);

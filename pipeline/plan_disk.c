@@ -1,0 +1,84 @@
+/* The plan, of the disk and of the wires. */
+#include "kernels/base/heap.h"
+#include "pipeline/experts.h"
+#include "pipeline/plan_parts.h"
+#include "storage/atomic.h"
+#include "storage/store.h"
+
+/* ---- disk and wires ------------------------------------------------------------------------------------------------------ */
+
+enum { RECORD_TEXT_BYTES = 4096, PART_OVERHEAD_BYTES = 8192, SIDE_BYTES = 1 << 20 };
+
+static size_t side_files_bytes(const qd_source *source) {
+  const char *name;
+  size_t bytes = 0;
+  for (size_t i = 0; source != NULL && (name = qd_source_side_file(source, i)) != NULL; i++) {
+    char *path;
+    qd_file_identity identity;
+    if (qd_path_join(qd_source_path(source), name, &path) != QD_OK) continue;
+    if (qd_file_identify(path, &identity) == QD_OK) bytes += (size_t)identity.size;
+    qd_heap_free(path);
+  }
+  return bytes;
+}
+
+static size_t kind_disk(const qd_plan *plan, const qd_plan_kind *kind) {
+  size_t total = 0, bytes[QD_MAX_PARTS];
+  for (int i = 0; i < kind->n; i++) {
+    int n = qd_plan_part_bytes(&kind->tensor[i], bytes);
+    for (int p = 0; p < n; p++) total += bytes[p] + PART_OVERHEAD_BYTES;
+    total += RECORD_TEXT_BYTES;
+  }
+  size_t inputs = (size_t)qd_plan_input_records(plan, kind) * (PART_OVERHEAD_BYTES + RECORD_TEXT_BYTES);
+  return total + inputs + qd_plan_inputs_cost(plan, kind, -1);
+}
+
+int64_t qd_plan_disk_bytes(const qd_plan *plan) {
+  size_t bytes = SIDE_BYTES + side_files_bytes(plan->request.source);
+  for (size_t k = 0; k < plan->n_kinds; k++)
+    bytes += (size_t)plan->kind[k].blocks * kind_disk(plan, &plan->kind[k]);
+  return (int64_t)bytes;
+}
+
+/* Statistics of a stage whose linears share their input: diagonals, the exact sum, the Hessian, the factor. */
+static size_t stage_traffic(const qd_plan_request *r, qd_stage stage) {
+  int64_t columns = qd_decoder_mid_columns(r->model, stage);
+  size_t total = qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
+  return total + (r->job->method->needs_factor ? qd_tri_bytes(columns, QD_F32) : 0);
+}
+
+/* Of a stage of experts: each token to its experts, as often as their inputs are looked at, once more for the forward, and back. */
+static size_t routed_traffic(const qd_plan_request *r, qd_stage stage) {
+  int64_t tokens = r->sequences * r->tokens, k = r->model->top_k;
+  int64_t looks = tokens * k / r->model->experts > QD_EXPERT_WINDOW ? 2 : 1, back = stage == QD_STAGE_EXPERT_DOWN ? 2 : 0;
+  return (size_t)((looks + back) * tokens * k * r->model->hidden) * qd_dtype_bytes(r->act) / (size_t)r->ranks;
+}
+
+/* What one other rank receives of a block, or sends to the owner.  Codes of experts only go to who writes them. */
+static size_t kind_traffic(const qd_plan *plan, const qd_plan_kind *kind) {
+  const qd_plan_request *r = &plan->request;
+  size_t total = 0, bytes[QD_MAX_PARTS];
+  if (r->sequences > 0)
+    QD_FOR_STAGES(stage, r->model, kind->first_block)
+      total += qd_stage_is_routed(stage) ? routed_traffic(r, stage) : stage_traffic(r, stage);
+  for (int i = 0; i < kind->n; i++) {
+    const qd_plan_tensor *t = &kind->tensor[i];
+    size_t share = t->slot.expert < 0 ? 1 : (size_t)r->ranks;
+    int n = t->quantized ? qd_plan_part_bytes(t, bytes) : 0;
+    for (int p = 0; p < n; p++) total += bytes[p] / share;
+    if (n > 0 && t->slot.expert < 0) total += 2 * (size_t)t->slot.dim[0] * sizeof(double);
+  }
+  return total;
+}
+
+int64_t qd_plan_traffic_bytes(const qd_plan *plan) {
+  const qd_plan_request *r = &plan->request;
+  size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
+  bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING));
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
+    size_t block = kind_traffic(plan, &plan->kind[k]);
+    for (int i = 0; i < plan->kind[k].n; i++) block += qd_plan_original_bytes(&plan->kind[k].tensor[i]);
+    bytes += (size_t)plan->kind[k].blocks * block;
+  }
+  return (int64_t)bytes * (r->ranks - 1);
+}

@@ -1,0 +1,275 @@
+/* Experts: statistics and codes by their owners, each for itself (moe card, section 4, the layout of MoE-Quant).  An expert's unit is
+ * QD_EXPERT_UNIT of its tokens in (sequence, position) order, so that nothing depends on where sequences or experts are; its
+ * Hessian is never sent. */
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "pipeline/factorize.h"
+#include "workers/partition.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct expert {
+  int64_t   index;       /* -1: this rank has none in the round */
+  qd_stage  stage;
+  qd_stats  stats;       /* tokens 0: nothing else is set */
+  double   *diagonal;    /* (units, C) */
+  qd_tensor exponent;
+  qd_tri    total;
+  qd_tensor input;       /* of the last window */
+} expert;
+
+typedef qd_status (*window_visitor)(qd_run *run, expert *e, int64_t window);
+
+/* ---- statistics ---------------------------------------------------------------------------------------------------------- */
+
+static int64_t units_of(int64_t tokens) { return (tokens + QD_EXPERT_UNIT - 1) / QD_EXPERT_UNIT; }
+
+static qd_status visit_window(qd_run *run, qd_block *block, expert *e, int64_t window, qd_tensor x, window_visitor visit) {
+  if (x.dim[0] == 0) return QD_OK;
+  e->input = x;
+  if (e->stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_inner(&run->experts, block, e->index, x, &e->input));
+  return visit(run, e, window);
+}
+
+/* Collective.  again: the input of a round's only window is still there. */
+static qd_status visit_windows(qd_run *run, qd_block *block, int64_t round, expert *e, bool again, window_visitor visit) {
+  int64_t windows = qd_experts_windows(&run->experts, round);
+  if (again && windows == 1) {
+    QD_TRY_ALL(run->comm, e->stats.tokens > 0 ? visit(run, e, 0) : QD_OK);
+    return QD_OK;
+  }
+  for (int64_t w = 0; w < windows; w++) {
+    qd_tensor x;
+    QD_TRY(qd_experts_fetch(&run->experts, round, w, &x));
+    QD_TRY_ALL(run->comm, visit_window(run, block, e, w, x, visit));
+  }
+  return QD_OK;
+}
+
+static qd_status add_diagonals(qd_run *run, expert *e, int64_t window) {
+  int64_t columns = e->stats.columns, unit = window * (QD_EXPERT_WINDOW / QD_EXPERT_UNIT);
+  qd_tensor stats;
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY(qd_tensor_new_2d(&run->stats_arena, QD_F64, 3, columns, &stats));
+  for (int64_t first = 0; first < e->input.dim[0]; first += QD_EXPERT_UNIT, unit++) {
+    int64_t left = e->input.dim[0] - first;
+    QD_TRY(qd_colstats(run->device, qd_tensor_rows(e->input, first, left < QD_EXPERT_UNIT ? left : QD_EXPERT_UNIT), stats));
+    memcpy(e->diagonal + unit * columns, (double *)stats.data + columns, (size_t)columns * sizeof(double));
+  }
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
+/* Whole units side by side, then what is left. */
+static qd_status add_products(qd_run *run, expert *e, int64_t window) {
+  (void)window;
+  int64_t columns = e->stats.columns, whole = e->input.dim[0] / QD_EXPERT_UNIT, left = e->input.dim[0] % QD_EXPERT_UNIT;
+  qd_tensor rest = qd_tensor_rows(e->input, whole * QD_EXPERT_UNIT, left);
+  if (whole > 0)
+    QD_TRY(qd_hessian(run->device, qd_tensor_3d(e->input.data, run->act, whole, QD_EXPERT_UNIT, columns), e->exponent, e->total));
+  if (left == 0) return QD_OK;
+  return qd_hessian(run->device, qd_tensor_3d(rest.data, run->act, 1, left, columns), e->exponent, e->total);
+}
+
+static qd_status decide_grid(qd_run *run, expert *e) {
+  int64_t columns = e->stats.columns, units = units_of(e->stats.tokens);
+  double *sum = e->stats.diagonal.data;
+  if (e->stats.tokens == 0) return QD_OK;
+  for (int64_t i = 0; i < units * columns; i++) {
+    QD_CHECK(e->diagonal[i] < 1e300, QD_ENUMERIC, "%s is not finite in column %" PRId64, e->stats.what, i % columns);
+    sum[i % columns] += e->diagonal[i];
+  }
+  QD_TRY(qd_hessian_grid(run->device, qd_tensor_2d(e->diagonal, QD_F64, units, columns), run->job->hessian_bound, e->exponent));
+  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(int64_t), &e->total.data));
+  memset(e->total.data, 0, qd_tri_bytes(columns, QD_I64));
+  return QD_OK;
+}
+
+static qd_status begin_statistics(qd_run *run, int64_t block, expert *e) {
+  int64_t columns = e->stats.columns;
+  double *sum;
+  snprintf(e->stats.what, sizeof e->stats.what, "block %" PRId64 ": %s of expert %" PRId64, block, qd_stage_input_name(e->stage),
+           e->index);
+  if (e->index < 0) return QD_OK;
+  QD_TRY(qd_arena_new(&run->block_arena, (size_t)columns, sizeof *sum, &sum));
+  memset(sum, 0, (size_t)columns * sizeof *sum);
+  e->stats.diagonal = qd_tensor_1d(sum, QD_F64, columns);
+  if (e->stats.tokens == 0) return QD_OK;
+  e->stats.h = (qd_tri){.dtype = QD_F32, .n = columns}, e->total = (qd_tri){.dtype = QD_I64, .n = columns};
+  return qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &e->stats.h.data);
+}
+
+static qd_status begin_sum(qd_run *run, expert *e) {
+  int64_t columns = e->stats.columns;
+  int32_t *exponent;
+  if (e->stats.tokens == 0) return QD_OK;
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *exponent, &exponent));
+  e->exponent = qd_tensor_1d(exponent, QD_I32, columns);
+  return qd_arena_new(&run->stats_arena, (size_t)(units_of(e->stats.tokens) * columns), sizeof *e->diagonal, &e->diagonal);
+}
+
+static qd_status end_sum(qd_run *run, expert *e) {
+  return e->stats.tokens > 0 ? qd_hessian_values(run->device, e->total, e->exponent, e->stats.h) : QD_OK;
+}
+
+/* The exact sum of every expert of a round, by its owner. */
+static qd_status calibrate_round(qd_run *run, qd_block *block, int64_t round, expert *e) {
+  QD_TRY_ALL(run->comm, begin_statistics(run, block->index, e));
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY_ALL(run->comm, begin_sum(run, e));
+  QD_TRY(visit_windows(run, block, round, e, false, add_diagonals));
+  QD_TRY_ALL(run->comm, decide_grid(run, e));
+  QD_TRY(visit_windows(run, block, round, e, true, add_products));
+  QD_TRY_ALL(run->comm, end_sum(run, e));
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
+/* ---- codes --------------------------------------------------------------------------------------------------------------- */
+
+static bool is_short(const qd_run *run, int64_t tokens) {
+  return run->job->method->needs_factor && tokens < run->job->moe_min_tokens;
+}
+
+/* Too few tokens: the Hessian of all tokens, if gate and up are meant and there are any, else none. */
+static bool takes_shared(const qd_run *run, qd_stage stage, int64_t tokens) {
+  return is_short(run, tokens) && tokens > 0 && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED;
+}
+
+static qd_status factorize(qd_run *run, const expert *e, const qd_stats *all, int64_t group_size, qd_stage_factor *factor) {
+  bool needs = run->job->method->needs_factor, shared = takes_shared(run, e->stage, e->stats.tokens);
+  *factor = (qd_stage_factor){.failed = needs && (e->stats.tokens == 0 || is_short(run, e->stats.tokens))};
+  if (!needs || (factor->failed && !shared)) return QD_OK;
+  return qd_factorize_here(run, shared ? all : &e->stats, group_size, factor);
+}
+
+static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stats *all, qd_weight *weight) {
+  qd_stage_factor factor;
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY(factorize(run, e, all, weight->q.scheme.group_size, &factor));
+  QD_TRY(qd_quantize_alone(run, &factor, e->stats.tokens > 0 ? &e->stats : NULL, weight));
+  qd_arena_rewind(&run->stats_arena, mark);
+  weight->result.shared = !factor.failed && takes_shared(run, e->stage, e->stats.tokens);
+  if (qd_run_calibrates(run) && e->stats.tokens == 0) weight->result.loss = 0; /* of no token */
+  return QD_OK;
+}
+
+static qd_status quantize_mine(qd_run *run, qd_block *block, const expert *e, const qd_stats *all) {
+  for (qd_role role = qd_stage_first(e->stage); e->index >= 0 && role <= qd_stage_last(e->stage); role++) {
+    qd_weight *weight = qd_block_find_expert(block, role, e->index);
+    if (qd_job_scheme(run->job, weight->slot.name, &weight->q.scheme)) QD_TRY(quantize_linear(run, e, all, weight));
+  }
+  return QD_OK;
+}
+
+static void keep_input(qd_run *run, const expert *e) {
+  if (e->index < 0) return;
+  qd_input_result *input = &run->expert_input[e->stage - QD_STAGE_EXPERT_GATE_UP][e->index];
+  input->diagonal = e->stats.diagonal;
+}
+
+static qd_status quantize_round(qd_run *run, qd_block *block, qd_stage stage, int64_t round, const qd_stats *all) {
+  int64_t index = round * run->comm->size + run->comm->rank;
+  expert e = {.index = index < run->model.experts ? index : -1, .stage = stage};
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  e.stats.columns = qd_decoder_mid_columns(&run->model, stage);
+  if (qd_run_calibrates(run)) {
+    e.stats.tokens = e.index < 0 ? 0 : qd_experts_tokens(&run->experts, e.index);
+    QD_TRY(calibrate_round(run, block, round, &e));
+    keep_input(run, &e);
+  }
+  QD_TRY_ALL(run->comm, quantize_mine(run, block, &e, all));
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
+/* ---- everyone knows ------------------------------------------------------------------------------------------------------ */
+
+typedef struct told {
+  qd_linear_result result;
+  int32_t          has_order;
+} told;
+
+static qd_status tell(qd_run *run, qd_weight *weight) {
+  told t = {.result = weight->result, .has_order = qd_qtensor_has_order(&weight->q)};
+  int owner = qd_partition_expert(weight->slot.expert, run->comm->size);
+  QD_TRY(qd_comm_bcast(run->comm, &t, sizeof t, owner));
+  if (owner == run->comm->rank) return QD_OK;
+  weight->result = t.result, weight->quantized = true, weight->compute = (qd_tensor){0};
+  weight->q = qd_qtensor_shape(weight->q.scheme, weight->slot.dim[0], weight->slot.dim[1], t.has_order != 0);
+  return QD_OK;
+}
+
+static void describe_inputs(qd_run *run, qd_stage stage) {
+  int64_t columns = qd_decoder_mid_columns(&run->model, stage);
+  for (int64_t e = 0; qd_run_calibrates(run) && e < run->model.experts; e++) {
+    qd_input_result *input = &run->expert_input[stage - QD_STAGE_EXPERT_GATE_UP][e];
+    input->expert = (int)e, input->tokens = qd_experts_tokens(&run->experts, e);
+    if (qd_partition_expert(e, run->comm->size) != run->comm->rank) input->diagonal = qd_tensor_1d(NULL, QD_F64, columns);
+    snprintf(input->name, sizeof input->name, "%s", qd_stage_input_name(stage));
+  }
+}
+
+static qd_status share_results(qd_run *run, qd_block *block, qd_stage stage, double start) {
+  qd_scheme scheme;
+  describe_inputs(run, stage);
+  for (int i = 0; i < block->n; i++) {
+    qd_weight *weight = &block->weight[i];
+    if (weight->slot.role < qd_stage_first(stage) || weight->slot.role > qd_stage_last(stage)) continue;
+    if (!qd_job_scheme(run->job, weight->slot.name, &scheme)) continue;
+    weight->q.scheme = scheme;
+    QD_TRY(tell(run, weight));
+    qd_quantize_log(block->index, weight, (qd_seconds() - start) / (double)run->model.experts);
+  }
+  return QD_OK;
+}
+
+/* ---- the stage ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct counts { int64_t least, most, none, few; } counts;
+
+static counts count_tokens(const qd_run *run) {
+  counts c = {.least = INT64_MAX};
+  for (int64_t e = 0; e < run->model.experts; e++) {
+    int64_t tokens = qd_experts_tokens(&run->experts, e);
+    c.least = tokens < c.least ? tokens : c.least, c.most = tokens > c.most ? tokens : c.most;
+    c.none += tokens == 0;
+    c.few += tokens > 0 && is_short(run, tokens);
+  }
+  return c;
+}
+
+static void log_counts(const qd_run *run, const qd_block *block, qd_stage stage, counts c) {
+  bool shared = run->job->moe_fallback == QD_MOE_SHARED && stage == QD_STAGE_EXPERT_GATE_UP;
+  qd_log("  block %4" PRId64 "  %s: %" PRId64 " experts of %" PRId64 " to %" PRId64 " tokens", block->index,
+         qd_stage_input_name(stage), run->model.experts, c.least, c.most);
+  if (c.few > 0)
+    qd_log("  block %4" PRId64 "  %s: %" PRId64 " of them have fewer than %" PRId64 " (--moe-min-tokens): %s", block->index,
+           qd_stage_input_name(stage), c.few, run->job->moe_min_tokens,
+           shared ? "the Hessian of all tokens is theirs" : "rounded to nearest");
+  if (c.none > 0 && run->job->method->needs_factor)
+    qd_log("  block %4" PRId64 "  %s: %" PRId64 " of them have none: rounded to nearest", block->index,
+           qd_stage_input_name(stage), c.none);
+  for (int64_t e = 0; stage == QD_STAGE_EXPERT_GATE_UP && e < run->model.experts; e++)
+    qd_log_file("  block %4" PRId64 "  expert %" PRId64 ": %" PRId64 " tokens", block->index, e,
+                qd_experts_tokens(&run->experts, e));
+}
+
+qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) {
+  double start = qd_seconds();
+  int64_t rounds = (run->model.experts + run->comm->size - 1) / run->comm->size;
+  qd_stats all;
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  if (qd_run_calibrates(run)) {
+    counts c = count_tokens(run);
+    log_counts(run, block, stage, c);
+    bool shared = c.few > 0 && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED;
+    if (shared) QD_TRY(qd_calibrate(run, block, stage, &all));
+  }
+  for (int64_t round = 0; round < rounds; round++) QD_TRY(quantize_round(run, block, stage, round, &all));
+  qd_arena_rewind(&run->stats_arena, mark);
+  QD_TRY(share_results(run, block, stage, start));
+  run->seconds.quantize += qd_seconds() - start;
+  return QD_OK;
+}
