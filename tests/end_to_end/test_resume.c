@@ -33,10 +33,9 @@ static void succeed(int n_ranks, const bench *b, const char *out, const char *ma
 }
 
 /* A made model, and the store that an uninterrupted job makes of it. */
-static void bench_open(bench *b, int blocks) {
-  *b = (bench){.blocks = blocks};
+static void bench_open_with(bench *b, qd_made_llama widths) {
+  *b = (bench){.blocks = widths.blocks};
   qd_temporary_folder_open(&b->folder);
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = blocks, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
   snprintf(b->model, sizeof b->model, "%s", qd_temporary_make_folder(&b->folder, "model"));
   snprintf(b->text, sizeof b->text, "%s", qd_temporary_path(&b->folder, "text.i32"));
   snprintf(b->whole, sizeof b->whole, "%s", qd_temporary_path(&b->folder, "whole"));
@@ -44,6 +43,14 @@ static void bench_open(bench *b, int blocks) {
   qd_make_llama(b->model, &widths);
   qd_make_ids(b->text, ROWS * TOKENS, VOCABULARY, 1);
   succeed(0, b, b->whole, "");
+}
+
+static const qd_made_llama usual = {.dtype = QD_BF16, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
+
+static void bench_open(bench *b, int blocks) {
+  qd_made_llama widths = usual;
+  widths.blocks = blocks;
+  bench_open_with(b, widths);
 }
 
 static void bench_close(bench *b) { qd_temporary_folder_close(&b->folder); }
@@ -119,6 +126,23 @@ static void kill_at_lines(int first) {
 
 Test(resume, killed_at_odd_lines) { kill_at_lines(1); }
 Test(resume, killed_at_even_lines) { kill_at_lines(2); }
+
+Test(resume, killed_among_experts) {
+  bench b;
+  char story[64];
+  qd_made_llama widths = usual;
+  widths.blocks = 4, widths.experts = 5, widths.top_k = 2, widths.expert_ffn = 40, widths.shared_ffn = 56;
+  bench_open_with(&b, widths);
+  int n = 3, kills = 0;
+  for (bool there = true; there; n += 7, kills += there) {
+    there = kill_at_line(&b, n, n);
+    snprintf(story, sizeof story, "killed at line %d", n);
+    go_on(&b, n + 1, story);
+    start_anew(&b);
+  }
+  cr_assert_geq(kills, 4);
+  bench_close(&b);
+}
 
 static uint64_t random_state;
 static int random_below(int n) {

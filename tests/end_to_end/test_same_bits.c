@@ -47,6 +47,18 @@ static void open_made(bench *b, qd_dtype dtype, int blocks) {
   snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 37", model, text);
 }
 
+/* Four blocks, dense and sparse in turn; each token takes 3 of 7 experts, and one that all take.  Experts see few tokens or none. */
+static void open_experts(bench *b, qd_dtype dtype) {
+  *b = (bench){0};
+  qd_temporary_folder_open(&b->folder);
+  qd_made_llama widths = {.dtype = dtype, .blocks = 4, .hidden = 48, .ffn = 80, .heads = 4, .kv_heads = 2, .vocabulary = 101, .positions = 64,
+                          .experts = 7, .top_k = 3, .expert_ffn = 40, .shared_ffn = 56};
+  const char *model = qd_temporary_make_folder(&b->folder, "model"), *text = qd_temporary_path(&b->folder, "text.i32");
+  qd_make_llama(model, &widths);
+  qd_make_ids(text, 5 * 37, 101, 1);
+  snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 37", model, text);
+}
+
 static void close_bench(bench *b) { qd_temporary_folder_close(&b->folder); }
 
 /* Quantize with these options and compare with the bench's first store of the same `name`. */
@@ -200,6 +212,69 @@ Test(same_bits, another_job_gives_another_store) {
                        "%s changes nothing", others[i]);
     close_bench(&b);
   }
+}
+
+/* ---- experts --------------------------------------------------------------------------------------------------------- */
+
+Test(same_bits, experts_on_any_number_of_ranks) {
+  static const int ranks[] = {0, 1, 2, 3, 8, 16};
+  bench b;
+  open_experts(&b, QD_BF16);
+  for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
+    expect_same(&b, "store", ranks[i], "--bits 3 -g 16 --moe-min-tokens 90", i % 2 ? "--threads 2" : "");
+  close_bench(&b);
+}
+
+Test(same_bits, experts_in_every_kind_of_job) {
+  static const char *const kinds[] = {"--moe-min-tokens 90 --moe-fallback rtn --act-order dynamic -g 16 --shard-size 6K",
+                                      "--no-true-sequential -g 32 --moe-min-tokens 0",
+                                      "--method rtn --ignore experts\\.[2-4]\\. --override experts\\.5=8:16",
+                                      "--act-order group-aware -g 16 --override up_proj=3:8 --device ref"};
+  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16, QD_F32};
+  for (int i = 0; i < 4; i++) {
+    bench b;
+    open_experts(&b, dtypes[i]);
+    expect_same(&b, "store", 0, kinds[i], "");
+    expect_same(&b, "store", 3, kinds[i], usable_isas() > 0 && i < 3 ? "--isa avx2" : "");
+    expect_same(&b, "store", 5, kinds[i], i < 3 ? "--threads 2" : "--device cpu");
+    close_bench(&b);
+  }
+}
+
+/* An expert takes more tokens than one window holds, in several units. */
+Test(same_bits, experts_of_many_tokens) {
+  enum { SEQUENCES = 40, TOKENS = 512 };
+  bench b = {0};
+  qd_temporary_folder_open(&b.folder);
+  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 2, .hidden = 16, .ffn = 16, .heads = 1, .kv_heads = 1, .vocabulary = 101, .positions = TOKENS,
+                          .experts = 2, .top_k = 2, .expert_ffn = 16, .shared_ffn = 16};
+  const char *model = qd_temporary_make_folder(&b.folder, "model"), *text = qd_temporary_path(&b.folder, "text.i32");
+  qd_make_llama(model, &widths);
+  qd_make_ids(text, SEQUENCES * TOKENS, 101, 1);
+  snprintf(b.input, sizeof b.input, "-m %s -d %s --nsamples %d --seqlen %d", model, text, SEQUENCES, TOKENS);
+  expect_same(&b, "store", 0, "-g 16", "");
+  expect_same(&b, "store", 3, "-g 16", "");
+  close_bench(&b);
+}
+
+Test(same_bits, perplexity_of_experts) {
+  bench b;
+  open_experts(&b, QD_BF16);
+  static const char format[] = "evaluate -m %s -d %s --seqlen 37 --json";
+  const char *model = qd_temporary_path(&b.folder, "model"), *text = qd_temporary_path(&b.folder, "text.i32");
+  expect_same(&b, "store", 0, "-g 16", "");
+  for (int stored = 0; stored < 2; stored++) {
+    char first[4096] = "";
+    for (int n_ranks = 0; n_ranks < 5; n_ranks += 2) {
+      qd_run run = qd_program(n_ranks, format, stored ? qd_temporary_path(&b.folder, "store.0") : model, text);
+      cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+      *strstr(run.out.text, "\"seconds\"") = '\0';
+      if (n_ranks == 0) snprintf(first, sizeof first, "%s", run.out.text);
+      else cr_expect_str_eq(run.out.text, first);
+      qd_run_close(&run);
+    }
+  }
+  close_bench(&b);
 }
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------------ */

@@ -284,7 +284,8 @@ Test(model, reads_experts_and_refuses_what_is_none) {
   refuse(EXPERTS(SOME ", \"mlp_only_layers\": [-1]"), QD_EBADINPUT, "mlp_only_layers");
   refuse("{\"model_type\": \"qwen2_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " SOME "}", QD_EBADINPUT,
          "shared_expert_intermediate_size");
-  refuse("{\"model_type\": \"qwen2_moe\", \"use_sliding_window\": true}", QD_EUNSUPPORTED, "use_sliding_window");
+  refuse("{\"model_type\": \"qwen2_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " SOME
+         ", \"shared_expert_intermediate_size\": 4, \"use_sliding_window\": true}", QD_EUNSUPPORTED, "use_sliding_window");
 #undef EXPERTS
 #undef SOME
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_BLOCKS = 64, BLOCK_TENSORS = 9, MAX_TENSORS = MAX_BLOCKS * BLOCK_TENSORS + 3, MAX_WIDTH = 4096 };
+enum { MAX_BLOCKS = 64, BLOCK_TENSORS = 64, MAX_TENSORS = MAX_BLOCKS * BLOCK_TENSORS + 3, MAX_WIDTH = 4096 };
 
 typedef struct making {
   const qd_made_llama *widths;
@@ -29,6 +29,23 @@ static qd_made_tensor *add(making *m, int block, const char *name, int64_t rows,
 
 static void add_norm(making *m, int block, const char *name) { add(m, block, name, m->widths->hidden, 0)->data = m->ones; }
 
+static void add_experts(making *m, int block) {
+  const qd_made_llama *w = m->widths;
+  add(m, block, "mlp.gate", w->experts, w->hidden);
+  add(m, block, "mlp.shared_expert_gate", 1, w->hidden);
+  add(m, block, "mlp.shared_expert.gate_proj", w->shared_ffn, w->hidden);
+  add(m, block, "mlp.shared_expert.up_proj", w->shared_ffn, w->hidden);
+  add(m, block, "mlp.shared_expert.down_proj", w->hidden, w->shared_ffn);
+  for (int e = 0; e < w->experts; e++) {
+    char name[3][64];
+    static const char *const linears[] = {"gate_proj", "up_proj", "down_proj"};
+    for (int i = 0; i < 3; i++) {
+      snprintf(name[i], sizeof name[i], "mlp.experts.%d.%s", e, linears[i]);
+      add(m, block, name[i], i < 2 ? w->expert_ffn : w->hidden, i < 2 ? w->hidden : w->expert_ffn);
+    }
+  }
+}
+
 static void add_block(making *m, int block) {
   const qd_made_llama *w = m->widths;
   int head = w->hidden / w->heads;
@@ -38,6 +55,10 @@ static void add_block(making *m, int block) {
   add(m, block, "self_attn.v_proj", head * w->kv_heads, w->hidden);
   add(m, block, "self_attn.o_proj", w->hidden, w->hidden);
   add_norm(m, block, "post_attention_layernorm");
+  if (w->experts > 0 && block % 2 == 1) {
+    add_experts(m, block);
+    return;
+  }
   add(m, block, "mlp.gate_proj", w->ffn, w->hidden);
   add(m, block, "mlp.up_proj", w->ffn, w->hidden);
   add(m, block, "mlp.down_proj", w->hidden, w->ffn);
@@ -54,9 +75,15 @@ static void fill_ones(making *m) {
 
 static void print_config(const qd_made_llama *w, char *text, size_t size) {
   static const char format[] =
-      "{\"model_type\": \"llama\", \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_attention_heads\": %d,\n"
+      " \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_attention_heads\": %d,\n"
       " \"num_key_value_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\"}\n";
-  int n = snprintf(text, size, format, w->blocks, w->hidden, w->ffn, w->heads, w->kv_heads, w->vocabulary, w->positions);
+  static const char experts[] =
+      "{\"model_type\": \"qwen2_moe\", \"qkv_bias\": false, \"decoder_sparse_step\": 2, \"num_experts\": %d, \"num_experts_per_tok\": %d,\n"
+      " \"moe_intermediate_size\": %d, \"shared_expert_intermediate_size\": %d, \"norm_topk_prob\": true,";
+  int n = 0;
+  if (w->experts > 0) n = snprintf(text, size, experts, w->experts, w->top_k, w->expert_ffn, w->shared_ffn);
+  else n = snprintf(text, size, "{\"model_type\": \"llama\",");
+  n += snprintf(text + n, size - (size_t)n, format, w->blocks, w->hidden, w->ffn, w->heads, w->kv_heads, w->vocabulary, w->positions);
   QD_ASSERT(n > 0 && (size_t)n < size);
 }
 

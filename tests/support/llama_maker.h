@@ -8,6 +8,7 @@ typedef struct qd_made_llama {
   qd_dtype dtype; /* F32, F16 or BF16 */
   int blocks, hidden, ffn, heads, kv_heads, vocabulary, positions;
   int shards;     /* 0 and 1: one file */
+  int experts, top_k, expert_ffn, shared_ffn; /* experts 0: none; else every second block has them (qwen2_moe) */
 } qd_made_llama;
 
 /* In an existing folder; without a tokenizer. */
