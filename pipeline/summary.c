@@ -12,6 +12,7 @@ double qd_summary_fact(const qd_record *record, const char *key) {
 typedef struct totals {
   double bits, error;
   int64_t linears;
+  bool calibrated;
 } totals;
 
 static void add_record(const qd_record *record, qd_summary *out, totals *sum) {
@@ -22,6 +23,7 @@ static void add_record(const qd_record *record, qd_summary *out, totals *sum) {
   if (!qd_record_is_quantized(record)) return;
   out->quantized_weights += weights;
   sum->bits += (double)weights * qd_summary_fact(record, "bits_per_weight");
+  if (sum->calibrated && qd_summary_fact(record, "tokens") == 0) return; /* an expert that no token chose */
   sum->error += qd_summary_fact(record, "relative_error");
   sum->linears++;
 }
@@ -32,7 +34,7 @@ static void add_entry(const qd_entry *entry, qd_summary *out, totals *sum) {
 }
 
 void qd_summary_of_store(const qd_store *store, qd_summary *out) {
-  totals sum = {0};
+  totals sum = {.calibrated = qd_json_get(store->job, "dataset") != NULL};
   *out = (qd_summary){0};
   for (int64_t b = 0; b < store->n_blocks; b++) add_entry(&store->block[b], out, &sum);
   if (store->has_rest) add_entry(&store->rest, out, &sum);

@@ -8,7 +8,7 @@ typedef struct qd_summary {
   int64_t  quantized_weights, all_weights;
   double   bits_per_weight;             /* over quantized weights: codes, scales, zero points, order */
   double   bits_per_weight_whole_model; /* everything else at 16 bits */
-  double   mean_relative_error;         /* over quantized linears */
+  double   mean_relative_error;         /* over quantized linears, but for experts that no calibration token chose */
   uint64_t file_bytes;                  /* of the .h5 files */
 } qd_summary;
 

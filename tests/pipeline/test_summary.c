@@ -48,6 +48,24 @@ Test(summary, adds_up_blocks_and_the_rest) {
   qd_json_free(last[0].facts);
 }
 
+/* With calibration text an expert without tokens has no error of outputs; without text all errors are of weights. */
+Test(summary, leaves_out_experts_without_tokens) {
+  qd_record records[] = {linear(10, 10, 4, 0.02), linear(10, 10, 4, 0.9)};
+  qd_json_set_integer(records[0].facts, "tokens", 7);
+  qd_json_set_integer(records[1].facts, "tokens", 0);
+  qd_entry block = {.n_records = 2, .record = records};
+  qd_store store = {.n_blocks = 1, .block = &block, .job = qd_json_object()};
+  qd_summary s;
+  qd_summary_of_store(&store, &s);
+  cr_expect(fabs(s.mean_relative_error - 0.46) < 1e-15);
+  qd_json_set(store.job, "dataset", qd_json_object());
+  qd_summary_of_store(&store, &s);
+  cr_expect_eq(s.mean_relative_error, 0.02);
+  cr_expect_eq(s.quantized_weights, 200);
+  for (int i = 0; i < 2; i++) qd_json_free(records[i].facts);
+  qd_json_free(store.job);
+}
+
 Test(summary, of_nothing_is_zero) {
   qd_store store = {0};
   qd_summary s;
