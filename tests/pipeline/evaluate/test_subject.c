@@ -161,28 +161,33 @@ Test(subject, a_store_with_an_order_as_well) { expect_effective_weights("mistral
 
 /* ---- arithmetic --------------------------------------------------------------------------------------------------------- */
 
-static qd_dtype act_of(const char *path, qd_compute compute) {
+static qd_arithmetic arithmetic_of(const char *path, qd_compute compute) {
   qd_comm *comm = open_team();
   qd_device device = open_device(fast);
   qd_subject subject;
   MUST(qd_subject_open(&subject, path, compute, comm, &device));
-  qd_dtype act = subject.act;
+  qd_arithmetic arithmetic = subject.arithmetic;
+  cr_expect_eq(subject.act, qd_arithmetic_act(arithmetic));
   qd_subject_close(&subject);
   qd_device_close(&device);
   qd_team_close(comm, false, 0);
-  return act;
+  return arithmetic;
 }
 
 Test(subject, arithmetic_is_the_models_or_the_stores) {
-  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_MODEL), QD_BF16);
-  cr_expect_eq(act_of(golden_path("llama_f16"), QD_COMPUTE_MODEL), QD_F32);
-  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_FP32), QD_F32);
+  cr_expect_eq(arithmetic_of(golden_path("llama_bf16"), QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(golden_path("llama_f16"), QD_COMPUTE_MODEL), QD_ARITHMETIC_F32);
+  cr_expect_eq(arithmetic_of(golden_path("llama_bf16"), QD_COMPUTE_FP32), QD_ARITHMETIC_F32);
   const char *bf16 = make_store("llama", "made in bf16", QD_ORDER_STATIC, QD_COMPUTE_BF16);
-  cr_expect_eq(act_of(bf16, QD_COMPUTE_MODEL), QD_BF16);
-  cr_expect_eq(act_of(bf16, QD_COMPUTE_FP32), QD_F32);
+  cr_expect_eq(arithmetic_of(bf16, QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(bf16, QD_COMPUTE_FP32), QD_ARITHMETIC_F32);
   const char *f32 = make_store("llama_bf16", "made in f32", QD_ORDER_STATIC, QD_COMPUTE_FP32);
-  cr_expect_eq(act_of(f32, QD_COMPUTE_MODEL), QD_F32);
-  cr_expect_eq(act_of(f32, QD_COMPUTE_BF16), QD_BF16);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_MODEL), QD_ARITHMETIC_F32);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_BF16_AMX), QD_ARITHMETIC_BF16_AMX);
+  const char *amx = make_store("llama", "made for amx", QD_ORDER_STATIC, QD_COMPUTE_BF16_AMX);
+  cr_expect_eq(arithmetic_of(amx, QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_AMX);
+  cr_expect_eq(arithmetic_of(amx, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS);
 }
 
 static void expect_refusal(const char *path, qd_status expected, const char *text) {
