@@ -358,6 +358,7 @@ Test(bad_input, token_ids) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT(1, "holds another job: bits was 4 there, now it is 3", out, QUANTIZE, "--bits", "3");
+  EXPECT(1, "holds another job: arithmetic was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic", "bf16-amx");
   EXPECT(1, "--no-resume", out, QUANTIZE, "--no-resume");
   EXPECT(1, "is a file", ids, QUANTIZE, "--output", ids);
   EXPECT(1, "lies in the model's folder", model, QUANTIZE, "--output", model);

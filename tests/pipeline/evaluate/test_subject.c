@@ -1,6 +1,7 @@
 #include "pipeline/evaluate/subject.h"
 
 #include "pipeline/record.h"
+#include "storage/seal.h"
 #include "tests/pipeline/job_support.h"
 #include "tests/support/safetensors_maker.h"
 
@@ -219,4 +220,23 @@ Test(subject, refuses_a_store_whose_configuration_was_exchanged) {
   cr_assert(file != NULL && fwrite(text, 1, n, file) == n && fclose(file) == 0);
   qd_heap_free(text);
   expect_refusal(path, QD_ECORRUPT, "config.json is damaged");
+}
+
+/* A manifest of a later version, whose arithmetic is not known here: nothing is guessed. */
+Test(subject, refuses_an_arithmetic_that_it_does_not_know) {
+  const char *path = make_store("llama", "store", QD_ORDER_STATIC, QD_COMPUTE_FP32), *name;
+  char manifest[PATH_BYTES];
+  qd_json *read, *job, *changed = qd_json_object();
+  const qd_json *value;
+  snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
+  MUST(qd_seal_read(manifest, &read));
+  job = qd_json_copy(qd_json_get(read, "job"));
+  qd_json_set_text(job, "arithmetic", "posit-16");
+  for (size_t i = 0; qd_json_member(read, i, &name, &value); i++)
+    if (strcmp(name, "digest") != 0) qd_json_set(changed, name, strcmp(name, "job") == 0 ? job : qd_json_copy(value));
+  MUST(qd_seal_write(changed, path, path, "manifest.json"));
+  qd_json_free(changed);
+  qd_json_free(read);
+  expect_refusal(path, QD_EUNSUPPORTED, "posit-16");
+  cr_expect_eq(arithmetic_of(path, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS, "unless another is asked for");
 }
