@@ -1,6 +1,5 @@
 #include "kernels/chain_ref.h"
-
-static const double limit = 0x1p62;
+#include "kernels/grid.h"
 
 /* Element (i, j) of one unit's X^T X.   x (T, C). */
 static qd_real element(qd_ref_order order, qd_tensor x, int64_t i, int64_t j) {
@@ -14,13 +13,6 @@ static qd_real element(qd_ref_order order, qd_tensor x, int64_t i, int64_t j) {
   return sum;
 }
 
-/* A NaN counts as 2^62. */
-static uint64_t on_grid(double value) {
-  value = value < limit ? value : limit;
-  value = value > -limit ? value : -limit;
-  return (uint64_t)(int64_t)rint(value);
-}
-
 qd_status QD_REF(hessian)(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) {
   qd_ref_order order = qd_ref_order_of(device, x.dtype);
   const int32_t *e = exponent.data;
@@ -28,6 +20,7 @@ qd_status QD_REF(hessian)(qd_device *device, qd_tensor x, qd_tensor exponent, qd
   for (int64_t u = 0; u < x.dim[0]; u++)
     for (int64_t i = 0; i < total.n; i++)
       for (int64_t j = 0; j <= i; j++)
-        sum[qd_tri_index(i, j)] += on_grid((double)element(order, qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
+        sum[qd_tri_index(i, j)] +=
+            qd_grid_units((double)element(order, qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
   return QD_OK;
 }

@@ -67,6 +67,8 @@ qd_status qd_progress_end(qd_run *run) {
   qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f",
               run->seconds.read, run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
               run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0.0);
+  if (run->plan.request.acts_on_disk)
+    qd_log_file("seconds: waiting for the activations' disk %.3f", run->seconds.acts_wait);
   QD_TRY_ALL(run->comm, write_status(run, "finished", run->model.n_blocks, 0));
   return QD_OK;
 }
