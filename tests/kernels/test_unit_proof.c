@@ -5,6 +5,9 @@
 #include "tests/support/temporary_folder.h"
 
 #include <stdio.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 /* A unit, `broken`, whose sums have one wrong bit somewhere; other instructions are right. */
 static qd_isa broken;
@@ -15,6 +18,28 @@ static qd_status broken_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool
   if (device->isa == broken) ((uint32_t *)c.data)[wrong_element % qd_tensor_elements(c)] ^= 1u;
   return QD_OK;
 }
+
+#if defined(__x86_64__)
+/* A unit that knows denormals. */
+static qd_status denormal_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool accumulate, qd_tensor c) {
+  unsigned control = _mm_getcsr();
+  _mm_setcsr(control & ~0x8040u);
+  qd_status status = qd_ref_matmul(device, a, b, accumulate, c);
+  _mm_setcsr(control);
+  return status;
+}
+
+Test(unit_proof, a_unit_that_keeps_denormals_is_left_out) {
+  qd_device device = open_device("cpu", NULL, 1);
+  qd_ops ops = *device.ops;
+  ops.matmul = denormal_matmul;
+  device.ops = &ops, device.isa = QD_ISA_AMX;
+  qd_log_level_set(QD_LOG_QUIET);
+  OK(qd_device_use_arithmetic(&device, QD_ARITHMETIC_BF16_AMX));
+  cr_expect_eq(device.isa, QD_ISA_AVX512_BF16);
+  qd_device_close(&device);
+}
+#endif
 
 /* A device whose matmul is the one above, as if it had units up to `isa`. */
 static qd_device open_broken(qd_isa isa, qd_ops *ops) {
