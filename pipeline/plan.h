@@ -76,6 +76,10 @@ typedef struct qd_plan {
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
 
+/* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
+ * no more, however large the share of a rank is. */
+int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns);
+
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 
 /* Where the ranks are: how many share a node, and how many of these run already (their present size is no new need). */
