@@ -1,4 +1,3 @@
-#include "kernels/base/log.h"
 #include "pipeline/stages.h"
 
 static void *mid_of(const qd_run *run, int64_t i) { return run->acts.mid + (size_t)i * run->acts.mid_bytes; }
@@ -28,15 +27,15 @@ static qd_status advance_all(qd_run *run, qd_block *block, qd_stage stage) {
 }
 
 qd_status qd_enter(qd_run *run, qd_block *block) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, enter_all(run, block));
-  run->seconds.advance += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }
 
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, advance_all(run, block, stage));
-  run->seconds.advance += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }

@@ -220,18 +220,20 @@ static int same_order(const qd_run *run, task *tasks, int n) {
 }
 
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) {
-  double start = qd_seconds();
   task tasks[MAX_STAGE_LINEARS];
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
     int same = same_order(run, tasks + done, n - done);
     qd_stage_factor factor = {0};
     size_t mark = qd_arena_mark(&run->stats_arena);
+    qd_moment begin = qd_times_begin(run);
     if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
+    qd_times_end(run, begin, QD_TIME_FACTOR);
+    begin = qd_times_begin(run);
     QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));
+    qd_times_end(run, begin, QD_TIME_LOOP);
     qd_arena_rewind(&run->stats_arena, mark);
     done += same;
   }
-  run->seconds.quantize += qd_seconds() - start;
   return QD_OK;
 }
