@@ -475,14 +475,19 @@ static size_t largest_part(const qd_plan *plan) {
   return most;
 }
 
-/* Messages are cut in pieces (comm.h); the largest whole ones are images and exact sums. */
+/* Messages are cut in pieces (comm.h). */
+size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, bool launched) {
+  size_t bytes = other_bytes + qd_store_workspace_bytes(tensor_bytes);
+  size_t message = message_bytes > QD_COMM_PIECE_BYTES ? QD_COMM_PIECE_BYTES : message_bytes;
+  if (ranks == 1) return bytes;
+  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (launched ? 0 : mpi_process_bytes);
+}
+
+/* The largest messages are images and exact sums. */
 static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
-  size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan)), message = largest;
-  if (r->ranks == 1) return bytes;
-  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
-  if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
-  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
+  size_t sum = r->sequences > 0 ? qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64) : 0;
+  return qd_plan_libraries(largest_part(plan), larger(largest, sum), r->ranks, r->launched);
 }
 
 static void plan_rank(qd_plan *plan, int rank, size_t largest) {

@@ -31,14 +31,21 @@ static void __attribute__((format(printf, 2, 3))) print(buffer *b, const char *f
   va_end(arguments);
 }
 
-float qd_made_value(const char *name, int64_t index) {
-  uint64_t state = 1469598103934665603u; /* FNV-1a of the name, then a mix of SplitMix64 */
+/* FNV-1a of the name, then a mix of SplitMix64. */
+static uint64_t hash_of(const char *name) {
+  uint64_t state = 1469598103934665603u;
   for (; *name != '\0'; name++) state = (state ^ (unsigned char)*name) * 1099511628211u;
+  return state;
+}
+
+static float value_of(uint64_t state, int64_t index) {
   state += (uint64_t)(index + 1) * 0x9e3779b97f4a7c15u;
   state = (state ^ state >> 30) * 0xbf58476d1ce4e5b9u;
   state = (state ^ state >> 27) * 0x94d049bb133111ebu;
   return ((float)(state >> 48) - 32767.5f) / 327680.0f;
 }
+
+float qd_made_value(const char *name, int64_t index) { return value_of(hash_of(name), index); }
 
 static int64_t elements(const qd_made_tensor *t) {
   int64_t n = 1;
@@ -58,12 +65,13 @@ static void describe_tensor(buffer *header, const qd_made_tensor *t, size_t begi
 static void write_values(FILE *file, const qd_made_tensor *t) {
   enum { SOME = 4096 };
   uint32_t some[SOME];
+  uint64_t hash = hash_of(t->name);
   size_t size = qd_dtype_bytes(t->dtype);
   QD_ASSERT(t->dtype == QD_F32 || t->dtype == QD_F16 || t->dtype == QD_BF16);
   for (int64_t first = 0, n; first < elements(t); first += n) {
     n = elements(t) - first < SOME ? elements(t) - first : SOME;
     for (int64_t i = 0; i < n; i++) {
-      float value = qd_made_value(t->name, first + i);
+      float value = value_of(hash, first + i);
       uint16_t half = t->dtype == QD_F16 ? qd_f16_from_f32(value) : qd_bf16_from_f32(value);
       memcpy((unsigned char *)some + (size_t)i * size, t->dtype == QD_F32 ? (const void *)&value : (const void *)&half, size);
     }
