@@ -29,7 +29,8 @@ enum {
   KEY_STOP_AFTER,
   KEY_STATUS,
   KEY_HESSIAN_BOUND,
-  KEY_MAX_HOST
+  KEY_MAX_HOST,
+  KEY_ACTIVATIONS
 };
 
 static const struct argp_option options_list[] = {
@@ -74,6 +75,10 @@ static const struct argp_option options_list[] = {
      "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
     {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
+    {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
+     "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
+     "there only when memory is too small for them; results are the same",
+     40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
     {0}};
@@ -93,6 +98,21 @@ static void add_override(struct argp_state *state, qd_job *job, char *text) {
   rule->bits = (int)qd_option_integer(state, "--override's bits", equals + 1, QD_MIN_BITS, QD_MAX_BITS);
   rule->group_size = qd_option_integer(state, "--override's group", colon + 1, -1, INT32_MAX);
   if (rule->group_size == 0) qd_option_refuse(state, "--override's group is -1 or at least 1");
+}
+
+/* memory, disk:DIR or auto:DIR. */
+static void set_activations(struct argp_state *state, qd_job *job, const char *text) {
+  static const struct { const char *prefix; qd_acts_place place; } with_folder[] = {{"disk:", QD_ACTS_DISK},
+                                                                                    {"auto:", QD_ACTS_AUTO}};
+  job->acts_place = QD_ACTS_MEMORY, job->acts_folder = NULL;
+  if (strcmp(text, "memory") == 0) return;
+  for (size_t i = 0; i < sizeof with_folder / sizeof *with_folder; i++) {
+    size_t n = strlen(with_folder[i].prefix);
+    if (strncmp(text, with_folder[i].prefix, n) != 0 || text[n] == '\0') continue;
+    job->acts_place = with_folder[i].place, job->acts_folder = text + n;
+    return;
+  }
+  qd_option_refuse(state, "--activations takes memory, disk:DIR or auto:DIR, got \"%s\"", text);
 }
 
 static void set_method(struct argp_state *state, qd_job *job, const char *name) {
@@ -172,6 +192,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_HESSIAN_BOUND:
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
+    case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_method(key, text, state);

@@ -7,21 +7,26 @@
 
 #include <string.h>
 
-/* mid of this rank's sequences as one (n, T, C) view. */
-static qd_tensor inputs_of(const qd_run *run, int64_t columns) {
-  return (qd_tensor){.data = run->acts.mid, .dtype = run->act, .rank = 3,
-                     .dim = {run->mine.n, run->tokens.sequence_tokens, columns},
-                     .stride = {(int64_t)(run->acts.mid_bytes / qd_dtype_bytes(run->act)), columns, 1}};
+static qd_status window_diagonals(qd_run *run, qd_tensor x, qd_tensor stats, double *diagonals) {
+  int64_t columns = x.dim[2];
+  for (int64_t i = 0; i < x.dim[0]; i++) {
+    QD_TRY(qd_colstats(run->device, qd_tensor_at(x, i), stats));
+    memcpy(diagonals + i * columns, (double *)stats.data + columns, (size_t)columns * sizeof(double));
+  }
+  return QD_OK;
 }
 
-static qd_status local_diagonals(qd_run *run, qd_tensor x, double *diagonals) {
-  double *stats;
+static qd_status local_diagonals(qd_run *run, int64_t columns, double *diagonals) {
+  qd_tensor stats;
+  qd_acts_window window;
+  qd_acts *acts = &run->acts.quantized;
   size_t mark = qd_arena_mark(&run->stats_arena);
-  int64_t columns = x.dim[2];
-  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(3 * columns), sizeof *stats, &stats));
-  for (int64_t i = 0; i < x.dim[0]; i++) {
-    QD_TRY(qd_colstats(run->device, qd_tensor_at(x, i), qd_tensor_2d(stats, QD_F64, 3, columns)));
-    memcpy(diagonals + (run->mine.first + i) * columns, stats + columns, (size_t)columns * sizeof *stats);
+  QD_TRY(qd_tensor_new_2d(&run->stats_arena, QD_F64, 3, columns, &stats));
+  qd_acts_begin(acts, (qd_acts_use){.mid_in = columns});
+  for (;;) {
+    QD_TRY(qd_acts_next(acts, &window));
+    if (window.n == 0) break;
+    QD_TRY(window_diagonals(run, window.mid, stats, diagonals + (run->mine.first + window.first) * columns));
   }
   qd_arena_rewind(&run->stats_arena, mark);
   return QD_OK;
@@ -54,13 +59,13 @@ static void add_units(const double *diagonals, int64_t units, qd_tensor total) {
 }
 
 /* Everything that all ranks need before they can add: diagonals of all units, their total, the grid. */
-static qd_status decide_grid(qd_run *run, qd_tensor x, int64_t block, qd_stage stage, qd_stats *stats, qd_tensor *exponent) {
-  int64_t columns = x.dim[2], units = run->tokens.rows;
+static qd_status decide_grid(qd_run *run, int64_t block, qd_stage stage, qd_stats *stats, qd_tensor *exponent) {
+  int64_t columns = stats->columns, units = run->tokens.rows;
   double *diagonals;
   int32_t *exponents;
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *exponents, &exponents));
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(units * columns), sizeof *diagonals, &diagonals));
-  QD_TRY_ALL(run->comm, local_diagonals(run, x, diagonals));
+  QD_TRY_ALL(run->comm, local_diagonals(run, columns, diagonals));
   QD_TRY(gather_units(run, diagonals, columns));
   QD_TRY(check_finite(diagonals, units, columns, qd_stage_input_name(stage), block));
   add_units(diagonals, units, stats->diagonal);
@@ -68,16 +73,24 @@ static qd_status decide_grid(qd_run *run, qd_tensor x, int64_t block, qd_stage s
   return qd_hessian_grid(run->device, qd_tensor_2d(diagonals, QD_F64, units, columns), run->job->hessian_bound, *exponent);
 }
 
-static qd_status accumulate(qd_run *run, qd_tensor x, qd_tensor exponent, qd_tri total) {
+/* The sum is exact, so where windows are cut cannot show. */
+static qd_status accumulate(qd_run *run, qd_tensor exponent, qd_tri total) {
+  qd_acts_window window;
+  qd_acts *acts = &run->acts.quantized;
   memset(total.data, 0, qd_tri_bytes(total.n, QD_I64));
-  return x.dim[0] > 0 ? qd_hessian(run->device, x, exponent, total) : QD_OK;
+  qd_acts_begin(acts, (qd_acts_use){.mid_in = total.n});
+  for (;;) {
+    QD_TRY(qd_acts_next(acts, &window));
+    if (window.n == 0) return QD_OK;
+    QD_TRY(qd_hessian(run->device, window.mid, exponent, total));
+  }
 }
 
-static qd_status sum_hessian(qd_run *run, qd_tensor x, int owner, qd_tensor exponent, qd_stats *stats) {
-  int64_t columns = x.dim[2];
+static qd_status sum_hessian(qd_run *run, int owner, qd_tensor exponent, qd_stats *stats) {
+  int64_t columns = stats->columns;
   qd_tri total = {.dtype = QD_I64, .n = columns};
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(int64_t), &total.data));
-  QD_TRY_ALL(run->comm, accumulate(run, x, exponent, total));
+  QD_TRY_ALL(run->comm, accumulate(run, exponent, total));
   QD_TRY(qd_comm_reduce_i64(run->comm, total.data, qd_tri_elements(columns), owner));
   qd_status status = run->comm->rank == owner ? qd_hessian_values(run->device, total, exponent, stats->h) : QD_OK;
   QD_TRY_ALL(run->comm, status);
@@ -94,10 +107,10 @@ qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_st
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
   stats->diagonal = qd_tensor_1d(diagonal, QD_F64, columns);
   size_t mark = qd_arena_mark(&run->stats_arena);
-  qd_tensor x = inputs_of(run, columns), exponent;
+  qd_tensor exponent;
   int owner = (int)((block->index * QD_N_STAGES + (int64_t)stage) % run->comm->size);
-  QD_TRY(decide_grid(run, x, block->index, stage, stats, &exponent));
-  QD_TRY(sum_hessian(run, x, owner, exponent, stats));
+  QD_TRY(decide_grid(run, block->index, stage, stats, &exponent));
+  QD_TRY(sum_hessian(run, owner, exponent, stats));
   qd_arena_rewind(&run->stats_arena, mark);
   qd_times_end(run, begin, QD_TIME_CALIBRATE);
   return QD_OK;

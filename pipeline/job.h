@@ -13,6 +13,10 @@ enum { QD_MAX_RULES = 64 };
 typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
 
+/* --activations: where the activations of the calibration sequences are (acts.h).  AUTO: in memory where the plan fits, else on
+ * disk. */
+typedef enum qd_acts_place { QD_ACTS_MEMORY, QD_ACTS_DISK, QD_ACTS_AUTO } qd_acts_place;
+
 /* --ignore REGEX (bits 0) and --override REGEX=bits:group, in the order given; the last that finds a name decides. */
 typedef struct qd_rule {
   const char *expression;
@@ -41,6 +45,8 @@ typedef struct qd_job {
   bool             no_resume;
   double           stop_after_seconds; /* 0: no limit */
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
+  qd_acts_place    acts_place;
+  const char      *acts_folder;    /* NULL: in memory */
   const char      *status_file;
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */

@@ -413,6 +413,16 @@ static int64_t traffic_bytes(const qd_plan *plan) {
   return (int64_t)bytes * (r->ranks - 1);
 }
 
+qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
+  return (qd_acts_shape){.dtype = r->act,
+                         .sequences = sequences,
+                         .tokens = r->tokens,
+                         .hidden = r->model->hidden,
+                         .widest = qd_decoder_mid_widest(r->model),
+                         .saves = !r->job->true_sequential,
+                         .disk = r->acts_on_disk ? r->job->acts_folder : NULL};
+}
+
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 
 static size_t row_cost(int64_t tokens, int64_t columns, qd_dtype act) {
@@ -499,9 +509,10 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
   out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
   if (r->sequences == 0) return;
-  out->part[QD_PLAN_ACTIVATIONS] = qd_plan_activations(r->model, r->act, r->tokens, out->sequences, out->sequences);
-  if (!r->job->true_sequential)
-    out->part[QD_PLAN_ACTIVATIONS] += qd_plan_activations(r->model, r->act, r->tokens, out->sequences, 0);
+  qd_acts_shape acts = qd_plan_acts_shape(r, out->sequences);
+  out->part[QD_PLAN_ACTIVATIONS] = qd_acts_bytes(&acts);
+  out->scratch_disk_bytes = qd_acts_disk_bytes(&acts);
+  plan->scratch_disk_bytes += (int64_t)out->scratch_disk_bytes;
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
 }
 

@@ -8,6 +8,7 @@
 #define QDIST_PIPELINE_PLAN_H
 
 #include "kernels/base/limits.h"
+#include "pipeline/acts.h"
 #include "pipeline/decoder.h"
 #include "pipeline/job.h"
 #include "workers/partition.h"
@@ -35,6 +36,7 @@ typedef struct qd_plan_rank {
   size_t  part[QD_N_PLAN_PARTS];
   size_t  host_bytes;   /* their sum, or what loading took already if that was more */
   size_t  device_bytes; /* of an accelerator; none is used */
+  uint64_t scratch_disk_bytes; /* of --activations disk:DIR */
   int64_t sequences;
 } qd_plan_rank;
 
@@ -46,6 +48,7 @@ typedef struct qd_plan_request {
   qd_dtype         act;
   int64_t          sequences, tokens; /* 0 sequences: nothing is run, weights alone decide */
   int              ranks;
+  bool             acts_on_disk; /* activations lie in job->acts_folder */
   bool             launched; /* this process is one of the ranks: MPI's own memory is in its size already */
 } qd_plan_request;
 
@@ -70,6 +73,7 @@ typedef struct qd_plan {
   size_t          n_kinds, kind_capacity;
   qd_plan_rank   *rank;
   int64_t         disk_bytes;    /* of the finished store, as if nothing could be compressed */
+  int64_t         scratch_disk_bytes; /* of all ranks' activations on disk */
   int64_t         traffic_bytes; /* received by all ranks together, in the whole job */
 } qd_plan;
 
@@ -106,11 +110,18 @@ double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device);
  * checked. */
 qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
 
+/* QD_EIO, QD_ENOTFOUND: the activations of this node's ranks do not fit --activations disk:DIR; with what the output still needs,
+ * where that lies on the same file system. */
+qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
+
 /* The same for people: a line in the log. */
 void qd_plan_log(const qd_plan *plan, int ranks_on_node);
 
 /* "1.5 GiB" */
 void qd_size_text(double bytes, char *text, size_t size);
+
+/* How a rank with so many sequences holds its activations. */
+qd_acts_shape qd_plan_acts_shape(const qd_plan_request *request, int64_t sequences);
 
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 

@@ -27,7 +27,7 @@ static qd_status block_by_stages(qd_run *run, qd_block *block) {
 /* Otherwise all statistics come from the original block; it is then run once more with the quantized weights. */
 static qd_status block_at_once(qd_run *run, qd_block *block) {
   qd_stats stats[QD_N_STAGES];
-  qd_setup_save_residual(run);
+  qd_acts_save(&run->acts.quantized);
   QD_TRY(qd_enter(run, block));
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     QD_TRY(qd_calibrate(run, block, stage, &stats[stage]));
@@ -35,7 +35,7 @@ static qd_status block_at_once(qd_run *run, qd_block *block) {
     if (stage + 1 < QD_N_STAGES) QD_TRY(qd_advance(run, block, stage));
   }
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
-  qd_setup_restore_residual(run);
+  qd_acts_restore(&run->acts.quantized);
   return qd_setup_forward(run, block);
 }
 

@@ -25,9 +25,6 @@ qd_status qd_setup_embed(qd_run *run, qd_block *rest) QD_MUST_USE;
 /* All stages of a block with its weights as they are. */
 qd_status qd_setup_forward(qd_run *run, qd_block *block) QD_MUST_USE;
 
-void qd_setup_save_residual(qd_run *run);
-void qd_setup_restore_residual(qd_run *run);
-
 /* Remember a stage's diagonal for the store. */
 qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
 

@@ -4,6 +4,7 @@
 #define QDIST_PIPELINE_STAGES_H
 
 #include "kernels/base/task.h"
+#include "pipeline/acts.h"
 #include "pipeline/decoder.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
@@ -13,13 +14,10 @@
 #include "workers/agree.h"
 #include "workers/partition.h"
 
-/* Activations of this rank's sequences, standing where the last stage left them. */
-typedef struct qd_acts {
-  qd_tensor h;      /* act (n, T, hidden): the residual stream */
-  qd_tensor saved;  /* h as the block found it; rank 0 (no data) with true-sequential */
-  unsigned char *mid;
-  size_t    mid_bytes; /* of one sequence */
-} qd_acts;
+/* Streams of activations, side by side. */
+typedef struct qd_streams {
+  qd_acts quantized; /* through the blocks as they are quantized */
+} qd_streams;
 
 /* Statistics of one linear input, over all sequences. */
 typedef struct qd_stats {
@@ -41,7 +39,7 @@ typedef struct qd_run {
   qd_plan       plan;
   qd_tokens     tokens;          /* rows 0: no calibration */
   qd_range      mine;            /* this rank's sequences */
-  qd_acts       acts;
+  qd_streams    acts;
   qd_arena      acts_arena, block_arena, stats_arena, write_arena;
   qd_task       writer;          /* brings the last block's files to disk */
   void         *writing;         /* what it works on (write.c) */

@@ -18,7 +18,7 @@
   X(QD_TIME_STORE,     "store")     /* a block is handed to the writer; the journal                       */ \
   X(QD_TIME_STREAM,    "stream")    /* blocks from the coordinator, as messages                           */ \
   X(QD_TIME_EXCHANGE,  "exchange")  /* sums, factors, codes, agreements, as messages                      */ \
-  X(QD_TIME_THREADS,   "threads")   /* waiting for the own reader and writer                              */ \
+  X(QD_TIME_THREADS,   "threads")   /* waiting for the own reader and writer, and the activations' disk     */ \
   X(QD_TIME_IDLE,      "idle")      /* waiting for other ranks                                            */ \
   X(QD_TIME_OTHER,     "other")     /* text, plan, embedding and head, the end                            */ \
   X(QD_TIME_READ,      "+read")     /* the reader's thread                                                */ \
