@@ -71,7 +71,7 @@ static void parse_command_line(int argc, char **argv) {
 static void print_text(const qd_evaluation *e) {
   printf("perplexity %.4f +/- %.4f  (%s style, %" PRId64 " windows, %" PRId64 " predictions, arithmetic %s, %.1f s)\n",
          e->perplexity, e->standard_error, qd_ppl_style_name(wanted.request.style), e->windows, e->tokens,
-         qd_arithmetic_name(e->act), e->seconds);
+         qd_arithmetic_name(e->arithmetic), e->seconds);
   if (e->has_reference)
     printf("against %s: KL divergence %.6f nats, top-1 agreement %.2f %%, mean NLL there %.6f, here %.6f\n",
            wanted.request.reference, e->kl_mean, 100 * e->top1_agreement, e->reference_mean_nll, e->mean_nll);
@@ -86,7 +86,7 @@ static qd_status print_json(const qd_evaluation *e) {
   qd_json_set_integer(out, "windows", e->windows);
   qd_json_set_integer(out, "tokens", e->tokens);
   qd_json_set_text(out, "ppl_style", qd_ppl_style_name(wanted.request.style));
-  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(e->act));
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(e->arithmetic));
   if (e->has_reference) {
     qd_json_set_text(out, "reference", wanted.request.reference);
     qd_json_set_number(out, "kl_mean", e->kl_mean);

@@ -108,7 +108,7 @@ static qd_status compare_slab(evaluation *e, qd_block *reference_rest, qd_tensor
   const double *nll = s.nll.data, *kl = s.kl.data;
   const int32_t *same = s.same.data;
   qd_tensor reference = qd_tensor_rows(s.reference_logits, 0, n);
-  QD_TRY(qd_decoder_logits(&e->reference.decoder, reference_rest, rows, reference));
+  QD_TRY(qd_subject_logits(&e->reference, reference_rest, rows, reference));
   QD_TRY(qd_nll(e->device, reference, qd_tensor_rows(s.target, 0, n), qd_tensor_rows(s.nll, 0, n)));
   QD_TRY(qd_kl(e->device, reference, qd_tensor_rows(s.logits, 0, n), qd_tensor_rows(s.kl, 0, n), qd_tensor_rows(s.same, 0, n)));
   for (int64_t i = 0; i < n; i++) sums->reference_nll += nll[i], sums->kl += kl[i], sums->same += same[i];
@@ -121,7 +121,7 @@ static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_r
   const double *nll = s.nll.data;
   qd_tensor logits = qd_tensor_rows(s.logits, 0, n), target = qd_tensor_rows(s.target, 0, n);
   memcpy(target.data, e->tokens.ids + window * e->tokens.sequence_tokens + first + 1, (size_t)n * sizeof(int32_t));
-  QD_TRY(qd_decoder_logits(&e->subject.decoder, rest, qd_tensor_rows(qd_tensor_at(e->subject.h, local), first, n), logits));
+  QD_TRY(qd_subject_logits(&e->subject, rest, qd_tensor_rows(qd_tensor_at(e->subject.h, local), first, n), logits));
   QD_TRY(qd_nll(e->device, logits, target, qd_tensor_rows(s.nll, 0, n)));
   for (int64_t i = 0; i < n; i++) sums->nll += nll[i], sums->nll_squared += nll[i] * nll[i];
   sums->count += n;
@@ -244,7 +244,7 @@ static void summarize(const evaluation *e, qd_evaluation *out) {
   out->standard_error = count > 1 && variance > 0 ? out->perplexity * sqrt(variance / (count - 1)) : 0;
   out->has_reference = e->request->reference != NULL;
   out->kl_mean = kl / count, out->top1_agreement = (double)same / count, out->reference_mean_nll = reference / count;
-  out->act = e->subject.act;
+  out->arithmetic = e->subject.arithmetic;
 }
 
 /* Weights are finite where a block is read; activations may still pass what fp32 holds. */

@@ -29,7 +29,7 @@ typedef struct qd_evaluation {
   int64_t windows, tokens;                      /* tokens: predictions scored */
   bool    has_reference;
   double  kl_mean, top1_agreement, reference_mean_nll;
-  qd_dtype act;
+  qd_arithmetic arithmetic;
   double  seconds;
   int64_t planned_bytes, peak_bytes;            /* of this rank's memory */
 } qd_evaluation;

@@ -230,7 +230,7 @@ Test(plan, its_sizes_are_enough_for_every_order_and_arithmetic) {
       snprintf(model, sizeof model, "%s", golden_path(models[m]));
       job.model = model;
       gptq_job(&job, ids, (qd_act_order)order);
-      job.compute = order % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+      job.compute = order % 2 == 0 ? QD_COMPUTE_FP32 : order == QD_ORDER_GROUP ? QD_COMPUTE_BF16_AMX : QD_COMPUTE_BF16;
       job.true_sequential = m % 2 == 0;
       job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
       job.scheme.symmetric = m == 1;
