@@ -137,7 +137,7 @@ qd_status qd_setup_open(qd_run *run) {
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
   qd_decoder_close(&run->decoder);
-  run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
+  run->times.seconds[QD_TIME_THREADS] += qd_acts_wait_seconds(&run->acts.quantized);
   qd_acts_close(&run->acts.quantized);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);

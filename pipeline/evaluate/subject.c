@@ -118,12 +118,16 @@ static qd_status final_norm(qd_subject *subject, qd_block *rest, int64_t windows
   return QD_OK;
 }
 
+qd_feed qd_subject_feed(const qd_subject *subject) {
+  bool stored = subject->source == NULL;
+  return (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
+                   .blocks_stored = stored ? subject->model.n_blocks : 0};
+}
+
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) {
   qd_block block;
-  bool stored = subject->source == NULL;
   take_device(subject);
-  subject->feed = (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
-                            .blocks_stored = stored ? subject->model.n_blocks : 0};
+  subject->feed = qd_subject_feed(subject);
   QD_TRY(qd_feed_open(&subject->feed, subject->comm));
   QD_TRY(next(subject, &block));
   QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));

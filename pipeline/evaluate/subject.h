@@ -30,6 +30,9 @@ qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute comp
 /* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;
 
+/* Where its blocks come from: not opened. */
+qd_feed qd_subject_feed(const qd_subject *subject);
+
 /* Bytes of hidden states that one window takes. */
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens);
 
