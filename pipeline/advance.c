@@ -44,16 +44,30 @@ static qd_status advance_all(qd_run *run, qd_acts *acts, qd_block *block, qd_sta
   }
 }
 
-qd_status qd_enter(qd_run *run, qd_block *block) {
+static qd_status enter_stream(qd_run *run, qd_acts *acts, qd_block *block) {
   double start = qd_seconds();
-  QD_TRY_ALL(run->comm, enter_all(run, &run->acts.quantized, block));
+  QD_TRY_ALL(run->comm, enter_all(run, acts, block));
   run->seconds.advance += qd_seconds() - start;
   return QD_OK;
 }
 
-qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
+static qd_status advance_stream(qd_run *run, qd_acts *acts, qd_block *block, qd_stage stage) {
   double start = qd_seconds();
-  QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
+  QD_TRY_ALL(run->comm, advance_all(run, acts, block, stage));
   run->seconds.advance += qd_seconds() - start;
   return QD_OK;
+}
+
+qd_status qd_enter(qd_run *run, qd_block *block) { return enter_stream(run, &run->acts.quantized, block); }
+
+qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
+  return advance_stream(run, &run->acts.quantized, block, stage);
+}
+
+qd_status qd_enter_original(qd_run *run, qd_block *block) {
+  return qd_run_keeps_original(run) ? enter_stream(run, &run->acts.original, block) : QD_OK;
+}
+
+qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) {
+  return qd_run_keeps_original(run) ? advance_stream(run, &run->acts.original, block, stage) : QD_OK;
 }

@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/scratch.h"
 #include "pipeline/feed.h"
+#include "pipeline/stages.h"
 #include "storage/store.h"
 
 #include <string.h>
@@ -67,6 +68,10 @@ static const qd_plan_tensor *tensor_of(const qd_plan_kind *kind, qd_role role) {
   for (int i = 0; i < kind->n; i++)
     if (kind->tensor[i].slot.role == role) return &kind->tensor[i];
   return NULL;
+}
+
+static const qd_plan_tensor *head_of(const qd_plan *plan) {
+  return tensor_of(rest_of(plan), plan->request.model->tied ? QD_EMBEDDING : QD_HEAD);
 }
 
 /* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
@@ -139,24 +144,33 @@ static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
   return false;
 }
 
-static size_t kept_statistics(int64_t columns) {
-  return qd_arena_cost((size_t)columns, sizeof(double)) + qd_arena_cost(qd_tri_elements(columns), sizeof(float));
+/* The diagonal and the Hessian; on the owner the cross sum as well. */
+static size_t kept_statistics(const qd_plan_request *r, int64_t columns, bool owner) {
+  size_t bytes = qd_arena_cost((size_t)columns, sizeof(double)) + qd_arena_cost(qd_tri_elements(columns), sizeof(float));
+  if (owner && qd_job_is_asymmetric(r->job)) bytes += qd_arena_cost((size_t)(columns * columns), sizeof(float));
+  return bytes;
 }
 
-/* Diagonals of all units, and the exact sum. */
+/* Diagonals of all units, then the exact sum; then the same of the cross sum, a panel of it. */
 static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
-  size_t grid =
-      qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_arena_cost((size_t)(r->sequences * columns), sizeof(double));
-  return grid +
-         larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
+  size_t grid = qd_arena_cost((size_t)columns, sizeof(int32_t));
+  size_t units =
+      qd_arena_cost((size_t)(r->sequences * columns), sizeof(double)) + qd_arena_cost((size_t)(3 * columns), sizeof(double));
+  size_t most = larger(units, qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
+  if (qd_job_is_asymmetric(r->job)) {
+    size_t panel = qd_arena_cost((size_t)(qd_calibrate_panel(columns) * columns), sizeof(int64_t));
+    size_t cross = larger(units + qd_arena_cost((size_t)(r->tokens * columns), sizeof(float)), panel);
+    most = larger(most, grid + qd_arena_cost((size_t)columns, sizeof(double)) + cross);
+  }
+  return grid + most;
 }
 
 static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
   size_t bytes = qd_arena_cost((size_t)columns, 1) + qd_arena_cost((size_t)columns, sizeof(int32_t));
   if (!r->job->method->needs_factor) return bytes;
-  bytes += qd_arena_cost(qd_tri_elements(columns), sizeof(float));
-  if (owner) bytes += qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
-  return bytes;
+  size_t triangle = qd_arena_cost(qd_tri_elements(columns), sizeof(float));
+  size_t work = qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
+  return bytes + triangle + larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
 }
 
 /* One stage at a time; without true-sequential all stages' Hessians, then one factor after the other. */
@@ -165,7 +179,8 @@ static size_t statistics_bytes(const qd_plan_request *r, int rank) {
   if (r->sequences == 0) return 0;
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    size_t factor = factor_bytes(r, columns, owns(r, rank, stage)), here = kept_statistics(columns);
+    bool owner = owns(r, rank, stage);
+    size_t factor = factor_bytes(r, columns, owner), here = kept_statistics(r, columns, owner);
     if (r->job->true_sequential) {
       most = larger(most, here + larger(sum_bytes(r, columns), factor));
     } else {
@@ -207,7 +222,8 @@ static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, i
                            .scheme = t->scheme,
                            .act_order = r->job->act_order,
                            .block = r->job->block,
-                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
+                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1]),
+                           .p = {.n = qd_job_is_asymmetric(r->job) ? t->slot.dim[1] : 0}};
   size_t method = larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
   return 3 * matrix + method + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device);
 }
@@ -265,6 +281,8 @@ static size_t statistics_scratch(const qd_plan_request *r) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
     most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
     if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
+    if (!qd_job_is_asymmetric(r->job)) continue;
+    most = larger(most, larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
   }
   return most;
 }
@@ -383,6 +401,8 @@ static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
     total += qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
     if (r->job->method->needs_factor) total += qd_tri_bytes(columns, QD_F32);
+    if (qd_job_is_asymmetric(r->job))
+      total += (size_t)((columns + r->sequences) * columns) * sizeof(double) + qd_tri_bytes(columns, QD_F32);
   }
   for (int i = 0; i < kind->n; i++) {
     int n = kind->tensor[i].quantized ? part_bytes(&kind->tensor[i], bytes) : 0;
@@ -396,6 +416,7 @@ static int64_t traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
   bytes += original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
+  if (r->job->kl_positions > 0 && r->sequences > 0) bytes += original_bytes(head_of(plan));
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
     size_t block = kind_traffic(r, &plan->kind[k]);
     for (int i = 0; i < plan->kind[k].n; i++) block += original_bytes(&plan->kind[k].tensor[i]);
@@ -412,6 +433,12 @@ qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
                          .widest = qd_decoder_mid_widest(r->model),
                          .saves = !r->job->true_sequential,
                          .disk = r->acts_on_disk ? r->job->acts_folder : NULL};
+}
+
+qd_acts_shape qd_plan_original_shape(const qd_plan_request *r, int64_t sequences) {
+  qd_acts_shape shape = qd_plan_acts_shape(r, sequences);
+  shape.saves = false;
+  return shape;
 }
 
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
@@ -460,11 +487,25 @@ size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act) {
 
 /* ---- the plan ------------------------------------------------------------------------------------------------------------ */
 
-static size_t largest_item(const qd_plan_request *r) {
+/* A finished block may come with its originals. */
+static size_t largest_stored(const qd_plan *plan) {
+  size_t most = 0;
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
+    size_t cost = 0;
+    for (int i = 0; i < plan->kind[k].n; i++)
+      if (plan->kind[k].tensor[i].quantized) cost += parts_cost(&plan->kind[k].tensor[i]);
+    most = larger(most, cost);
+  }
+  return most;
+}
+
+static size_t largest_item(const qd_plan *plan) {
+  const qd_plan_request *r = &plan->request;
   size_t largest = 1;
   qd_feed feed = {.model = r->model, .source = r->source};
   if (r->source != NULL)
     for (int64_t item = 0; item < r->model->n_blocks + 2; item++) largest = larger(largest, qd_feed_item_bytes(&feed, item));
+  if (r->sequences > 0 && qd_job_keeps_original(r->job)) largest += largest_stored(plan);
   return largest;
 }
 
@@ -481,7 +522,8 @@ static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan)), message = largest;
   if (r->ranks == 1) return bytes;
-  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
+  int64_t widest = qd_decoder_mid_widest(r->model);
+  if (r->sequences > 0) message = larger(message, qd_tri_bytes(widest, QD_I64)); /* a panel of a cross sum is less */
   if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
   return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
 }
@@ -498,7 +540,13 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   qd_acts_shape acts = qd_plan_acts_shape(r, out->sequences);
   out->part[QD_PLAN_ACTIVATIONS] = qd_acts_bytes(&acts);
   out->scratch_disk_bytes = qd_acts_disk_bytes(&acts);
+  if (qd_job_keeps_original(r->job)) {
+    acts = qd_plan_original_shape(r, out->sequences);
+    out->part[QD_PLAN_ACTIVATIONS] += qd_acts_bytes(&acts);
+    out->scratch_disk_bytes += qd_acts_disk_bytes(&acts);
+  }
   plan->scratch_disk_bytes += (int64_t)out->scratch_disk_bytes;
+  out->part[QD_PLAN_REPORT] = qd_report_bytes(r, out->sequences);
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
 }
 
@@ -525,7 +573,7 @@ static qd_status make(qd_plan *plan) {
   for (int64_t block = 0; block < r->model->n_blocks; block++) QD_TRY(add_kind(plan, block));
   QD_TRY(add_kind(plan, QD_REST));
   QD_TRY(qd_heap_new((size_t)r->ranks, sizeof *plan->rank, &plan->rank));
-  size_t largest = largest_item(r);
+  size_t largest = largest_item(plan);
   for (int rank = 0; rank < r->ranks; rank++) {
     plan->rank[rank].sequences = qd_partition_even(r->sequences, rank, r->ranks).n;
     plan_rank(plan, rank, largest);

@@ -64,8 +64,8 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double l
 qd_status qd_progress_end(qd_run *run) {
   qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size,
          run->comm->size == 1 ? "" : "s");
-  qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f",
-              run->seconds.read, run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
+  qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f report %.3f, waiting for the reader %.3f",
+              run->seconds.read, run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write, run->seconds.report,
               run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0.0);
   if (run->plan.request.acts_on_disk)
     qd_log_file("seconds: waiting for the activations' disk %.3f", run->seconds.acts_wait);

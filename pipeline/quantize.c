@@ -91,6 +91,7 @@ static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const
                            .block = run->job->block,
                            .w = w,
                            .u = factor->u,
+                           .p = factor->p,
                            .order = factor->order,
                            .dead = factor->dead};
   QD_TRY(method->quantize(&input, &q));
