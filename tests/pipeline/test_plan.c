@@ -86,7 +86,30 @@ Test(plan, statistics_hold_the_worst_stage_or_all) {
   s.job.method = &qd_method_rtn; /* no factor: now the exact sum is the worst */
   s.job.true_sequential = true;
   plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + up(FFN * 4) + up(SEQUENCES * FFN * 8) + triangle(FFN) * 8);
+  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + up(FFN * 4) + triangle(FFN) * 8);
+  close_stand(&s);
+}
+
+/* The cross sum, in fp32, beside the factor and its work; on others a panel of it, as large as the triangle. */
+Test(plan, a_second_stream_takes_room_for_itself_and_the_cross_sum) {
+  stand s;
+  open_stand(&s, 2);
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  size_t stream = part(&s, 0, QD_PLAN_STREAM), statistics = part(&s, 3, QD_PLAN_STATISTICS);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT), 0);
+  s.job.gptaq = true, s.job.gptaq_alpha = 0.25, s.job.kl_positions = 64;
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * (up(2 * TOKENS * HIDDEN * 2) + up(2 * TOKENS * FFN * 2)));
+  cr_expect_eq(part(&s, 3, QD_PLAN_STATISTICS), statistics + up(FFN * FFN * 4)); /* of the widest stage */
+  cr_expect_gt(part(&s, 0, QD_PLAN_STREAM), stream);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT),
+               up(SEQUENCES * 24) + up(VOCABULARY * HIDDEN * 2) + up(HIDDEN * 4) +
+                   2 * (up(TOKENS * HIDDEN * 2) + up(TOKENS * VOCABULARY * 4)) + up(TOKENS * 8) + up(TOKENS * 4) +
+                   up(TOKENS * HIDDEN * 4) + up(3 * HIDDEN * 8));
+  s.job.gptaq_alpha = 0, s.job.kl_positions = 0; /* plain GPTQ */
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 3, QD_PLAN_STATISTICS), statistics);
+  cr_expect_eq(part(&s, 0, QD_PLAN_STREAM), stream);
   close_stand(&s);
 }
 
@@ -214,6 +237,22 @@ Test(plan, its_sizes_are_enough_for_every_order_and_arithmetic) {
       job.scheme.symmetric = m == 1;
       expect_runs_everywhere(job);
     }
+}
+
+Test(plan, its_sizes_are_enough_for_two_streams) {
+  static const char *const models[] = {"llama_biases", "qwen3", "llama_f16", "llama_bf16"};
+  const char *ids = ids_path();
+  for (int m = 0; m < 4; m++) {
+    char model[PATH_BYTES];
+    snprintf(model, sizeof model, "%s", golden_path(models[m]));
+    qd_job job = small_job(model, NULL);
+    gptq_job(&job, ids, m == 0 ? QD_ORDER_DYNAMIC : QD_ORDER_GROUP);
+    job.compute = m % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+    job.true_sequential = m < 2;
+    job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
+    job.gptaq = m != 1, job.gptaq_alpha = 0.25, job.kl_positions = m == 0 ? 0 : 5;
+    expect_runs_everywhere(job);
+  }
 }
 
 Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
