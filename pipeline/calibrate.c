@@ -207,7 +207,7 @@ static qd_status new_stats(qd_run *run, qd_stage stage, bool owns_cross, qd_stat
 }
 
 qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   int owner = qd_stage_owner(run, block->index, stage);
   bool asymmetric = qd_job_is_asymmetric(run->job);
   moment inputs;
@@ -219,6 +219,6 @@ qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_st
   QD_TRY(sum_hessian(run, owner, inputs.exponent, stats));
   if (asymmetric) QD_TRY(sum_cross(run, owner, &inputs, stats));
   qd_arena_rewind(&run->stats_arena, mark);
-  run->seconds.calibrate += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_CALIBRATE);
   return QD_OK;
 }

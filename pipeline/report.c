@@ -173,14 +173,14 @@ static void add_up(qd_run *run) {
 
 qd_status qd_report_block(qd_run *run, int64_t block) {
   if (!is_asked_for(run)) return QD_OK;
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, measure_mine(run));
   QD_TRY(qd_units_gather(run, run->report.sums, sizeof *run->report.sums));
   add_up(run);
   const qd_block_report *report = &run->report.block;
   QD_CHECK(isfinite(report->kl) && isfinite(report->stream_error), QD_ENUMERIC,
            "block %" PRId64 ": the divergence from the original model is not finite: activations overflow", block);
-  run->seconds.report += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_REPORT);
   qd_log("  block %4" PRId64 "  next-token KL %.6g nats over %" PRId64 " positions, relative error of the residual stream %.6g",
          block, report->kl, report->positions, report->stream_error);
   return QD_OK;

@@ -11,6 +11,7 @@
 #include "pipeline/plan.h"
 #include "pipeline/record.h"
 #include "pipeline/report.h"
+#include "pipeline/times.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
 
@@ -28,8 +29,6 @@ typedef struct qd_stats {
   bool      asymmetric; /* GPTAQ's, and the original's input differs: on every rank alike */
   qd_tensor cross;      /* F32 (C, C): (O - X)^T X, O the original's input; on the owner of the stage, else no data */
 } qd_stats;
-
-typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write, report, acts_wait; } qd_phase_seconds;
 
 typedef struct qd_run {
   const qd_job *job;
@@ -51,7 +50,7 @@ typedef struct qd_run {
   qd_linear_result result[QD_N_LINEARS];
   qd_input_result  input[QD_N_STAGES];
   qd_report        report;       /* --report-kl */
-  qd_phase_seconds seconds;
+  qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
 } qd_run;
