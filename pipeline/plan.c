@@ -3,7 +3,8 @@
 #include "kernels/base/heap.h"
 #include "kernels/scratch.h"
 #include "pipeline/feed.h"
-#include "pipeline/stages.h"
+#include "pipeline/plan_statistics.h"
+#include "pipeline/report.h"
 #include "storage/store.h"
 
 #include <string.h>
@@ -137,61 +138,6 @@ static size_t block_bytes(const qd_plan *plan, int rank, int64_t sequences) {
   return rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
 }
 
-/* Some block's turn makes this rank the owner of the stage's factor (calibrate.c, factorize.c). */
-static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
-  for (int64_t b = 0; b < r->model->n_blocks && b < r->ranks; b++)
-    if ((b * QD_N_STAGES + (int64_t)stage) % r->ranks == rank) return true;
-  return false;
-}
-
-/* The diagonal and the Hessian; on the owner the cross sum as well. */
-static size_t kept_statistics(const qd_plan_request *r, int64_t columns, bool owner) {
-  size_t bytes = qd_arena_cost((size_t)columns, sizeof(double)) + qd_arena_cost(qd_tri_elements(columns), sizeof(float));
-  if (owner && qd_job_is_asymmetric(r->job)) bytes += qd_arena_cost((size_t)(columns * columns), sizeof(float));
-  return bytes;
-}
-
-/* Diagonals of all units, then the exact sum; then the same of the cross sum, a panel of it. */
-static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
-  size_t grid = qd_arena_cost((size_t)columns, sizeof(int32_t));
-  size_t units =
-      qd_arena_cost((size_t)(r->sequences * columns), sizeof(double)) + qd_arena_cost((size_t)(3 * columns), sizeof(double));
-  size_t most = larger(units, qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
-  if (qd_job_is_asymmetric(r->job)) {
-    size_t panel = qd_arena_cost((size_t)(qd_calibrate_panel(columns) * columns), sizeof(int64_t));
-    size_t cross = larger(units + qd_arena_cost((size_t)(r->tokens * columns), sizeof(float)), panel);
-    most = larger(most, grid + qd_arena_cost((size_t)columns, sizeof(double)) + cross);
-  }
-  return grid + most;
-}
-
-static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
-  size_t bytes = qd_arena_cost((size_t)columns, 1) + qd_arena_cost((size_t)columns, sizeof(int32_t));
-  if (!r->job->method->needs_factor) return bytes;
-  size_t triangle = qd_arena_cost(qd_tri_elements(columns), sizeof(float));
-  size_t work = qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
-  return bytes + triangle + larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
-}
-
-/* One stage at a time; without true-sequential all stages' Hessians, then one factor after the other. */
-static size_t statistics_bytes(const qd_plan_request *r, int rank) {
-  size_t kept = 0, most = 0, factors = 0;
-  if (r->sequences == 0) return 0;
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    bool owner = owns(r, rank, stage);
-    size_t factor = factor_bytes(r, columns, owner), here = kept_statistics(r, columns, owner);
-    if (r->job->true_sequential) {
-      most = larger(most, here + larger(sum_bytes(r, columns), factor));
-    } else {
-      kept += here;
-      most = larger(most, kept + sum_bytes(r, columns));
-      factors = larger(factors, factor);
-    }
-  }
-  return larger(most, kept + factors);
-}
-
 /* ---- scratch ------------------------------------------------------------------------------------------------------------- */
 
 static qd_tensor shape_3d(qd_dtype dtype, int64_t a, int64_t b, int64_t c) { return qd_tensor_3d(NULL, dtype, a, b, c); }
@@ -284,18 +230,6 @@ static void kind_shares(qd_plan *plan, const qd_plan_kind *kind, qd_share *share
   }
 }
 
-static size_t statistics_scratch(const qd_plan_request *r) {
-  size_t most = 0;
-  for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
-    if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
-    if (!qd_job_is_asymmetric(r->job)) continue;
-    most = larger(most, larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
-  }
-  return most;
-}
-
 /* Beside the packing buffers. */
 static qd_status plan_scratch(qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
@@ -303,7 +237,7 @@ static qd_status plan_scratch(qd_plan *plan) {
   QD_TRY(qd_heap_new((size_t)(QD_N_LINEARS + r->ranks), sizeof *shares, &shares));
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
   qd_heap_free(shares);
-  size_t statistics = statistics_scratch(r),
+  size_t statistics = qd_plan_statistics_scratch(r),
          attention = r->sequences > 0 ? attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
   for (int rank = 0; rank < r->ranks; rank++) {
     int64_t sequences = plan->rank[rank].sequences;
@@ -548,7 +482,7 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
   out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
-  out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
+  out->part[QD_PLAN_STATISTICS] = qd_plan_statistics(r, rank);
   if (r->sequences == 0) return;
   qd_acts_shape acts = qd_plan_acts_shape(r, out->sequences);
   out->part[QD_PLAN_ACTIVATIONS] = qd_acts_bytes(&acts);
