@@ -1,4 +1,3 @@
-#include "kernels/base/log.h"
 #include "pipeline/stages.h"
 
 /* With one sequence a weight is used once: then it is multiplied as it is stored.  Same bits either way. */
@@ -45,18 +44,35 @@ static qd_status advance_all(qd_run *run, qd_acts *acts, qd_block *block, qd_sta
   }
 }
 
-qd_status qd_enter(qd_run *run, qd_block *block) {
-  double start = qd_seconds();
-  QD_TRY_ALL(run->comm, enter_all(run, &run->acts.quantized, block));
-  run->seconds.advance += qd_seconds() - start;
+static qd_status enter_stream(qd_run *run, qd_acts *acts, qd_block *block) {
+  qd_moment begin = qd_times_begin(run);
+  QD_TRY_ALL(run->comm, enter_all(run, acts, block));
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }
 
-qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
-  double start = qd_seconds();
-  if (stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_advance(&run->experts, block));
-  if (!qd_stage_is_routed(stage)) QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
-  if (stage == QD_STAGE_O && qd_model_is_sparse(&run->model, block->index)) QD_TRY(qd_experts_route(&run->experts, block));
-  run->seconds.advance += qd_seconds() - start;
+/* The original stream goes through both stages of experts at once, while gate and up are as they were. */
+static qd_status advance_stream(qd_run *run, bool original, qd_block *block, qd_stage stage) {
+  qd_moment begin = qd_times_begin(run);
+  qd_acts *acts = original ? &run->acts.original : &run->acts.quantized;
+  qd_experts *experts = &run->experts[original];
+  if (stage == (original ? QD_STAGE_EXPERT_GATE_UP : QD_STAGE_EXPERT_DOWN)) QD_TRY(qd_experts_advance(experts, block));
+  if (!qd_stage_is_routed(stage)) QD_TRY_ALL(run->comm, advance_all(run, acts, block, stage));
+  if (stage == QD_STAGE_O && qd_model_is_sparse(&run->model, block->index)) QD_TRY(qd_experts_route(experts, block));
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
+}
+
+qd_status qd_enter(qd_run *run, qd_block *block) { return enter_stream(run, &run->acts.quantized, block); }
+
+qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
+  return advance_stream(run, false, block, stage);
+}
+
+qd_status qd_enter_original(qd_run *run, qd_block *block) {
+  return qd_run_keeps_original(run) ? enter_stream(run, &run->acts.original, block) : QD_OK;
+}
+
+qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) {
+  return qd_run_keeps_original(run) ? advance_stream(run, true, block, stage) : QD_OK;
 }

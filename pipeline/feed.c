@@ -53,8 +53,10 @@ typedef struct piece {
 
 typedef qd_status (*piece_visitor)(qd_feed *feed, int64_t item, const piece *p, void *context);
 
+/* Beside its original only the parts of a quantized one. */
 static qd_status visit_record(qd_feed *feed, int64_t item, piece *p, piece_visitor visit, void *context) {
   p->record = qd_feed_record(qd_feed_entry(feed->store, block_of_item(feed, item)), p->slot->role, p->slot->expert);
+  if (feed->with_originals && !qd_record_is_quantized(p->record)) return QD_OK;
   for (p->part = 0; p->part < p->record->n_parts; p->part++, p->offset += aligned(p->bytes)) {
     p->bytes = part_bytes(&p->record->part[p->part]);
     QD_TRY(visit(feed, item, p, context));
@@ -80,7 +82,8 @@ static qd_status visit_pieces(qd_feed *feed, int64_t item, piece_visitor visit, 
   for (int i = 0; i < n; i++) {
     qd_model_slot(feed->model, block, i, &slot);
     if (!holds_slot(feed, item, &slot)) continue;
-    QD_TRY((from_store(feed, item) ? visit_record : visit_tensor)(feed, item, &p, visit, context));
+    if (!from_store(feed, item) || feed->with_originals) QD_TRY(visit_tensor(feed, item, &p, visit, context));
+    if (from_store(feed, item)) QD_TRY(visit_record(feed, item, &p, visit, context));
     p.index++;
   }
   return QD_OK;
@@ -150,15 +153,16 @@ static qd_status bind_piece(qd_feed *feed, int64_t item, const piece *p, void *c
   }
   weight->dtype = p->record->dtype;
   weight->source = p->record->source;
-  weight->quantized = qd_record_is_quantized(p->record);
-  if (weight->quantized) return qd_record_bind_part(p->record, p->part, data, &weight->q);
+  weight->stored = feed->with_originals;
+  weight->quantized = qd_record_is_quantized(p->record) && !weight->stored;
+  if (weight->quantized || weight->stored) return qd_record_bind_part(p->record, p->part, data, &weight->q);
   weight->original = plain_view(&weight->slot, weight->dtype, data);
   return QD_OK;
 }
 
 static qd_status check_values(const qd_block *block) {
   for (int i = 0; i < block->n; i++)
-    if (block->weight[i].quantized && qd_block_computes(block, &block->weight[i]))
+    if ((block->weight[i].quantized || block->weight[i].stored) && qd_block_computes(block, &block->weight[i]))
       QD_TRY(qd_qtensor_check(&block->weight[i].q));
   return QD_OK;
 }
@@ -183,9 +187,9 @@ static qd_status open_here(qd_feed *feed) {
 
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) {
   qd_stream_source source = {.context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .fetch = item_fetch};
-  feed->next = 0, feed->comm = comm;
+  feed->comm = comm;
   QD_TRY_ALL(comm, open_here(feed));
-  return qd_stream_open(comm, &source, 0, &feed->stream);
+  return qd_stream_open(comm, &source, feed->next, &feed->stream);
 }
 
 void qd_feed_close(qd_feed *feed) {

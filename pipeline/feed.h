@@ -11,11 +11,12 @@ typedef struct qd_feed {
   const qd_source *source;        /* NULL: everything comes from the store */
   const qd_store  *store;         /* NULL: everything comes from the source */
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
+  bool             with_originals; /* stored blocks come with their original tensors as well (qd_block_use_stored) */
   qd_digest       *digest[2];     /* rank 0: of the last two items fetched from the source, by item parity */
   qd_weight       *weight;        /* of the item handed out last */
   qd_comm         *comm;
   qd_stream       *stream;
-  int64_t          next;
+  int64_t          next;          /* item; before opening: the first one */
 } qd_feed;
 
 /* Bytes of an item's image: the same on every rank. */

@@ -10,7 +10,8 @@
 enum { QD_MAX_RULES = 64 };
 #define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
 
-typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
+/* What a job asks to be computed in: the model's own type, or an arithmetic by name. */
+typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
 typedef enum qd_moe_fallback { QD_MOE_RTN, QD_MOE_SHARED } qd_moe_fallback; /* of experts with few tokens */
 
@@ -37,6 +38,9 @@ typedef struct qd_job {
   qd_on_failure    on_failure;
   qd_moe_fallback  moe_fallback;
   int64_t          moe_min_tokens; /* an expert with fewer calibration tokens takes the fallback */
+  bool             gptaq;         /* correct for how far inputs have moved from the original model's */
+  double           gptaq_alpha;   /* how much of it, 0 .. 1 */
+  int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
   const char      *dataset;       /* NULL: none */
@@ -58,9 +62,15 @@ typedef struct qd_job {
 const char *qd_act_order_name(qd_act_order order);
 bool        qd_act_order_find(const char *name, qd_act_order *out);
 
-/* The dtype that activations have: F32 or BF16; and the arithmetic's name ("f32", "bf16-pairs"). */
-qd_dtype    qd_compute_act(qd_compute compute, qd_dtype model);
-const char *qd_arithmetic_name(qd_dtype act);
+/* The arithmetic, and the dtype that activations have in it: F32 or BF16. */
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model);
+qd_dtype      qd_arithmetic_act(qd_arithmetic arithmetic);
+
+/* GPTAQ with an alpha of 0 is GPTQ. */
+static inline bool qd_job_is_asymmetric(const qd_job *job) { return job->gptaq && job->gptaq_alpha > 0; }
+
+/* Whether the original model's activations are kept beside the quantized one's. */
+static inline bool qd_job_keeps_original(const qd_job *job) { return qd_job_is_asymmetric(job) || job->kl_positions > 0; }
 
 /* The scheme of one linear; false: it is ignored (kept as it is). */
 bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);

@@ -44,13 +44,17 @@ int64_t qd_plan_disk_bytes(const qd_plan *plan) {
 static size_t stage_traffic(const qd_plan_request *r, qd_stage stage) {
   int64_t columns = qd_decoder_mid_columns(r->model, stage);
   size_t total = qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
-  return total + (r->job->method->needs_factor ? qd_tri_bytes(columns, QD_F32) : 0);
+  if (r->job->method->needs_factor) total += qd_tri_bytes(columns, QD_F32);
+  if (qd_job_is_asymmetric(r->job))
+    total += (size_t)((columns + r->sequences) * columns) * sizeof(double) + qd_tri_bytes(columns, QD_F32);
+  return total;
 }
 
 /* Of a stage of experts: each token to its experts, as often as their inputs are looked at, once more for the forward, and back. */
 static size_t routed_traffic(const qd_plan_request *r, qd_stage stage) {
   int64_t tokens = r->sequences * r->tokens, k = r->model->top_k;
   int64_t looks = tokens * k / r->model->experts > QD_EXPERT_WINDOW ? 2 : 1, back = stage == QD_STAGE_EXPERT_DOWN ? 2 : 0;
+  if (qd_job_keeps_original(r->job)) back *= 2;
   return (size_t)((looks + back) * tokens * k * r->model->hidden) * qd_dtype_bytes(r->act) / (size_t)r->ranks;
 }
 
@@ -75,6 +79,8 @@ int64_t qd_plan_traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
   bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING));
+  if (r->job->kl_positions > 0 && r->sequences > 0)
+    bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), r->model->tied ? QD_EMBEDDING : QD_HEAD));
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
     size_t block = kind_traffic(plan, &plan->kind[k]);
     for (int i = 0; i < plan->kind[k].n; i++) block += qd_plan_original_bytes(&plan->kind[k].tensor[i]);

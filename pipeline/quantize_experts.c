@@ -28,20 +28,20 @@ static int64_t units_of(int64_t tokens) { return (tokens + QD_EXPERT_UNIT - 1) /
 static qd_status visit_window(qd_run *run, qd_block *block, expert *e, int64_t window, qd_tensor x, window_visitor visit) {
   if (x.dim[0] == 0) return QD_OK;
   e->input = x;
-  if (e->stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_inner(&run->experts, block, e->index, x, &e->input));
+  if (e->stage == QD_STAGE_EXPERT_DOWN) QD_TRY(qd_experts_inner(&run->experts[0], block, e->index, x, &e->input));
   return visit(run, e, window);
 }
 
 /* Collective.  again: the input of a round's only window is still there. */
 static qd_status visit_windows(qd_run *run, qd_block *block, int64_t round, expert *e, bool again, window_visitor visit) {
-  int64_t windows = qd_experts_windows(&run->experts, round);
+  int64_t windows = qd_experts_windows(&run->experts[0], round);
   if (again && windows == 1) {
     QD_TRY_ALL(run->comm, e->stats.tokens > 0 ? visit(run, e, 0) : QD_OK);
     return QD_OK;
   }
   for (int64_t w = 0; w < windows; w++) {
     qd_tensor x;
-    QD_TRY(qd_experts_fetch(&run->experts, round, w, &x));
+    QD_TRY(qd_experts_fetch(&run->experts[0], round, w, &x));
     QD_TRY_ALL(run->comm, visit_window(run, block, e, w, x, visit));
   }
   return QD_OK;
@@ -80,10 +80,7 @@ static qd_status decide_grid(qd_run *run, expert *e) {
     QD_CHECK(e->diagonal[i] < 1e300, QD_ENUMERIC, "%s is not finite in column %" PRId64, e->stats.what, i % columns);
     sum[i % columns] += e->diagonal[i];
   }
-  QD_TRY(qd_hessian_grid(run->device, qd_tensor_2d(e->diagonal, QD_F64, units, columns), run->job->hessian_bound, e->exponent));
-  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(int64_t), &e->total.data));
-  memset(e->total.data, 0, qd_tri_bytes(columns, QD_I64));
-  return QD_OK;
+  return qd_hessian_grid(run->device, qd_tensor_2d(e->diagonal, QD_F64, units, columns), run->job->hessian_bound, e->exponent);
 }
 
 static qd_status begin_statistics(qd_run *run, int64_t block, expert *e) {
@@ -100,26 +97,47 @@ static qd_status begin_statistics(qd_run *run, int64_t block, expert *e) {
   return qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &e->stats.h.data);
 }
 
-static qd_status begin_sum(qd_run *run, expert *e) {
-  int64_t columns = e->stats.columns;
+static qd_status begin_grid(qd_run *run, expert *e) {
   int32_t *exponent;
   if (e->stats.tokens == 0) return QD_OK;
-  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof *exponent, &exponent));
-  e->exponent = qd_tensor_1d(exponent, QD_I32, columns);
-  return qd_arena_new(&run->stats_arena, (size_t)(units_of(e->stats.tokens) * columns), sizeof *e->diagonal, &e->diagonal);
+  QD_TRY(qd_arena_new(&run->stats_arena, (size_t)e->stats.columns, sizeof *exponent, &exponent));
+  e->exponent = qd_tensor_1d(exponent, QD_I32, e->stats.columns);
+  return QD_OK;
+}
+
+static qd_status begin_diagonals(qd_run *run, expert *e) {
+  size_t n = (size_t)(units_of(e->stats.tokens) * e->stats.columns);
+  return n > 0 ? qd_arena_new(&run->stats_arena, n, sizeof *e->diagonal, &e->diagonal) : QD_OK;
+}
+
+static qd_status begin_sum(qd_run *run, expert *e) {
+  if (e->stats.tokens == 0) return QD_OK;
+  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(e->stats.columns), sizeof(int64_t), &e->total.data));
+  memset(e->total.data, 0, qd_tri_bytes(e->stats.columns, QD_I64));
+  return QD_OK;
 }
 
 static qd_status end_sum(qd_run *run, expert *e) {
   return e->stats.tokens > 0 ? qd_hessian_values(run->device, e->total, e->exponent, e->stats.h) : QD_OK;
 }
 
+/* The grid from the diagonals of all units, which then make room for the sum. */
+static qd_status find_grid(qd_run *run, qd_block *block, int64_t round, expert *e) {
+  QD_TRY_ALL(run->comm, begin_grid(run, e));
+  size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY_ALL(run->comm, begin_diagonals(run, e));
+  QD_TRY(visit_windows(run, block, round, e, false, add_diagonals));
+  QD_TRY_ALL(run->comm, decide_grid(run, e));
+  qd_arena_rewind(&run->stats_arena, mark);
+  return QD_OK;
+}
+
 /* The exact sum of every expert of a round, by its owner. */
 static qd_status calibrate_round(qd_run *run, qd_block *block, int64_t round, expert *e) {
   QD_TRY_ALL(run->comm, begin_statistics(run, block->index, e));
   size_t mark = qd_arena_mark(&run->stats_arena);
+  QD_TRY(find_grid(run, block, round, e));
   QD_TRY_ALL(run->comm, begin_sum(run, e));
-  QD_TRY(visit_windows(run, block, round, e, false, add_diagonals));
-  QD_TRY_ALL(run->comm, decide_grid(run, e));
   QD_TRY(visit_windows(run, block, round, e, true, add_products));
   QD_TRY_ALL(run->comm, end_sum(run, e));
   qd_arena_rewind(&run->stats_arena, mark);
@@ -175,11 +193,15 @@ static qd_status quantize_round(qd_run *run, qd_block *block, qd_stage stage, in
   size_t mark = qd_arena_mark(&run->stats_arena);
   e.stats.columns = qd_decoder_mid_columns(&run->model, stage);
   if (qd_run_calibrates(run)) {
-    e.stats.tokens = e.index < 0 ? 0 : qd_experts_tokens(&run->experts, e.index);
+    e.stats.tokens = e.index < 0 ? 0 : qd_experts_tokens(&run->experts[0], e.index);
+    qd_moment begin = qd_times_begin(run);
     QD_TRY(calibrate_round(run, block, round, &e));
+    qd_times_end(run, begin, QD_TIME_CALIBRATE);
     keep_input(run, &e);
   }
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, quantize_mine(run, block, &e, all));
+  qd_times_end(run, begin, QD_TIME_LOOP);
   qd_arena_rewind(&run->stats_arena, mark);
   return QD_OK;
 }
@@ -205,7 +227,7 @@ static void describe_inputs(qd_run *run, qd_stage stage) {
   int64_t columns = qd_decoder_mid_columns(&run->model, stage);
   for (int64_t e = 0; qd_run_calibrates(run) && e < run->model.experts; e++) {
     qd_input_result *input = &run->expert_input[stage - QD_STAGE_EXPERT_GATE_UP][e];
-    input->expert = (int)e, input->tokens = qd_experts_tokens(&run->experts, e);
+    input->expert = (int)e, input->tokens = qd_experts_tokens(&run->experts[0], e);
     if (qd_partition_expert(e, run->comm->size) != run->comm->rank) input->diagonal = qd_tensor_1d(NULL, QD_F64, columns);
     snprintf(input->name, sizeof input->name, "%s", qd_stage_input_name(stage));
   }
@@ -232,7 +254,7 @@ typedef struct counts { int64_t least, most, none, few; } counts;
 static counts count_tokens(const qd_run *run) {
   counts c = {.least = INT64_MAX};
   for (int64_t e = 0; e < run->model.experts; e++) {
-    int64_t tokens = qd_experts_tokens(&run->experts, e);
+    int64_t tokens = qd_experts_tokens(&run->experts[0], e);
     c.least = tokens < c.least ? tokens : c.least, c.most = tokens > c.most ? tokens : c.most;
     c.none += tokens == 0;
     c.few += tokens > 0 && is_short(run, tokens);
@@ -253,7 +275,12 @@ static void log_counts(const qd_run *run, const qd_block *block, qd_stage stage,
            qd_stage_input_name(stage), c.none);
   for (int64_t e = 0; stage == QD_STAGE_EXPERT_GATE_UP && e < run->model.experts; e++)
     qd_log_file("  block %4" PRId64 "  expert %" PRId64 ": %" PRId64 " tokens", block->index, e,
-                qd_experts_tokens(&run->experts, e));
+                qd_experts_tokens(&run->experts[0], e));
+}
+
+static bool needs_shared(const qd_run *run, qd_stage stage) {
+  return qd_run_calibrates(run) && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED &&
+         count_tokens(run).few > 0;
 }
 
 qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) {
@@ -261,15 +288,9 @@ qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) {
   int64_t rounds = (run->model.experts + run->comm->size - 1) / run->comm->size;
   qd_stats all;
   size_t mark = qd_arena_mark(&run->stats_arena);
-  if (qd_run_calibrates(run)) {
-    counts c = count_tokens(run);
-    log_counts(run, block, stage, c);
-    bool shared = c.few > 0 && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED;
-    if (shared) QD_TRY(qd_calibrate(run, block, stage, &all));
-  }
+  if (qd_run_calibrates(run)) log_counts(run, block, stage, count_tokens(run));
+  if (needs_shared(run, stage)) QD_TRY(qd_calibrate(run, block, stage, &all));
   for (int64_t round = 0; round < rounds; round++) QD_TRY(quantize_round(run, block, stage, round, &all));
   qd_arena_rewind(&run->stats_arena, mark);
-  QD_TRY(share_results(run, block, stage, start));
-  run->seconds.quantize += qd_seconds() - start;
-  return QD_OK;
+  return share_results(run, block, stage, start);
 }

@@ -18,16 +18,24 @@ static qd_status quantize_stage(qd_run *run, qd_block *block, qd_stage stage) {
   qd_stats stats;
   size_t mark = qd_arena_mark(&run->stats_arena);
   QD_TRY(calibrate_stage(run, block, stage, &stats));
+  QD_TRY(qd_advance_original(run, block, stage));
   QD_TRY(qd_quantize(run, block, stage, &stats));
   qd_arena_rewind(&run->stats_arena, mark);
   return QD_OK;
 }
 
-/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
+static qd_status quantize_routed(qd_run *run, qd_block *block, qd_stage stage) {
+  QD_TRY(qd_advance_original(run, block, stage));
+  return qd_quantize_experts(run, block, stage);
+}
+
+/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass.  The
+ * original stream goes through a stage before its weights are quantized, after its inputs were compared. */
 static qd_status block_by_stages(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   QD_FOR_STAGES(stage, &run->model, block->index) {
-    QD_TRY((qd_stage_is_routed(stage) ? qd_quantize_experts : quantize_stage)(run, block, stage));
+    QD_TRY((qd_stage_is_routed(stage) ? quantize_routed : quantize_stage)(run, block, stage));
     QD_TRY(qd_advance(run, block, stage));
   }
   return QD_OK;
@@ -46,10 +54,13 @@ static qd_status block_at_once(qd_run *run, qd_block *block) {
   qd_stats stats[QD_N_STAGES];
   qd_acts_save(&run->acts.quantized);
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   QD_FOR_STAGES(stage, &run->model, block->index) {
-    bool last = qd_stage_next(&run->model, block->index, (qd_stage)(stage + 1)) == QD_N_STAGES;
-    QD_TRY(qd_stage_is_routed(stage) ? experts_at_once(run, block, stage) : calibrate_stage(run, block, stage, &stats[stage]));
-    if (!qd_stage_is_routed(stage) && !last) QD_TRY(qd_advance(run, block, stage));
+    bool routed = qd_stage_is_routed(stage), last = qd_stage_next(&run->model, block->index, (qd_stage)(stage + 1)) == QD_N_STAGES;
+    if (!routed) QD_TRY(calibrate_stage(run, block, stage, &stats[stage]));
+    QD_TRY(qd_advance_original(run, block, stage));
+    if (routed) QD_TRY(experts_at_once(run, block, stage));
+    else if (!last) QD_TRY(qd_advance(run, block, stage));
   }
   QD_FOR_STAGES(stage, &run->model, block->index)
     if (!qd_stage_is_routed(stage)) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
@@ -70,9 +81,14 @@ static qd_status quantize_block(qd_run *run, qd_block *block) {
   return run->job->true_sequential ? block_by_stages(run, block) : block_at_once(run, block);
 }
 
-/* A block that is on disk already only carries the activations on. */
+/* A block that is on disk already only carries the activations on: the original's through the original weights, which come with
+ * it where they are needed, then the others through the stored ones. */
 static qd_status pass_through(qd_run *run, qd_block *block) {
-  return qd_run_calibrates(run) ? qd_setup_forward(run, block) : QD_OK;
+  if (!qd_run_calibrates(run)) return QD_OK;
+  QD_TRY(qd_enter_original(run, block));
+  QD_FOR_STAGES(stage, &run->model, block->index) QD_TRY(qd_advance_original(run, block, stage));
+  qd_block_use_stored(block);
+  return qd_setup_forward(run, block);
 }
 
 static qd_status all_blocks(qd_run *run) {
@@ -87,6 +103,7 @@ static qd_status all_blocks(qd_run *run) {
       continue;
     }
     QD_TRY(quantize_block(run, &block));
+    QD_TRY(qd_report_block(run, b));
     QD_TRY(qd_write(run, &block, qd_seconds() - start));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
@@ -122,6 +139,7 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
+  if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
   if (status == QD_OK && !output.finished) status = work(&run);
   qd_setup_close(&run);
   status = with_remedy(job, status);

@@ -5,6 +5,7 @@
 #include "pipeline/text.h"
 #include "workers/team.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- loading ------------------------------------------------------------------------------------------------------------- */
@@ -12,8 +13,9 @@
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
-  run->act = qd_compute_act(run->job->compute, run->model.dtype);
-  return QD_OK;
+  qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
+  run->act = qd_arithmetic_act(arithmetic);
+  return qd_device_use_arithmetic(run->device, arithmetic);
 }
 
 enum { SHOWN_TOKENS = 48 };
@@ -103,7 +105,10 @@ static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.r
 static qd_status open_activations(qd_run *run) {
   qd_acts_shape shape = qd_plan_acts_shape(&run->plan.request, run->mine.n);
   QD_TRY(qd_arena_open(&run->acts_arena, "activations", planned(run, QD_PLAN_ACTIVATIONS)));
-  return qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena);
+  QD_TRY(qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena));
+  if (!qd_run_keeps_original(run)) return QD_OK;
+  shape = qd_plan_original_shape(&run->plan.request, run->mine.n);
+  return qd_acts_open(&run->acts.original, &shape, &run->acts_arena);
 }
 
 static qd_status open_rest_arenas(qd_run *run) {
@@ -129,24 +134,31 @@ qd_status qd_setup_open_rest(qd_run *run) {
 static qd_status open_experts(qd_run *run) {
   size_t experts = (size_t)run->model.experts;
   qd_experts_shape shape = qd_plan_experts(&run->plan, run->comm->rank);
+  qd_acts *streams[] = {&run->acts.quantized, &run->acts.original};
   for (int i = 0; i < 2; i++) QD_TRY_ALL(run->comm, qd_heap_new(experts, sizeof *run->expert_input[i], &run->expert_input[i]));
-  if (!qd_run_calibrates(run)) return QD_OK;
-  return qd_experts_open(&run->experts, &shape, run->comm, &run->decoder, &run->acts.quantized);
+  for (int i = 0; qd_run_calibrates(run) && i < 1 + qd_run_keeps_original(run); i++)
+    QD_TRY(qd_experts_open(&run->experts[i], &shape, run->comm, &run->decoder, streams[i]));
+  return QD_OK;
 }
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
   QD_TRY(open_experts(run));
-  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
+  QD_TRY(qd_report_open(run, planned(run, QD_PLAN_REPORT)));
+  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block,
+                        .with_originals = qd_run_keeps_original(run)};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
-  qd_experts_close(&run->experts);
+  for (int i = 0; i < 2; i++) qd_experts_close(&run->experts[i]);
   qd_decoder_close(&run->decoder);
-  run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
+  qd_report_close(&run->report);
+  run->times.seconds[QD_TIME_THREADS] +=
+      qd_acts_wait_seconds(&run->acts.quantized) + qd_acts_wait_seconds(&run->acts.original);
   qd_acts_close(&run->acts.quantized);
+  qd_acts_close(&run->acts.original);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
@@ -186,6 +198,7 @@ static qd_status embed_mine(qd_run *run, qd_acts *acts, qd_block *rest) {
 
 qd_status qd_setup_embed(qd_run *run, qd_block *rest) {
   QD_TRY_ALL(run->comm, qd_run_calibrates(run) ? embed_mine(run, &run->acts.quantized, rest) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_run_keeps_original(run) ? embed_mine(run, &run->acts.original, rest) : QD_OK);
   return QD_OK;
 }
 
@@ -203,6 +216,24 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   input->diagonal = qd_tensor_1d(diagonal, QD_F64, stats->columns);
   input->tokens = stats->tokens, input->expert = -1;
   strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
+  return QD_OK;
+}
+
+/* ---- for the log ---------------------------------------------------------------------------------------------------------- */
+
+qd_status qd_setup_log_units(qd_run *run) {
+  enum { UNITS = QD_ISA_AMX + 1, REFUSED = UNITS };
+  int64_t ranks[UNITS + 1] = {0};
+  char text[256] = "";
+  ranks[run->device->isa] = 1, ranks[REFUSED] = run->device->unit_refused;
+  QD_TRY(qd_comm_reduce_i64(run->comm, ranks, UNITS + 1, 0));
+  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
+    if (ranks[isa] > 0)
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s on %" PRId64, *text ? ", " : "", qd_isa_name(isa), ranks[isa]);
+  qd_log_file("arithmetic %s; units by number of ranks: %s", qd_arithmetic_name(run->device->arithmetic), text);
+  if (ranks[REFUSED] > 0)
+    qd_log_warning("on %" PRId64 " ranks a better unit is left out: it does not sum as its manual says; same bits, slower",
+                   ranks[REFUSED]);
   return QD_OK;
 }
 
