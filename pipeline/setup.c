@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/same_model.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
 
@@ -48,6 +49,7 @@ static qd_status load_text(qd_run *run) {
 
 qd_status qd_setup_load(qd_run *run) {
   QD_TRY_ALL(run->comm, load_model(run));
+  QD_TRY(qd_same_model(run->source, run->comm));
   return load_text(run);
 }
 
@@ -62,6 +64,7 @@ static qd_status make_plan(qd_run *run, bool acts_on_disk) {
                              .sequences = run->tokens.rows,
                              .tokens = run->tokens.sequence_tokens,
                              .ranks = run->comm->size,
+                             .first_on_node = qd_team_first_on_node(run->comm),
                              .acts_on_disk = acts_on_disk,
                              .launched = true};
   qd_plan_release(&run->plan);
@@ -128,7 +131,11 @@ qd_status qd_setup_open_rest(qd_run *run) {
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
-  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
+  run->feed = (qd_feed){.model = &run->model,
+                        .source = run->source,
+                        .store = &run->stored,
+                        .blocks_stored = run->first_block,
+                        .readers = run->job->readers};
   return qd_feed_open(&run->feed, run->comm);
 }
 

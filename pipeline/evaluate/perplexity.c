@@ -77,8 +77,10 @@ static qd_status check_vocabularies(const evaluation *e) {
 
 static qd_status open_models(evaluation *e) {
   QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
+  e->subject.readers = e->request->readers;
   if (e->request->reference == NULL) return QD_OK;
   QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
+  e->reference.readers = e->request->readers;
   return qd_agree(e->comm, check_vocabularies(e));
 }
 

@@ -21,6 +21,7 @@ typedef struct qd_evaluation_request {
   qd_add_bos   bos;
   int64_t      seed;
   bool         pack;
+  qd_readers   readers;
 } qd_evaluation_request;
 
 typedef struct qd_evaluation {

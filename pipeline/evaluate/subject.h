@@ -16,6 +16,7 @@ typedef struct qd_subject {
   qd_feed     feed;
   qd_decoder  decoder;
   qd_dtype    act;
+  qd_readers  readers; /* set it before the forward; the coordinator */
   qd_arena    block_arena, acts_arena;
   qd_tensor   h;      /* act (windows, T, hidden) */
   void       *mid;    /* of one window */
