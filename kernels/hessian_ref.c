@@ -1,6 +1,5 @@
+#include "kernels/grid.h"
 #include "kernels/ref_real.h"
-
-static const double limit = 0x1p62;
 
 static qd_real chain(qd_tensor x, const int64_t column[2], int64_t first, int64_t end) {
   qd_real s = 0;
@@ -32,13 +31,6 @@ static qd_real element(qd_tensor x, int64_t i, int64_t j) {
   return sum;
 }
 
-/* A NaN counts as 2^62. */
-static uint64_t on_grid(double value) {
-  value = value < limit ? value : limit;
-  value = value > -limit ? value : -limit;
-  return (uint64_t)(int64_t)rint(value);
-}
-
 qd_status QD_REF(hessian)(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) {
   (void)device;
   const int32_t *e = exponent.data;
@@ -46,6 +38,6 @@ qd_status QD_REF(hessian)(qd_device *device, qd_tensor x, qd_tensor exponent, qd
   for (int64_t u = 0; u < x.dim[0]; u++)
     for (int64_t i = 0; i < total.n; i++)
       for (int64_t j = 0; j <= i; j++)
-        sum[qd_tri_index(i, j)] += on_grid((double)element(qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
+        sum[qd_tri_index(i, j)] += qd_grid_units((double)element(qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
   return QD_OK;
 }
