@@ -30,7 +30,8 @@ enum {
   KEY_STATUS,
   KEY_HESSIAN_BOUND,
   KEY_MAX_HOST,
-  KEY_ACTIVATIONS
+  KEY_ACTIVATIONS,
+  KEY_KEEP
 };
 
 static const struct argp_option options_list[] = {
@@ -78,6 +79,10 @@ static const struct argp_option options_list[] = {
     {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
      "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
      "there only when memory is too small for them; results are the same",
+     40},
+    {"keep-activations", KEY_KEEP, 0, 0,
+     "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
+     "running the finished blocks again; results are the same",
      40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
@@ -193,6 +198,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
+    case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_method(key, text, state);

@@ -210,9 +210,9 @@ qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) {
   qd_stream_source source = {
       .context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .cut = item_cut, .fetch = item_fetch};
-  feed->next = 0;
+  feed->next = feed->first;
   feed->comm = comm;
-  return qd_stream_open(comm, &source, feed->readers, 0, &feed->stream);
+  return qd_stream_open(comm, &source, feed->readers, feed->first, &feed->stream);
 }
 
 void qd_feed_close(qd_feed *feed) {

@@ -12,6 +12,7 @@ typedef struct qd_feed {
   const qd_store  *store;         /* NULL: everything comes from the source */
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
   qd_readers       readers;
+  int64_t          first;         /* item to begin with */
   qd_digest        digest[2][QD_MAX_SLOTS]; /* of the last two items from the source, by item parity: rank 0 has it, and whoever
                                              * reads items whole */
   qd_comm         *comm;
@@ -22,7 +23,7 @@ typedef struct qd_feed {
 /* Bytes of an item's image: the same on every rank. */
 size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
 
-/* Collective; begins reading item 0 at once. */
+/* Collective; begins reading the first item at once. */
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
 void      qd_feed_close(qd_feed *feed);
 

@@ -48,6 +48,7 @@ typedef struct qd_job {
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
   qd_acts_place    acts_place;
   const char      *acts_folder;    /* NULL: in memory */
+  bool             keep_activations;
   qd_readers       readers;
   const char      *status_file;
   const char      *job_name;      /* of the scheduler, for the lock */

@@ -376,6 +376,11 @@ static int64_t disk_bytes(const qd_plan *plan) {
   return (int64_t)bytes;
 }
 
+static int64_t kept_bytes(const qd_plan_request *r) {
+  qd_acts_shape all = qd_plan_acts_shape(r, r->sequences);
+  return r->job->keep_activations ? 2 * r->sequences * (int64_t)qd_acts_h_bytes(&all) : 0;
+}
+
 /* The model as it is streamed: the embedding and all blocks. */
 static size_t streamed_bytes(const qd_plan *plan) {
   size_t bytes = original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
@@ -559,7 +564,8 @@ static qd_status make(qd_plan *plan) {
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
   for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
-  plan->disk_bytes = disk_bytes(plan);
+  plan->kept_bytes = kept_bytes(r);
+  plan->disk_bytes = disk_bytes(plan) + plan->kept_bytes;
   plan->read_bytes = (int64_t)streamed_bytes(plan) * whole_readers(r);
   plan->traffic_bytes = traffic_bytes(plan);
   return QD_OK;

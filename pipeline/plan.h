@@ -74,7 +74,8 @@ typedef struct qd_plan {
   qd_plan_kind   *kind;  /* the last one is the rest: embedding, final norm, head */
   size_t          n_kinds, kind_capacity;
   qd_plan_rank   *rank;
-  int64_t         disk_bytes;    /* of the finished store, as if nothing could be compressed */
+  int64_t         disk_bytes;    /* of the output at the most: the finished store as if nothing could be compressed, and kept_bytes */
+  int64_t         kept_bytes;    /* of --keep-activations: the good ones and those that take their place */
   int64_t         scratch_disk_bytes; /* of all ranks' activations on disk */
   int64_t         read_bytes;    /* of the model's files, by all ranks together */
   int64_t         traffic_bytes; /* received by all ranks together, in the whole job */

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/same_model.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
@@ -78,10 +79,9 @@ static qd_plan_place place_of(const qd_run *run) {
 
 /* Whether some rank's memory is too small: no failure, where the disk is the way out.  Collective. */
 static qd_status memory_is_short(qd_run *run, bool *is_short) {
-  int64_t n = qd_plan_check_memory(&run->plan, place_of(run)) != QD_OK;
-  QD_TRY(qd_comm_reduce_i64(run->comm, &n, 1, 0));
-  QD_TRY(qd_comm_bcast(run->comm, &n, sizeof n, 0));
-  *is_short = n > 0;
+  qd_status fits;
+  QD_TRY(qd_agree_on(run->comm, qd_plan_check_memory(&run->plan, place_of(run)), &fits));
+  *is_short = fits != QD_OK;
   return QD_OK;
 }
 
@@ -131,16 +131,19 @@ qd_status qd_setup_open_rest(qd_run *run) {
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
+  QD_TRY(qd_keep_restore(run));
   run->feed = (qd_feed){.model = &run->model,
                         .source = run->source,
                         .store = &run->stored,
                         .blocks_stored = run->first_block,
-                        .readers = run->job->readers};
+                        .readers = run->job->readers,
+                        .first = run->passed > 0 ? 1 + run->passed : 0};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
+  qd_keep_close(run);
   qd_decoder_close(&run->decoder);
   run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
   qd_acts_close(&run->acts.quantized);

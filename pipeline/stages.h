@@ -10,6 +10,7 @@
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
 #include "pipeline/record.h"
+#include "storage/kept.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
 
@@ -49,6 +50,8 @@ typedef struct qd_run {
   qd_phase_seconds seconds;
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
+  qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;
 
 static inline bool qd_run_calibrates(const qd_run *run) { return run->tokens.rows > 0; }

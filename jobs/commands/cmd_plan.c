@@ -83,6 +83,7 @@ static qd_status print_json(const report *r) {
   qd_json_set(out, "ranks", ranks);
   qd_json_set_integer(out, "ranks_per_node", r->on_node);
   qd_json_set_integer(out, "disk_bytes", r->plan.disk_bytes);
+  qd_json_set_integer(out, "kept_bytes", r->plan.kept_bytes);
   qd_json_set_integer(out, "scratch_disk_bytes", r->plan.scratch_disk_bytes);
   qd_json_set_text(out, "activations", r->plan.request.acts_on_disk ? "disk" : "memory");
   qd_json_set_text(out, "readers", qd_readers_name(r->plan.request.job->readers));
