@@ -5,12 +5,18 @@
 
 #include <string.h>
 
-enum { MAX_STREAMS = 1 };
+enum { MAX_STREAMS = sizeof(qd_streams) / sizeof(qd_acts) };
 
+/* All that are open, in the order of qd_streams, which holds nothing else: a resume needs every one. */
 static int streams_of(qd_run *run, qd_acts *streams[MAX_STREAMS]) {
-  streams[0] = &run->acts.quantized;
-  return 1;
+  int n = 0;
+  for (size_t s = 0; s < MAX_STREAMS; s++) {
+    qd_acts *acts = (void *)((unsigned char *)&run->acts + s * sizeof(qd_acts));
+    if (acts->shape.tokens > 0) streams[n++] = acts;
+  }
+  return n;
 }
+_Static_assert(sizeof(qd_streams) % sizeof(qd_acts) == 0, "qd_streams holds streams alone");
 
 static qd_kept shape_of(qd_run *run, int64_t blocks) {
   qd_acts *streams[MAX_STREAMS];

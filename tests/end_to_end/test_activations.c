@@ -133,6 +133,77 @@ Test(activations, a_disk_that_fills_costs_nothing_that_is_done) {
   expect_success(2, with_disk(""));
 }
 
+/* ---- kept for a resume --------------------------------------------------------------------------------------------------- */
+
+#define STOPPING "--keep-activations --stop-after 0.000001s"
+enum { EXIT_STOPPED = 75 };
+
+/* One block; what the run says. */
+static void expect_stop(int n_ranks, const char *options, const char *sentence) {
+  qd_run run = command(n_ranks, options);
+  cr_assert_eq(run.exit_code, EXIT_STOPPED, "%s", run.err.text);
+  cr_expect(strstr(run.err.text, sentence) != NULL, "\"%s\" is not in: %s", sentence, run.err.text);
+  qd_run_close(&run);
+}
+
+static void expect_end(int n_ranks, const char *options, const char *sentence) {
+  qd_run run = command(n_ranks, options);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  cr_expect(strstr(run.err.text, sentence) != NULL, "\"%s\" is not in: %s", sentence, run.err.text);
+  qd_run_close(&run);
+  expect_whole(options);
+  cr_expect_null(strstr(qd_folder_names(out), "partial"), "what was kept goes with the journal");
+}
+
+/* At another number of ranks each time; the last one does not keep anything, but reads what is there. */
+Test(activations, kept_are_read_back_at_any_number_of_ranks) {
+  make_whole("");
+  expect_stop(3, STOPPING, "block 1/3 done");
+  expect_stop(2, STOPPING, "the activations kept after block 1 are read back");
+  expect_end(0, "", "the activations kept after block 2 are read back");
+}
+
+Test(activations, kept_are_read_back_to_the_disk_with_all_statistics_first) {
+  make_whole("--no-true-sequential");
+  expect_stop(2, with_disk("--no-true-sequential " STOPPING), "block 1/3 done");
+  expect_end(3, with_disk("--no-true-sequential --keep-activations"), "the activations kept after block 1 are read back");
+}
+
+static void expect_recomputing(const char *damage, const char *sentence) {
+  expect_stop(2, STOPPING, "block 1/3 done");
+  expect_stop(2, STOPPING, "block 2/3 done");
+  qd_run run = qd_run_command((const char *const[]){"sh", "-c", damage, out, NULL}, NULL, 60.0);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+  expect_end(2, "", sentence);
+  remove_out();
+}
+
+/* Of the second rank's file alone; a block's file that is gone, with which the store falls behind what was kept. */
+Test(activations, kept_but_damaged_or_ahead_are_computed_again) {
+  make_whole("");
+  expect_recomputing("printf x | dd of=$0/partial/activations-00002-00011.raw bs=1 seek=50 conv=notrunc 2>/dev/null", "is damaged: sequence 11");
+  expect_recomputing("rm $0/block-00001.h5", "they have passed 2 blocks, of which only 1 are there");
+  expect_recomputing("printf x >>$0/partial/activations.json", "the kept activations are not used");
+}
+
+/* Killed anywhere: what is kept is good, or not there. */
+Test(activations, kept_survive_kills) {
+  make_whole("");
+  for (int line = 8; line < 30; line += 4) {
+    qd_run run = start(line % 3 + 1, "--keep-activations");
+    if (qd_run_until_lines(&run, line)) qd_run_kill(&run);
+    else qd_run_finish(&run);
+    cr_expect_null(strstr(run.err.text, "are not used"), "%s", run.err.text);
+    qd_run_close(&run);
+  }
+  qd_run run = command(2, "--keep-activations");
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  cr_expect_null(strstr(run.err.text, "are not used"), "%s", run.err.text);
+  qd_run_close(&run);
+  expect_whole("killed on the way");
+}
+
 /* ---- chosen by the plan -------------------------------------------------------------------------------------------------- */
 
 static int64_t planned(const char *options, const char *key) {
@@ -158,6 +229,11 @@ Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
   int64_t in_memory = planned(options, "host_bytes"), acts = (int64_t)MANY * TOKENS * (96 + 176) * 2;
   cr_expect_eq(planned(options, "scratch_disk_bytes"), 0);
   cr_expect_eq(planned(with_disk(options), "scratch_disk_bytes"), acts);
+  int64_t output = planned(options, "disk_bytes"), h = (int64_t)MANY * TOKENS * 96 * 2;
+  cr_expect_eq(planned(with_disk(options), "disk_bytes"), output, "what is for the output and what is for the scratch stay apart");
+  snprintf(options, sizeof options, "--nsamples %d --keep-activations", MANY);
+  cr_expect_eq(planned(options, "disk_bytes") - output, 2 * h);
+  cr_expect_eq(planned(options, "kept_bytes"), 2 * h);
   long long limit = in_memory - acts / 2;
   snprintf(options, sizeof options, "--nsamples %d --max-host-mem %lld", MANY, limit);
   expect_refusal(options, "--activations disk:DIR");
