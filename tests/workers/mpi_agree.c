@@ -30,6 +30,7 @@ int main(int argc, char **argv) {
   EXPECT(!qd_agree_failed()); /* so far it is nobody's end */
   char text[5000];
   snprintf(text, sizeof text, "%s", on == QD_OK ? "" : qd_error_text());
+  qd_error_clear();
   qd_status status = qd_agree(comm, mine(argv[1], atoi(argv[2]), comm->rank));
   EXPECT(qd_agree_failed() == (status != QD_OK) && on == status);
   EXPECT(status == QD_OK || strcmp(text, qd_error_text()) == 0);
