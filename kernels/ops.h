@@ -6,13 +6,19 @@
  * Words used below
  *   chain(k)   one chain of fused multiply-adds from zero, k ascending:  s = fma(a_k, b_k, s)
  *   product    sum over chunks of 256 consecutive k (chunk c holds k = 256 c ...), in order, of the chunk's chain:
- *              the first chunk's chain as it is, then c = c + chain.  bf16 operands: the chain runs over pairs (k, k + 1), the
- * odd one first, what VDPBF16PS computes: denormals in and out are zero; a missing odd partner is a product of zeros. lanes sum
- * over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8, l and l + 4, l and l
- * + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32 totals are added in order in
- * double.  "lanes in double": the same with double lanes and no cut. round      to the output's dtype: none for F32; to nearest
- * even for BF16. "act" is F32 or BF16: all activations of a call have one dtype.  Dimension letters: T tokens, C in features, R
- * out features, H heads, K kv heads, D head size, G groups, V vocabulary, U units (sequences).
+ *              the first chunk's chain as it is, then c = c + chain.  BF16 operands: denormals in and out are zero, and
+ *                bf16-pairs  the chain runs over pairs (k, k + 1), the odd one first, as VDPBF16PS does; a missing odd partner
+ *                            is a product of zeros
+ *                bf16-amx    the chain is over blocks of 32 consecutive k, as TDPBF16PS does on a tile of zeros:  from zero,
+ *                            s = s + (even + odd), even being the chain over the block's even k and odd that over its odd k;
+ *                            what the last block lacks of 32 are products of zeros
+ *   lanes      sum over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8, l
+ *              and l + 4, l and l + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32
+ *              totals are added in order in double.  "lanes in double": the same with double lanes and no cut
+ *   round      to the output's dtype: none for F32; to nearest even for BF16
+ *   act        F32 or BF16: all activations of a call have one dtype
+ * Dimension letters: T tokens, C in features, R out features, H heads, K kv heads, D head size, G groups, V vocabulary, U units
+ * (sequences).
  *
  * All return QD_ESHAPE or QD_EDTYPE (a caller's mistake, found before anything is written) or QD_ENOMEM (scratch), unless said
  * otherwise.  None is collective. */
@@ -23,7 +29,14 @@
 #include "kernels/qtensor.h"
 #include "kernels/tri.h"
 
-enum { QD_ARITHMETIC_VERSION = 1, QD_PRODUCT_CHUNK = 256, QD_SUM_RUN = 4096, QD_GPTQ_BLOCK = 128, QD_LOSS_TILE = 128 };
+enum {
+  QD_ARITHMETIC_VERSION = 1,
+  QD_PRODUCT_CHUNK = 256,
+  QD_AMX_BLOCK = 32,
+  QD_SUM_RUN = 4096,
+  QD_GPTQ_BLOCK = 128,
+  QD_LOSS_TILE = 128
+};
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 

@@ -1,4 +1,3 @@
-#include "kernels/base/log.h"
 #include "pipeline/stages.h"
 
 /* With one sequence a weight is used once: then it is multiplied as it is stored.  Same bits either way. */
@@ -45,15 +44,15 @@ static qd_status advance_all(qd_run *run, qd_acts *acts, qd_block *block, qd_sta
 }
 
 qd_status qd_enter(qd_run *run, qd_block *block) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, enter_all(run, &run->acts.quantized, block));
-  run->seconds.advance += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }
 
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
-  run->seconds.advance += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }

@@ -98,7 +98,8 @@ static qd_status sum_hessian(qd_run *run, int owner, qd_tensor exponent, qd_stat
 }
 
 qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) {
-  double start = qd_seconds(), *diagonal;
+  qd_moment begin = qd_times_begin(run);
+  double *diagonal;
   int64_t columns = qd_decoder_mid_columns(&run->model, stage);
   *stats = (qd_stats){
       .columns = columns, .tokens = run->tokens.rows * run->tokens.sequence_tokens, .h = {.dtype = QD_F32, .n = columns}};
@@ -111,6 +112,6 @@ qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_st
   QD_TRY(decide_grid(run, block->index, stage, stats, &exponent));
   QD_TRY(sum_hessian(run, owner, exponent, stats));
   qd_arena_rewind(&run->stats_arena, mark);
-  run->seconds.calibrate += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_CALIBRATE);
   return QD_OK;
 }

@@ -84,6 +84,16 @@ size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item) {
   return n == 0 ? 0 : pieces[n - 1].offset + aligned(pieces[n - 1].bytes);
 }
 
+size_t qd_feed_item_snap(const qd_feed *feed, int64_t item) {
+  qd_slot slots[QD_MAX_SLOTS];
+  piece pieces[MAX_PIECES];
+  size_t longest = aligned(1);
+  int n = pieces_of_item(feed, item, slots, slots_of_item(feed, item, slots), pieces);
+  for (int i = 0; i < n; i++)
+    if (pieces[i].part >= 0) longest = longest > aligned(pieces[i].bytes) ? longest : aligned(pieces[i].bytes);
+  return longest;
+}
+
 static size_t item_bytes(void *context, int64_t item) { return qd_feed_item_bytes(context, item); }
 
 /* A tensor of the source may be parted anywhere; a stored part is decompressed and checked as a whole. */

@@ -23,6 +23,9 @@ typedef struct qd_feed {
 /* Bytes of an item's image: the same on every rank. */
 size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
 
+/* How far the place where an item can be parted may lie behind the one that is wanted: the longest of its pieces that are not cut. */
+size_t qd_feed_item_snap(const qd_feed *feed, int64_t item);
+
 /* Collective; begins reading the first item at once. */
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
 void      qd_feed_close(qd_feed *feed);

@@ -15,12 +15,17 @@ bool qd_act_order_find(const char *name, qd_act_order *out) {
   return false;
 }
 
-qd_dtype qd_compute_act(qd_compute compute, qd_dtype model) {
-  if (compute == QD_COMPUTE_MODEL) return model == QD_BF16 ? QD_BF16 : QD_F32;
-  return compute == QD_COMPUTE_BF16 ? QD_BF16 : QD_F32;
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model) {
+  switch (compute) {
+    case QD_COMPUTE_BF16_AMX: return QD_ARITHMETIC_BF16_AMX;
+    case QD_COMPUTE_BF16: return QD_ARITHMETIC_BF16_PAIRS;
+    case QD_COMPUTE_FP32: return QD_ARITHMETIC_F32;
+    case QD_COMPUTE_MODEL: break;
+  }
+  return model == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
 }
 
-const char *qd_arithmetic_name(qd_dtype act) { return act == QD_BF16 ? "bf16-pairs" : "f32"; }
+qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) { return arithmetic == QD_ARITHMETIC_F32 ? QD_F32 : QD_BF16; }
 
 bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
   *out = job->scheme;
@@ -83,7 +88,7 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
                          const qd_digest *tokenizer) {
   qd_json *out = qd_json_object();
   describe_method(job, out);
-  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_arithmetic(job->compute, model->dtype)));
   qd_json_set_integer(out, "shard_bytes", job->shard_bytes);
   qd_json *original = qd_json_object();
   qd_json_set_text(original, "architecture", model->arch->name);

@@ -11,7 +11,8 @@
 enum { QD_MAX_RULES = 64 };
 #define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
 
-typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
+/* What a job asks to be computed in: the model's own type, or an arithmetic by name. */
+typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
 
 /* --activations: where the activations of the calibration sequences are (acts.h).  AUTO: in memory where the plan fits, else on
@@ -58,9 +59,9 @@ typedef struct qd_job {
 const char *qd_act_order_name(qd_act_order order);
 bool        qd_act_order_find(const char *name, qd_act_order *out);
 
-/* The dtype that activations have: F32 or BF16; and the arithmetic's name ("f32", "bf16-pairs"). */
-qd_dtype    qd_compute_act(qd_compute compute, qd_dtype model);
-const char *qd_arithmetic_name(qd_dtype act);
+/* The arithmetic, and the dtype that activations have in it: F32 or BF16. */
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model);
+qd_dtype      qd_arithmetic_act(qd_arithmetic arithmetic);
 
 /* The scheme of one linear; false: it is ignored (kept as it is). */
 bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);

@@ -88,14 +88,14 @@ static qd_status gather_digests(qd_run *run) {
 }
 
 qd_status qd_keep_write(qd_run *run, int64_t blocks) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   if (!run->job->keep_activations || !qd_run_calibrates(run)) return QD_OK;
   qd_kept_release(&run->kept);
   run->kept = shape_of(run, blocks);
   QD_TRY_ALL(run->comm, plan_parts(run, &run->kept));
   QD_TRY_ALL(run->comm, write_mine(run));
   QD_TRY(gather_digests(run));
-  run->seconds.write += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_STORE);
   return QD_OK;
 }
 

@@ -199,9 +199,18 @@ static size_t linear_scratch(const qd_plan_request *r, const qd_plan_tensor *t, 
   return t->has_order ? qd_arena_cost((size_t)qd_tensor_elements(x), qd_dtype_bytes(r->act)) : 0;
 }
 
-/* Some rows of a linear on their way to codes (quantize.c): the weights, the method's work, the weights again, the difference,
- * one row. */
-static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t rows) {
+/* Large enough for every thread to have whole blocks of 256 rows, in which the solver and the error run through the factor and
+ * the Hessian: so pieces cost no speed. */
+int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns) {
+  enum { BLOCK_ROWS = 2 * QD_LOSS_TILE, PIECE_WEIGHTS = 16 << 20 };
+  int64_t step = (int64_t)BLOCK_ROWS * device->threads, rows = PIECE_WEIGHTS / columns / step * step;
+  return rows < step ? step : rows;
+}
+
+/* A piece of a share on its way to codes (quantize.c): the weights; then the method's work, afterwards the difference and one
+ * row. */
+static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t share) {
+  int64_t piece = qd_plan_piece_rows(r->device, t->slot.dim[1]), rows = share < piece ? share : piece;
   size_t columns = (size_t)t->slot.dim[1], matrix = qd_arena_cost((size_t)rows * columns, sizeof(float));
   qd_method_input input = {.device = &(qd_device){.name = r->device->name, .threads = r->device->threads},
                            .scheme = t->scheme,
@@ -209,7 +218,7 @@ static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, i
                            .block = r->job->block,
                            .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
   size_t method = larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
-  return 3 * matrix + method + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device);
+  return matrix + larger(method, matrix + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device));
 }
 
 /* A stage's linears that are quantized. */
@@ -500,14 +509,19 @@ static size_t largest_part(const qd_plan *plan, size_t n_kinds) {
   return most;
 }
 
-/* Messages are cut in pieces (comm.h); the largest whole ones are images and exact sums. */
+/* Messages are cut in pieces (comm.h). */
+size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, bool launched) {
+  size_t bytes = other_bytes + qd_store_workspace_bytes(tensor_bytes);
+  size_t message = message_bytes > QD_COMM_PIECE_BYTES ? QD_COMM_PIECE_BYTES : message_bytes;
+  if (ranks == 1) return bytes;
+  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (launched ? 0 : mpi_process_bytes);
+}
+
+/* The largest messages are images and exact sums. */
 static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
-  size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan, plan->n_kinds)), message = largest;
-  if (r->ranks == 1) return bytes;
-  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
-  if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
-  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
+  size_t sum = r->sequences > 0 ? qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64) : 0;
+  return qd_plan_libraries(largest_part(plan, plan->n_kinds), larger(largest, sum), r->ranks, r->launched);
 }
 
 /* A resumed job streams stored blocks too, whose parts are not cut: a cut may lie behind the place wanted by one of them. */

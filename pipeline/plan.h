@@ -84,6 +84,10 @@ typedef struct qd_plan {
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
 
+/* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
+ * no more, however large the share of a rank is. */
+int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns);
+
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 
 /* Where the ranks are: how many share a node, and how many of these run already (their present size is no new need). */
@@ -94,6 +98,17 @@ typedef struct qd_plan_place {
 /* QD_ENOMEM names the bound and by how much it is passed: control group, MemAvailable, RLIMIT_AS, --max-host-mem; shared by the
  * node's ranks. */
 qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
+
+/* The same of any job: its ranks on a node together, with what they have already; and what a rank's address space needs beyond
+ * that. `way_out` ends the message: what a person can do. */
+typedef struct qd_memory_need {
+  double  node, address;
+  int64_t max_host_bytes; /* --max-host-mem, of a node; 0: none */
+} qd_memory_need;
+qd_status qd_plan_check_need(const qd_memory_need *need, qd_plan_place place, const char *way_out) QD_MUST_USE;
+
+/* A rank's address space beyond what it has: its arenas, and for each thread a stack and an arena of malloc's. */
+double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device);
 
 /* QD_EIO: what is still to be written is more than the output's file system or a quota leaves.  Without --output nothing is
  * checked. */
@@ -113,6 +128,10 @@ void qd_size_text(double bytes, char *text, size_t size);
 qd_acts_shape qd_plan_acts_shape(const qd_plan_request *request, int64_t sequences);
 
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
+
+/* What libraries take: of the compressor for tensors of so many bytes, of MPI for the longest message; launched as in the
+ * request. */
+size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, bool launched);
 
 /* The decoder's arena. */
 size_t qd_plan_decoder(const qd_model *model, int64_t tokens, qd_dtype act);

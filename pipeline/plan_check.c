@@ -41,12 +41,10 @@ static qd_status node_bytes(const qd_plan *plan, int ranks_on_node, size_t (*byt
   return QD_OK;
 }
 
-/* Of a rank's address space beyond what it has: its arenas, and for each thread a stack and an arena of malloc's. */
-static double address_bytes(const qd_plan *plan, int rank) {
+double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device) {
   static const double thread_bytes = 144 * 1048576.0;
-  const qd_plan_rank *r = &plan->rank[rank];
-  double total = (double)(plan->request.device->threads + 1) * thread_bytes;
-  for (int p = QD_PLAN_PROGRAM + 1; p < QD_N_PLAN_PARTS; p++) total += (double)r->part[p];
+  double total = (double)(device->threads + 1) * thread_bytes;
+  for (int p = QD_PLAN_PROGRAM + 1; p < QD_N_PLAN_PARTS; p++) total += (double)rank->part[p];
   return total;
 }
 
@@ -72,6 +70,21 @@ static qd_status refuse(const demand *d, const char *who, const char *way_out) {
           way_out);
 }
 
+qd_status qd_plan_check_need(const qd_memory_need *need, qd_plan_place place, const char *way_out) {
+  qd_room room;
+  char who[64];
+  double present = (double)qd_memory_now().resident * place.running;
+  demand shared = {0, 0, ""}, own = {0, 0, ""};
+  snprintf(who, sizeof who, place.ranks_on_node == 1 ? "its one rank" : "the %d ranks of a node", place.ranks_on_node);
+  qd_memory_room("", &room);
+  keep_worst(&shared, need->node, (double)room.bytes + present, room.bound);
+  if (need->max_host_bytes > 0) keep_worst(&shared, need->node, (double)need->max_host_bytes, "--max-host-mem");
+  QD_TRY(refuse(&shared, who, way_out));
+  qd_address_room(&room);
+  keep_worst(&own, need->address, (double)room.bytes, room.bound);
+  return refuse(&own, "the address space of a rank", way_out);
+}
+
 static const char *way_out_of(const qd_plan *plan) {
   if (plan->request.sequences > 0 && !plan->request.acts_on_disk)
     return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen, or put the activations on the nodes' "
@@ -80,21 +93,10 @@ static const char *way_out_of(const qd_plan *plan) {
 }
 
 qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) {
-  const char *way_out = way_out_of(plan);
-  qd_room room;
-  char who[64];
-  double node, present = (double)qd_memory_now().resident * place.running;
-  demand shared = {0, 0, ""}, own = {0, 0, ""};
-  QD_TRY(node_bytes(plan, place.ranks_on_node, host_of, &node));
-  snprintf(who, sizeof who, place.ranks_on_node == 1 ? "its one rank" : "the %d ranks of a node", place.ranks_on_node);
-  qd_memory_room("", &room);
-  keep_worst(&shared, node, (double)room.bytes + present, room.bound);
-  if (plan->request.job->max_host_bytes > 0)
-    keep_worst(&shared, node, (double)plan->request.job->max_host_bytes, "--max-host-mem");
-  QD_TRY(refuse(&shared, who, way_out));
-  qd_address_room(&room);
-  keep_worst(&own, address_bytes(plan, place.rank), (double)room.bytes, room.bound);
-  return refuse(&own, "the address space of a rank", way_out);
+  qd_memory_need need = {.address = qd_plan_address_bytes(&plan->rank[place.rank], plan->request.device),
+                         .max_host_bytes = plan->request.job->max_host_bytes};
+  QD_TRY(node_bytes(plan, place.ranks_on_node, host_of, &need.node));
+  return qd_plan_check_need(&need, place, way_out_of(plan));
 }
 
 /* ---- disk ---------------------------------------------------------------------------------------------------------------- */

@@ -110,6 +110,7 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
+  if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
   if (status == QD_OK && !output.finished) status = work(&run);
   qd_setup_close(&run);
   status = with_remedy(job, status);

@@ -7,6 +7,7 @@
 #include "pipeline/text.h"
 #include "workers/team.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- loading ------------------------------------------------------------------------------------------------------------- */
@@ -14,8 +15,9 @@
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
-  run->act = qd_compute_act(run->job->compute, run->model.dtype);
-  return QD_OK;
+  qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
+  run->act = qd_arithmetic_act(arithmetic);
+  return qd_device_use_arithmetic(run->device, arithmetic);
 }
 
 enum { SHOWN_TOKENS = 48 };
@@ -145,7 +147,7 @@ void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
   qd_keep_close(run);
   qd_decoder_close(&run->decoder);
-  run->seconds.acts_wait += qd_acts_wait_seconds(&run->acts.quantized);
+  run->times.seconds[QD_TIME_THREADS] += qd_acts_wait_seconds(&run->acts.quantized);
   qd_acts_close(&run->acts.quantized);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
@@ -202,6 +204,24 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   input->diagonal = qd_tensor_1d(diagonal, QD_F64, stats->columns);
   input->tokens = stats->tokens;
   strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
+  return QD_OK;
+}
+
+/* ---- for the log ---------------------------------------------------------------------------------------------------------- */
+
+qd_status qd_setup_log_units(qd_run *run) {
+  enum { UNITS = QD_ISA_AMX + 1, REFUSED = UNITS };
+  int64_t ranks[UNITS + 1] = {0};
+  char text[256] = "";
+  ranks[run->device->isa] = 1, ranks[REFUSED] = run->device->unit_refused;
+  QD_TRY(qd_comm_reduce_i64(run->comm, ranks, UNITS + 1, 0));
+  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
+    if (ranks[isa] > 0)
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s on %" PRId64, *text ? ", " : "", qd_isa_name(isa), ranks[isa]);
+  qd_log_file("arithmetic %s; units by number of ranks: %s", qd_arithmetic_name(run->device->arithmetic), text);
+  if (ranks[REFUSED] > 0)
+    qd_log_warning("on %" PRId64 " ranks a better unit is left out: it does not sum as its manual says; same bits, slower",
+                   ranks[REFUSED]);
   return QD_OK;
 }
 

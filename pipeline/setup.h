@@ -28,6 +28,10 @@ qd_status qd_setup_forward(qd_run *run, qd_block *block) QD_MUST_USE;
 /* Remember a stage's diagonal for the store. */
 qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
 
+/* Into the log file: the arithmetic, and on how many ranks each unit computes in it (nothing of it is part of the job).
+ * Collective. */
+qd_status qd_setup_log_units(qd_run *run) QD_MUST_USE;
+
 /* Into the log file: what memory every rank took at most, beside its plan.  Collective. */
 qd_status qd_setup_log_peaks(qd_run *run) QD_MUST_USE;
 

@@ -10,6 +10,7 @@
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
 #include "pipeline/record.h"
+#include "pipeline/times.h"
 #include "storage/kept.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
@@ -25,8 +26,6 @@ typedef struct qd_stats {
   qd_tensor diagonal;   /* F64 (C): of X^T X, units added in order */
   qd_tri    h;          /* F32: X^T X, rounded once from the exact sum; the same on every rank */
 } qd_stats;
-
-typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write, acts_wait; } qd_phase_seconds;
 
 typedef struct qd_run {
   const qd_job *job;
@@ -47,7 +46,7 @@ typedef struct qd_run {
   void         *writing;         /* what it works on (write.c) */
   qd_linear_result result[QD_N_LINEARS];
   qd_input_result  input[QD_N_STAGES];
-  qd_phase_seconds seconds;
+  qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */

@@ -48,6 +48,7 @@ typedef struct qd_entry_file {
   char      name[64];
   uint64_t  bytes;
   qd_digest digest;
+  double    compress_seconds, write_seconds; /* what writing it took, the rest in write; stored nowhere */
 } qd_entry_file;
 
 typedef struct qd_entry {

@@ -17,10 +17,7 @@ qd_status qd_comm_mpi_open(size_t piece_bytes, qd_comm **out) QD_MUST_USE;
 bool qd_comm_mpi_running(void);        /* between the start of MPI and its end */
 void qd_comm_mpi_abort(int exit_code); /* ends every rank; does not return */
 
-/* The ranks of this rank's node as a communicator of their own, in ascending order; closed with `comm`.  And for each rank the
- * lowest one on its node. */
-qd_comm   *qd_comm_mpi_node(const qd_comm *comm);
-const int *qd_comm_mpi_first_on_node(const qd_comm *comm);
+const int *qd_comm_mpi_first_on_node(const qd_comm *comm); /* for each rank the lowest one on its node */
 
 /* The library's own words about itself, cut to `bytes`.  Does not start MPI. */
 void qd_comm_mpi_library(char *text, size_t bytes);

@@ -15,7 +15,6 @@ typedef struct comm_mpi {
   MPI_Comm mpi;
   size_t piece_bytes;
   int *counts, *places; /* one a rank; allocated at the start, so that no gather fails for want of memory on one rank */
-  struct comm_mpi *node; /* the ranks of this one's node; NULL in a node's own */
   int *first_on_node;    /* one a rank */
 } comm_mpi;
 
@@ -88,6 +87,11 @@ static qd_status mpi_allgatherv(qd_comm *comm, const void *mine, size_t bytes, v
   return QD_OK;
 }
 
+static qd_status mpi_least_i64(qd_comm *comm, int64_t *data, size_t n) {
+  TRY_MPI(MPI_Allreduce, MPI_IN_PLACE, data, (int)n, MPI_INT64_T, MPI_MIN, ((comm_mpi *)comm)->mpi);
+  return QD_OK;
+}
+
 static void release(comm_mpi *self) {
   MPI_Comm_free(&self->mpi);
   qd_heap_free(self->counts);
@@ -98,13 +102,13 @@ static void release(comm_mpi *self) {
 
 static void mpi_close(qd_comm *comm) {
   comm_mpi *self = (comm_mpi *)comm;
-  bool whole = self->node != NULL;
-  if (whole) release(self->node);
+  bool whole = comm->node != NULL; /* a node's own has none */
+  if (whole) release((comm_mpi *)comm->node);
   release(self);
   if (whole) MPI_Finalize();
 }
 
-static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_close};
+static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_least_i64, mpi_close};
 
 static qd_status start(void) {
   int provided = MPI_THREAD_SINGLE;
@@ -146,7 +150,7 @@ static qd_status find_node(comm_mpi *self) {
   QD_TRY(qd_heap_new((size_t)self->base.size, sizeof *self->first_on_node, &self->first_on_node));
   TRY_MPI(MPI_Bcast, &first, 1, MPI_INT, 0, node->mpi);
   TRY_MPI(MPI_Allgather, &first, 1, MPI_INT, self->first_on_node, 1, MPI_INT, self->mpi);
-  self->node = node;
+  self->base.node = &node->base;
   return QD_OK;
 }
 
@@ -172,7 +176,6 @@ bool qd_comm_mpi_running(void) {
 
 void qd_comm_mpi_abort(int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
-qd_comm *qd_comm_mpi_node(const qd_comm *comm) { return &((const comm_mpi *)comm)->node->base; }
 const int *qd_comm_mpi_first_on_node(const qd_comm *comm) { return ((const comm_mpi *)comm)->first_on_node; }
 
 void qd_comm_mpi_library(char *text, size_t bytes) {

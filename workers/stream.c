@@ -158,7 +158,10 @@ qd_status qd_stream_next(qd_stream *stream, const void **data) {
   QD_CHECK(!stream->broken, QD_EIO, "item %" PRId64 " was asked for again after it could not be read", stream->next);
   stream->broken = true;
   QD_TRY_ALL(stream->comm, reader_turn(stream));
-  QD_TRY(share_item(stream, stream->next, &image));
+  stream->shared->clock.use = QD_COMM_STREAM;
+  qd_status status = share_item(stream, stream->next, &image);
+  stream->shared->clock.use = QD_COMM_WORK;
+  QD_TRY(status);
   stream->broken = false;
   stream->next++;
   *data = image;
@@ -166,6 +169,7 @@ qd_status qd_stream_next(qd_stream *stream, const void **data) {
 }
 
 double qd_stream_wait_seconds(const qd_stream *stream) { return stream->reader.wait_seconds; }
+double qd_stream_read_seconds(const qd_stream *stream) { return stream->reader.work_seconds; }
 
 void qd_stream_close(qd_stream *stream) {
   if (stream == NULL) return;

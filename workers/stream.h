@@ -49,6 +49,7 @@ qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, qd_reade
 qd_status qd_stream_next(qd_stream *stream, const void **data) QD_MUST_USE;
 
 double qd_stream_wait_seconds(const qd_stream *stream); /* how long this rank waited for its reader, in all; 0 where none is */
+double qd_stream_read_seconds(const qd_stream *stream); /* how long the reader itself took for the items so far; 0 where none is */
 void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine; not collective */
 
 #endif

@@ -62,9 +62,9 @@ void qd_team_close(qd_comm *comm, bool abort, int exit_code) {
   if (comm != NULL) comm->ops->close(comm);
 }
 
-qd_comm *qd_team_node(qd_comm *comm) { return comm == qd_comm_self() ? comm : qd_comm_mpi_node(comm); }
+qd_comm *qd_team_node(qd_comm *comm) { return comm->node != NULL ? comm->node : comm; }
 
-int qd_team_ranks_on_node(const qd_comm *comm) { return comm == qd_comm_self() ? 1 : qd_comm_mpi_node(comm)->size; }
+int qd_team_ranks_on_node(const qd_comm *comm) { return comm->node != NULL ? comm->node->size : comm->size; }
 
 const int *qd_team_first_on_node(const qd_comm *comm) {
   static const int alone[] = {0};

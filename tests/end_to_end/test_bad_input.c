@@ -167,6 +167,9 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT(2, "--model DIR is needed", "", "quantize", "--dataset", ids, "--output", out);
   EXPECT(2, "--output OUT is needed", "", "quantize", "--dataset", ids, "--model", model);
   EXPECT(2, "--arithmetic f32 contradicts", "--compute-dtype bf16", QUANTIZE, "--arithmetic", "f32", "--compute-dtype", "bf16");
+  EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", QUANTIZE, "--compute-dtype", "fp32", "--arithmetic", "bf16-amx");
+  EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", EVALUATE, "--compute-dtype", "fp32", "--arithmetic", "bf16-amx");
+  EXPECT(2, "--arithmetic takes one of f32, bf16-pairs, bf16-amx", "got \"amx\"", "plan", "--model", model, "--arithmetic", "amx");
   EXPECT(2, "the folder of a store is needed", "", "verify");
   EXPECT(2, "one store only", "second", "verify", "first", "second");
   EXPECT(2, "\"stray\" is no option", "", QUANTIZE, "stray");
@@ -355,6 +358,7 @@ Test(bad_input, token_ids) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT(1, "holds another job: bits was 4 there, now it is 3", out, QUANTIZE, "--bits", "3");
+  EXPECT(1, "holds another job: arithmetic was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic", "bf16-amx");
   EXPECT(1, "--no-resume", out, QUANTIZE, "--no-resume");
   EXPECT(1, "is a file", ids, QUANTIZE, "--output", ids);
   EXPECT(1, "lies in the model's folder", model, QUANTIZE, "--output", model);

@@ -156,6 +156,28 @@ Test(plan, activations_on_disk_are_weighed_against_it) {
   close_stand(&s);
 }
 
+/* 16 Mi weights, in whole blocks for every thread. */
+Test(plan, rows_are_quantized_in_pieces_of_whole_tiles) {
+  static const struct { int64_t columns; int threads; int64_t rows; } pieces[] = {
+      {28672, 1, 512}, {28672, 2, 512}, {28672, 3, 768}, {8192, 1, 2048}, {8192, 3, 1536}, {300, 1, 55808}, {1 << 25, 2, 512}};
+  for (int i = 0; i < 7; i++)
+    cr_expect_eq(qd_plan_piece_rows(&(qd_device){.threads = pieces[i].threads}, pieces[i].columns), pieces[i].rows, "%d", i);
+}
+
+Test(plan, scratch_does_not_grow_with_the_rows_of_a_share) {
+  stand s;
+  open_stand(&s, 1);
+  s.job.method = &qd_method_rtn;
+  s.model.hidden = 1024, s.model.ffn = 1 << 15;
+  plan_of(&s, 1, 0, QD_BF16);
+  size_t scratch = part(&s, 0, QD_PLAN_SCRATCH);
+  s.model.ffn = 1 << 16;
+  plan_of(&s, 1, 0, QD_BF16);
+  cr_expect_leq(part(&s, 0, QD_PLAN_SCRATCH), scratch + ((size_t)1 << 20));
+  cr_expect_lt(scratch, (size_t)160 << 20);
+  close_stand(&s);
+}
+
 /* ---- what depends on what ------------------------------------------------------------------------------------------------ */
 
 Test(plan, memory_does_not_grow_with_the_number_of_blocks) {
@@ -247,7 +269,7 @@ Test(plan, its_sizes_are_enough_for_every_order_and_arithmetic) {
       snprintf(model, sizeof model, "%s", golden_path(models[m]));
       job.model = model;
       gptq_job(&job, ids, (qd_act_order)order);
-      job.compute = order % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+      job.compute = order % 2 == 0 ? QD_COMPUTE_FP32 : order == QD_ORDER_GROUP ? QD_COMPUTE_BF16_AMX : QD_COMPUTE_BF16;
       job.true_sequential = m % 2 == 0;
       job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
       job.scheme.symmetric = m == 1;
