@@ -11,13 +11,13 @@ typedef struct qd_feed {
   const qd_source *source;        /* NULL: everything comes from the store */
   const qd_store  *store;         /* NULL: everything comes from the source */
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
+  bool             with_originals; /* stored blocks come with their original tensors as well (qd_block_use_stored) */
   qd_readers       readers;
-  int64_t          first;         /* item to begin with */
-  qd_digest        digest[2][QD_MAX_SLOTS]; /* of the last two items from the source, by item parity: rank 0 has it, and whoever
-                                             * reads items whole */
+  qd_digest        digest[2][QD_MAX_SLOTS]; /* of the last two items' tensors of the source, by item parity: rank 0 has them, and
+                                             * whoever reads items whole */
   qd_comm         *comm;
   qd_stream       *stream;
-  int64_t          next;
+  int64_t          next;          /* item; before opening: the first one */
 } qd_feed;
 
 /* Bytes of an item's image: the same on every rank. */
@@ -26,7 +26,7 @@ size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
 /* How far the place where an item can be parted may lie behind the one that is wanted: the longest of its pieces that are not cut. */
 size_t qd_feed_item_snap(const qd_feed *feed, int64_t item);
 
-/* Collective; begins reading the first item at once. */
+/* Collective; begins reading item `next` at once. */
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
 void      qd_feed_close(qd_feed *feed);
 

@@ -88,6 +88,7 @@ static void expect_same_store(const char *options) {
 Test(activations, on_disk_give_the_same_store) { expect_same_store("--true-sequential"); }
 Test(activations, on_disk_give_the_same_store_with_all_statistics_first) { expect_same_store("--no-true-sequential"); }
 Test(activations, on_disk_give_the_same_store_in_fp32) { expect_same_store("--compute-dtype fp32"); }
+Test(activations, on_disk_give_the_same_store_with_both_streams) { expect_same_store("--gptaq"); }
 
 /* More ranks than sequences: some have none to put there. */
 Test(activations, on_disk_with_ranks_that_have_none) {
@@ -169,6 +170,14 @@ Test(activations, kept_are_read_back_to_the_disk_with_all_statistics_first) {
   expect_end(3, with_disk("--no-true-sequential --keep-activations"), "the activations kept after block 1 are read back");
 }
 
+/* Where the original model's activations stand beside the quantized one's, both are kept. */
+Test(activations, kept_of_both_streams) {
+  make_whole("--gptaq");
+  expect_stop(3, "--gptaq " STOPPING, "block 1/3 done");
+  expect_stop(2, with_disk("--gptaq " STOPPING), "the activations kept after block 1 are read back");
+  expect_end(0, "--gptaq", "the activations kept after block 2 are read back");
+}
+
 static void expect_recomputing(const char *damage, const char *sentence) {
   expect_stop(2, STOPPING, "block 1/3 done");
   expect_stop(2, STOPPING, "block 2/3 done");
@@ -234,6 +243,8 @@ Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
   snprintf(options, sizeof options, "--nsamples %d --keep-activations", MANY);
   cr_expect_eq(planned(options, "disk_bytes") - output, 2 * h);
   cr_expect_eq(planned(options, "kept_bytes"), 2 * h);
+  snprintf(options, sizeof options, "--nsamples %d --keep-activations --gptaq", MANY);
+  cr_expect_eq(planned(options, "kept_bytes"), 4 * h);
   long long limit = in_memory - acts / 2;
   snprintf(options, sizeof options, "--nsamples %d --max-host-mem %lld", MANY, limit);
   expect_refusal(options, "--activations disk:DIR");

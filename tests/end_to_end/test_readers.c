@@ -70,15 +70,18 @@ Test(readers, give_the_same_store) {
     }
 }
 
-/* Stored blocks are streamed too; their parts are not cut.  One reader began, another one goes on. */
+/* Stored blocks are streamed too, with their originals beside them; the stored parts are not cut.  One reader began, another one
+ * goes on. */
 Test(readers, go_on_with_what_others_began) {
-  expect_success(0, whole, "");
+  char options[256];
+  expect_success(0, whole, "--gptaq");
   pretend_nodes("1");
   for (int m = 0; m < MODES; m++) {
-    qd_run run = quantize(0, out, "--stop-after 0.000001s");
+    qd_run run = quantize(0, out, "--gptaq --stop-after 0.000001s");
     cr_assert_eq(run.exit_code, EXIT_STOPPED, "%s", run.err.text);
     qd_run_close(&run);
-    expect_success(3, out, modes[m]);
+    snprintf(options, sizeof options, "--gptaq %s", modes[m]);
+    expect_success(3, out, options);
     expect_whole(modes[m]);
   }
 }
