@@ -123,7 +123,7 @@ Test(plan, on_disk_memory_does_not_grow_with_the_number_of_sequences) {
   cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(64 * one));
   plan_of(&s, 1, 1064, QD_BF16);
   cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * 8 * one);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS) - statistics, (size_t)1000 * FFN * sizeof(double));
+  cr_expect_leq(part(&s, 0, QD_PLAN_STATISTICS) - statistics, (size_t)1000 * FFN * sizeof(double));
   cr_expect_leq(s.plan.rank[0].host_bytes - host, (size_t)1000 * FFN * sizeof(double) + (1 << 20));
   cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(1064 * one));
   plan_of(&s, 3, 64, QD_BF16);
