@@ -1,5 +1,6 @@
 #include "jobs/job_options.h"
 
+#include "pipeline/report.h"
 #include "workers/agree.h"
 
 #include <stdlib.h>
@@ -30,7 +31,11 @@ enum {
   KEY_STATUS,
   KEY_HESSIAN_BOUND,
   KEY_MAX_HOST,
-  KEY_ACTIVATIONS
+  KEY_ACTIVATIONS,
+  KEY_GPTAQ,
+  KEY_GPTAQ_ALPHA,
+  KEY_REPORT_KL,
+  KEY_KL_POSITIONS
 };
 
 static const struct argp_option options_list[] = {
@@ -60,6 +65,9 @@ static const struct argp_option options_list[] = {
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
+    {"gptaq", KEY_GPTAQ, 0, 0,
+     "gptq: correct for how far a linear's inputs have moved from the original model's (a second stream of activations)", 10},
+    {"gptaq-alpha", KEY_GPTAQ_ALPHA, "X", 0, "How much of that distance is corrected, 0 (plain GPTQ) to 1 (0.25)", 10},
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
@@ -67,6 +75,9 @@ static const struct argp_option options_list[] = {
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
+    {"report-kl", KEY_REPORT_KL, 0, 0,
+     "After each block, how far the next token's distribution is from the original model's on the calibration text", 20},
+    {"kl-positions", KEY_KL_POSITIONS, "N", 0, "Positions of a sequence that --report-kl compares (64)", 20},
     {0, 0, 0, 0, "The job:", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
@@ -128,6 +139,19 @@ static int find_act_order(struct argp_state *state, const char *text) {
   return qd_option_choice(state, "--act-order", text, orders);
 }
 
+/* What needs the original model's activations beside the others. */
+static void settle_original(struct argp_state *state, qd_job_options *options, bool writes) {
+  qd_job *job = &options->job;
+  if (job->gptaq && strcmp(job->method->name, "gptq") != 0)
+    qd_option_refuse(state, "--gptaq belongs to --method gptq, it means nothing to --method %s", job->method->name);
+  if (options->gptaq_alpha >= 0 && !job->gptaq) qd_option_refuse(state, "--gptaq-alpha means nothing without --gptaq");
+  if (options->kl_positions > 0 && !options->report_kl) qd_option_refuse(state, "--kl-positions means nothing without --report-kl");
+  if (writes && options->report_kl && options->text.dataset == NULL)
+    qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
+  job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
+  if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
+}
+
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes) {
   qd_job *job = &options->job;
   qd_text_options_settle(state, &options->text);
@@ -138,6 +162,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
     qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order),
                      job->method->name);
+  settle_original(state, options, writes);
   job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
   if (writes && job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
@@ -168,6 +193,10 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
       return 0;
+    case KEY_GPTAQ: job->gptaq = true; return 0;
+    case KEY_GPTAQ_ALPHA: options->gptaq_alpha = qd_option_number(state, "--gptaq-alpha", text, 0, 1); return 0;
+    case KEY_REPORT_KL: options->report_kl = true; return 0;
+    case KEY_KL_POSITIONS: options->kl_positions = qd_option_integer(state, "--kl-positions", text, 1, INT32_MAX); return 0;
     case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
     case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
@@ -215,6 +244,7 @@ qd_job_options qd_job_options_new(void) {
                           .common = qd_common_defaults,
                           .text = qd_text_defaults,
                           .mse = -1,
+                          .gptaq_alpha = -1,
                           .order = -1};
 }
 

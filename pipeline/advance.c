@@ -43,16 +43,30 @@ static qd_status advance_all(qd_run *run, qd_acts *acts, qd_block *block, qd_sta
   }
 }
 
-qd_status qd_enter(qd_run *run, qd_block *block) {
+static qd_status enter_stream(qd_run *run, qd_acts *acts, qd_block *block) {
   qd_moment begin = qd_times_begin(run);
-  QD_TRY_ALL(run->comm, enter_all(run, &run->acts.quantized, block));
+  QD_TRY_ALL(run->comm, enter_all(run, acts, block));
   qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
 }
 
-qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
+static qd_status advance_stream(qd_run *run, qd_acts *acts, qd_block *block, qd_stage stage) {
   qd_moment begin = qd_times_begin(run);
-  QD_TRY_ALL(run->comm, advance_all(run, &run->acts.quantized, block, stage));
+  QD_TRY_ALL(run->comm, advance_all(run, acts, block, stage));
   qd_times_end(run, begin, QD_TIME_ADVANCE);
   return QD_OK;
+}
+
+qd_status qd_enter(qd_run *run, qd_block *block) { return enter_stream(run, &run->acts.quantized, block); }
+
+qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) {
+  return advance_stream(run, &run->acts.quantized, block, stage);
+}
+
+qd_status qd_enter_original(qd_run *run, qd_block *block) {
+  return qd_run_keeps_original(run) ? enter_stream(run, &run->acts.original, block) : QD_OK;
+}
+
+qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) {
+  return qd_run_keeps_original(run) ? advance_stream(run, &run->acts.original, block, stage) : QD_OK;
 }

@@ -79,6 +79,8 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_number(out, "damp", job->damp);
   qd_json_set_integer(out, "block_size", job->block);
   qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
+  if (job->gptaq) qd_json_set_number(out, "gptaq_alpha", job->gptaq_alpha);
+  if (job->kl_positions > 0) qd_json_set_integer(out, "kl_positions", job->kl_positions);
   if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
   qd_json_set(out, "rules", describe_rules(job));

@@ -35,6 +35,9 @@ typedef struct qd_job {
   double           damp;
   int64_t          block;         /* columns of a GPTQ block */
   qd_on_failure    on_failure;
+  bool             gptaq;         /* correct for how far inputs have moved from the original model's */
+  double           gptaq_alpha;   /* how much of it, 0 .. 1 */
+  int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
   const char      *dataset;       /* NULL: none */
@@ -59,6 +62,12 @@ bool        qd_act_order_find(const char *name, qd_act_order *out);
 /* The arithmetic, and the dtype that activations have in it: F32 or BF16. */
 qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model);
 qd_dtype      qd_arithmetic_act(qd_arithmetic arithmetic);
+
+/* GPTAQ with an alpha of 0 is GPTQ. */
+static inline bool qd_job_is_asymmetric(const qd_job *job) { return job->gptaq && job->gptaq_alpha > 0; }
+
+/* Whether the original model's activations are kept beside the quantized one's. */
+static inline bool qd_job_keeps_original(const qd_job *job) { return qd_job_is_asymmetric(job) || job->kl_positions > 0; }
 
 /* The scheme of one linear; false: it is ignored (kept as it is). */
 bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);

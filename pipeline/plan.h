@@ -21,6 +21,7 @@
   X(QD_PLAN_ACTIVATIONS, "activations")                                                                 \
   X(QD_PLAN_STATISTICS,  "statistics and factor")                                                       \
   X(QD_PLAN_DECODER,     "decoder")                     /* intermediates of one sequence */             \
+  X(QD_PLAN_REPORT,      "report")                      /* head and logits of --report-kl */            \
   X(QD_PLAN_SCRATCH,     "scratch")                     /* packing buffers, rows being quantized */     \
   X(QD_PLAN_WRITER,      "writer")                      /* a finished block on its way to disk */
 
@@ -120,8 +121,9 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node);
 /* "1.5 GiB" */
 void qd_size_text(double bytes, char *text, size_t size);
 
-/* How a rank with so many sequences holds its activations. */
+/* How a rank with so many sequences holds its activations; and those of the original stream, where the job keeps it. */
 qd_acts_shape qd_plan_acts_shape(const qd_plan_request *request, int64_t sequences);
+qd_acts_shape qd_plan_original_shape(const qd_plan_request *request, int64_t sequences);
 
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 

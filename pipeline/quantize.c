@@ -86,6 +86,7 @@ static qd_status choose_codes(qd_run *run, const qd_stage_factor *factor, qd_ten
                            .block = run->job->block,
                            .w = w,
                            .u = factor->u,
+                           .p = factor->p,
                            .order = factor->order,
                            .dead = factor->dead};
   QD_TRY(method->quantize(&input, q));

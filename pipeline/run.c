@@ -9,13 +9,16 @@
 #include "workers/interrupt.h"
 #include "workers/team.h"
 
-/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
+/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass.  The
+ * original stream goes through a stage before its weights are quantized, after its inputs were compared. */
 static qd_status block_by_stages(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     qd_stats stats;
     size_t mark = qd_arena_mark(&run->stats_arena);
     QD_TRY(qd_calibrate(run, block, stage, &stats));
+    QD_TRY(qd_advance_original(run, block, stage));
     QD_TRY(qd_quantize(run, block, stage, &stats));
     QD_TRY(qd_setup_keep_input(run, stage, &stats));
     qd_arena_rewind(&run->stats_arena, mark);
@@ -29,8 +32,10 @@ static qd_status block_at_once(qd_run *run, qd_block *block) {
   qd_stats stats[QD_N_STAGES];
   qd_acts_save(&run->acts.quantized);
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     QD_TRY(qd_calibrate(run, block, stage, &stats[stage]));
+    QD_TRY(qd_advance_original(run, block, stage));
     QD_TRY(qd_setup_keep_input(run, stage, &stats[stage]));
     if (stage + 1 < QD_N_STAGES) QD_TRY(qd_advance(run, block, stage));
   }
@@ -51,9 +56,14 @@ static qd_status quantize_block(qd_run *run, qd_block *block) {
   return run->job->true_sequential ? block_by_stages(run, block) : block_at_once(run, block);
 }
 
-/* A block that is on disk already only carries the activations on. */
+/* A block that is on disk already only carries the activations on: the original's through the original weights, which come with
+ * it where they are needed, then the others through the stored ones. */
 static qd_status pass_through(qd_run *run, qd_block *block) {
-  return qd_run_calibrates(run) ? qd_setup_forward(run, block) : QD_OK;
+  if (!qd_run_calibrates(run)) return QD_OK;
+  QD_TRY(qd_enter_original(run, block));
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_advance_original(run, block, stage));
+  qd_block_use_stored(block);
+  return qd_setup_forward(run, block);
 }
 
 static qd_status all_blocks(qd_run *run) {
@@ -68,6 +78,7 @@ static qd_status all_blocks(qd_run *run) {
       continue;
     }
     QD_TRY(quantize_block(run, &block));
+    QD_TRY(qd_report_block(run, b));
     QD_TRY(qd_write(run, &block, qd_seconds() - start));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }

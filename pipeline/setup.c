@@ -105,7 +105,10 @@ static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.r
 static qd_status open_activations(qd_run *run) {
   qd_acts_shape shape = qd_plan_acts_shape(&run->plan.request, run->mine.n);
   QD_TRY(qd_arena_open(&run->acts_arena, "activations", planned(run, QD_PLAN_ACTIVATIONS)));
-  return qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena);
+  QD_TRY(qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena));
+  if (!qd_run_keeps_original(run)) return QD_OK;
+  shape = qd_plan_original_shape(&run->plan.request, run->mine.n);
+  return qd_acts_open(&run->acts.original, &shape, &run->acts_arena);
 }
 
 static qd_status open_rest_arenas(qd_run *run) {
@@ -130,15 +133,20 @@ qd_status qd_setup_open_rest(qd_run *run) {
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
-  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
+  QD_TRY(qd_report_open(run, planned(run, QD_PLAN_REPORT)));
+  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block,
+                        .with_originals = qd_run_keeps_original(run)};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
   qd_decoder_close(&run->decoder);
-  run->times.seconds[QD_TIME_THREADS] += qd_acts_wait_seconds(&run->acts.quantized);
+  qd_report_close(&run->report);
+  run->times.seconds[QD_TIME_THREADS] +=
+      qd_acts_wait_seconds(&run->acts.quantized) + qd_acts_wait_seconds(&run->acts.original);
   qd_acts_close(&run->acts.quantized);
+  qd_acts_close(&run->acts.original);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
@@ -177,6 +185,7 @@ static qd_status embed_mine(qd_run *run, qd_acts *acts, qd_block *rest) {
 
 qd_status qd_setup_embed(qd_run *run, qd_block *rest) {
   QD_TRY_ALL(run->comm, qd_run_calibrates(run) ? embed_mine(run, &run->acts.quantized, rest) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_run_keeps_original(run) ? embed_mine(run, &run->acts.original, rest) : QD_OK);
   return QD_OK;
 }
 

@@ -19,7 +19,8 @@ const char *qd_time_name(qd_time time) { return names[time]; }
 
 /* Of activations what is there already is in the times: they are closed before the end. */
 static double waited_for_threads(const qd_run *run) {
-  return run->times.seconds[QD_TIME_THREADS] + qd_acts_wait_seconds(&run->acts.quantized) + run->writer.wait_seconds +
+  return run->times.seconds[QD_TIME_THREADS] + qd_acts_wait_seconds(&run->acts.quantized) +
+         qd_acts_wait_seconds(&run->acts.original) + run->writer.wait_seconds +
          (run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0);
 }
 

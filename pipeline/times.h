@@ -15,6 +15,7 @@
   X(QD_TIME_FACTOR,    "factor")                                                                             \
   X(QD_TIME_LOOP,      "loop")      /* grids and codes of rows, and their errors                          */ \
   X(QD_TIME_ADVANCE,   "advance")                                                                            \
+  X(QD_TIME_REPORT,    "report")    /* --report-kl: both streams through the head                         */ \
   X(QD_TIME_STORE,     "store")     /* a block is handed to the writer; the journal                       */ \
   X(QD_TIME_STREAM,    "stream")    /* blocks from the coordinator, as messages                           */ \
   X(QD_TIME_EXCHANGE,  "exchange")  /* sums, factors, codes, agreements, as messages                      */ \

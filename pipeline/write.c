@@ -67,6 +67,7 @@ static void plan_block(const qd_run *run, const qd_block *block, plan *p) {
   if (block->index != QD_REST && qd_run_calibrates(run))
     for (qd_stage s = 0; s < QD_N_STAGES; s++, p->entry.n_records++)
       qd_record_of_input(&run->input[s], block->index, &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
+  if (block->index != QD_REST) p->entry.facts = qd_report_facts(&run->report);
   cut_files(p, block->index, run->job->shard_bytes);
 }
 
@@ -126,6 +127,7 @@ static qd_status write_my_files(void *context) {
 static void release_plan(plan *p) {
   if (p == NULL) return;
   for (int i = 0; i < p->entry.n_records; i++) qd_json_free(p->record[i].facts);
+  qd_json_free(p->entry.facts);
   qd_heap_free(p);
 }
 

@@ -57,6 +57,7 @@ typedef struct qd_entry {
   qd_entry_file *file;
   int            n_records;
   qd_record     *record;
+  qd_json       *facts;     /* object: what is known of the block as a whole; NULL: nothing; owned */
 } qd_entry;
 void qd_entry_release(qd_entry *entry);
 

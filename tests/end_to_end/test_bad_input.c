@@ -167,6 +167,11 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT(2, "--model DIR is needed", "", "quantize", "--dataset", ids, "--output", out);
   EXPECT(2, "--output OUT is needed", "", "quantize", "--dataset", ids, "--model", model);
   EXPECT(2, "--arithmetic f32 contradicts", "--compute-dtype bf16", QUANTIZE, "--arithmetic", "f32", "--compute-dtype", "bf16");
+  EXPECT(2, "--gptaq belongs to --method gptq", "rtn", QUANTIZE, "--method", "rtn", "--gptaq");
+  EXPECT(2, "--gptaq-alpha means nothing without", "--gptaq", QUANTIZE, "--gptaq-alpha", "0.5");
+  EXPECT(2, "--kl-positions means nothing without", "--report-kl", QUANTIZE, "--kl-positions", "5");
+  EXPECT(2, "--report-kl compares on the calibration text", "--dataset", "quantize", "--model", model, "--method", "rtn", "--report-kl",
+         "--output", out);
   EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", QUANTIZE, "--compute-dtype", "fp32", "--arithmetic", "bf16-amx");
   EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", EVALUATE, "--compute-dtype", "fp32", "--arithmetic", "bf16-amx");
   EXPECT(2, "--arithmetic takes one of f32, bf16-pairs, bf16-amx", "got \"amx\"", "plan", "--model", model, "--arithmetic", "amx");
@@ -185,6 +190,8 @@ Test(bad_input, absurd_values) {
       {"--seqlen", "1", "--seqlen takes"},
       {"--seed", "99999999999999999999", "--seed takes"},
       {"--damp", "nan", "--damp takes a number"},
+      {"--gptaq-alpha", "1.5", "--gptaq-alpha takes a number"},
+      {"--kl-positions", "0", "--kl-positions takes"},
       {"--shard-size", "4Q", "--shard-size takes a size"},
       {"--stop-after", "soon", "--stop-after takes a time"},
       {"--threads", "0", "--threads takes"},

@@ -153,6 +153,8 @@ static const char *const jobs[] = {
     "--override down_proj=8:32 --override layers\\.1\\..*q_proj=2:-1 --ignore layers\\.0\\..*o_proj --ignore up_proj",
     "--block-size 40 --damp 0.05",
     "--compat reference",
+    "--gptaq --report-kl --kl-positions 9",
+    "--gptaq --gptaq-alpha 1 --act-order dynamic -g 32 --no-true-sequential --report-kl --compute-dtype bf16",
 };
 enum { N_JOBS = sizeof jobs / sizeof *jobs };
 

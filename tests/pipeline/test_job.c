@@ -174,6 +174,9 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.damp = 0.5, "damp", "1.0", "0.5");
   DIFFERS(now.job.block = 64, "block_size", "128", "64");
   DIFFERS(now.job.on_failure = QD_FAILURE_STOP, "on_hessian_failure", "\"rtn\"", "\"stop\"");
+  DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha", "not given", "0.25");
+  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha", "0.0", "1.0");
+  DIFFERS(was.job.kl_positions = 64, "kl_positions", "64", "not given");
   DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic", "\"bf16-pairs\"", "\"f32\"");
   DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic", "\"bf16-pairs\"", "\"bf16-amx\"");
   DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes", "1048576", "2097152");
