@@ -107,9 +107,10 @@ static qd_status with_remedy(const qd_job *job, qd_status status) {
 }
 
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
-  qd_run run = {.job = job, .comm = comm, .device = device, .started = qd_seconds()};
+  qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
   qd_interrupt_install();
+  qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);

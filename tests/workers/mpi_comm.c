@@ -73,6 +73,7 @@ static void check_clock(qd_comm *comm) {
   EXPECT(comm->ops->least_i64(comm, &least, 1) == QD_OK);
   EXPECT(least == mine && clock->copy_seconds[QD_COMM_STREAM] == 0 && clock->wait_seconds >= 0);
   EXPECT(clock_error(comm) < 1e-5 + 1e-9 * 4096);
+  EXPECT(clock->work_cpu_seconds >= 0 && clock->uneven_seconds >= 0 && clock->inside_cpu_seconds >= 0);
 }
 
 int main(void) {
