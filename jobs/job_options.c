@@ -34,6 +34,7 @@ enum {
   KEY_HESSIAN_BOUND,
   KEY_MAX_HOST,
   KEY_ACTIVATIONS,
+  KEY_KEEP,
   KEY_GPTAQ,
   KEY_GPTAQ_ALPHA,
   KEY_REPORT_KL,
@@ -69,7 +70,7 @@ static const struct argp_option options_list[] = {
     {"moe-fallback", KEY_MOE_FALLBACK, "rtn|shared-hessian", 0,
      "Experts with few calibration tokens: round to nearest, or gate and up by the Hessian of all tokens (default; down is then "
      "rounded)", 10},
-    {"moe-min-tokens", KEY_MOE_MIN_TOKENS, "N", 0, "How many calibration tokens an expert needs for a Hessian of its own (16)", 10},
+    {"moe-min-tokens", KEY_MOE_MIN_TOKENS, "N", 0, "How many calibration tokens an expert needs for a Hessian of its own (256)", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
     {"gptaq", KEY_GPTAQ, 0, 0,
      "gptq: correct for how far a linear's inputs have moved from the original model's (a second stream of activations)", 10},
@@ -95,6 +96,10 @@ static const struct argp_option options_list[] = {
     {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
      "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
      "there only when memory is too small for them; results are the same",
+     40},
+    {"keep-activations", KEY_KEEP, 0, 0,
+     "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
+     "running the finished blocks again; results are the same",
      40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
@@ -176,7 +181,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
   if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
-  job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
+  job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
 }
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
@@ -233,6 +238,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
+    case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_method(key, text, state);
@@ -249,7 +255,7 @@ qd_job_options qd_job_options_new(void) {
                                   .damp = 0.01,
                                   .block = QD_GPTQ_BLOCK,
                                   .moe_fallback = QD_MOE_SHARED,
-                                  .moe_min_tokens = 16,
+                                  .moe_min_tokens = 256,
                                   .nsamples = 128,
                                   .shard_bytes = (int64_t)4 << 30,
                                   .job_name = getenv("SLURM_JOB_ID"),

@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "pipeline/record.h"
 #include "workers/agree.h"
+#include "workers/team.h"
 
 #include <string.h>
 
@@ -107,18 +108,75 @@ size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item) {
   return item_bytes(&copy, item);
 }
 
-static qd_status fetch_piece(qd_feed *feed, int64_t item, const piece *p, void *context) {
-  unsigned char *place = (unsigned char *)context + p->offset;
-  if (p->part >= 0) {
-    const qd_entry *entry = qd_feed_entry(feed->store, block_of_item(feed, item));
-    return qd_store_read_part(feed->store, entry, &p->record->part[p->part], place);
-  }
-  QD_TRY(qd_source_read(feed->source, p->tensor, 0, place, p->bytes));
-  qd_digest_of(place, p->bytes, &feed->digest[item % 2][p->index]);
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static qd_status longest_part(qd_feed *feed, int64_t item, const piece *p, void *context) {
+  size_t *longest = context;
+  (void)feed, (void)item;
+  if (p->part >= 0) *longest = larger(*longest, aligned(p->bytes));
   return QD_OK;
 }
 
-static qd_status item_fetch(void *context, int64_t item, void *to) { return visit_pieces(context, item, fetch_piece, to); }
+size_t qd_feed_item_snap(const qd_feed *feed, int64_t item) {
+  size_t longest = aligned(1);
+  qd_feed copy = *feed;
+  QD_ASSERT(visit_pieces(&copy, item, longest_part, &longest) == QD_OK);
+  return longest;
+}
+
+/* A place in an image that is wanted, and the first one behind it where the image may be parted. */
+typedef struct place {
+  size_t wanted, found;
+} place;
+
+/* A tensor of the source may be parted anywhere; a stored part is decompressed and checked as a whole. */
+static qd_status find_place(qd_feed *feed, int64_t item, const piece *p, void *context) {
+  place *at = context;
+  (void)feed, (void)item;
+  if (at->found != SIZE_MAX) return QD_OK;
+  if (at->wanted <= p->offset) at->found = p->offset;
+  else if (p->part < 0 && at->wanted < p->offset + p->bytes) at->found = aligned(at->wanted);
+  return QD_OK;
+}
+
+static size_t item_cut(void *context, int64_t item, size_t at) {
+  place p = {at, SIZE_MAX};
+  QD_ASSERT(visit_pieces(context, item, find_place, &p) == QD_OK);
+  return p.found;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------------- */
+
+/* Bytes [first, end) of an image, to `to`. */
+typedef struct reading {
+  size_t first, end;
+  bool   whole;
+  unsigned char *to;
+} reading;
+
+static qd_status digest_piece(qd_feed *feed, int64_t item, const piece *p, void *image) {
+  if (p->part < 0) qd_digest_of((unsigned char *)image + p->offset, p->bytes, &feed->digest[item % 2][p->index]);
+  return QD_OK;
+}
+
+/* What of the piece is to be read.  Who reads an item whole digests it there and then, behind the work on the one before. */
+static qd_status fetch_piece(qd_feed *feed, int64_t item, const piece *p, void *context) {
+  const reading *r = context;
+  size_t from = larger(p->offset, r->first), until = smaller(p->offset + p->bytes, r->end);
+  if (from >= until) return QD_OK;
+  if (p->part >= 0) {
+    const qd_entry *entry = qd_feed_entry(feed->store, block_of_item(feed, item));
+    return qd_store_read_part(feed->store, entry, &p->record->part[p->part], r->to + (from - r->first));
+  }
+  QD_TRY(qd_source_read(feed->source, p->tensor, from - p->offset, r->to + (from - r->first), until - from));
+  return r->whole ? digest_piece(feed, item, p, r->to) : QD_OK;
+}
+
+static qd_status item_fetch(void *context, int64_t item, size_t first, size_t n, void *to) {
+  reading r = {.first = first, .end = first + n, .whole = n == qd_feed_item_bytes(context, item), .to = to};
+  return visit_pieces(context, item, fetch_piece, &r);
+}
 
 /* ---- views --------------------------------------------------------------------------------------------------------------- */
 
@@ -167,13 +225,45 @@ static qd_status check_values(const qd_block *block) {
   return QD_OK;
 }
 
+/* ---- digests of what several ranks read ---------------------------------------------------------------------------------- */
+
+/* Nodes that read for themselves must have read the same: rank 0's digests are what the store records. */
+static qd_status compare_digests(const qd_feed *feed, const qd_digest *here, const qd_block *block) {
+  char host[128];
+  int rank = feed->comm->rank;
+  if (qd_team_first_on_node(feed->comm)[rank] != rank) return QD_OK;
+  for (int s = 0; s < block->n; s++)
+    QD_CHECK(qd_digest_equal(&here[s], &feed->there[s]), QD_EBADINPUT,
+             "%s of %s as host %s reads it is not what rank 0 reads (digest %s, there %s)", block->weight[s].slot.name,
+             qd_source_path(feed->source), qd_host_name(host, sizeof host), here[s].hex, feed->there[s].hex);
+  return QD_OK;
+}
+
+static qd_status agree_on_digests(qd_feed *feed, int64_t item, const qd_block *block) {
+  const qd_digest *here = feed->digest[item % 2];
+  size_t bytes = (size_t)block->n * sizeof *here;
+  if (feed->readers != QD_READERS_NODE || qd_team_nodes(feed->comm) == 1) return QD_OK;
+  memcpy(feed->there, here, bytes);
+  QD_TRY(qd_comm_bcast(feed->comm, feed->there, bytes, 0));
+  QD_TRY_ALL(feed->comm, compare_digests(feed, here, block));
+  return QD_OK;
+}
+
+/* Where each rank read a part, the image is whole only now. */
+static qd_status digest_gathered(qd_feed *feed, int64_t item, const void *image) {
+  if (feed->readers != QD_READERS_ALL || feed->comm->size == 1 || feed->comm->rank != 0) return QD_OK;
+  return visit_pieces(feed, item, digest_piece, at(image, 0));
+}
+
 qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
   const void *image;
   int64_t item = feed->next++;
   QD_TRY(qd_stream_next(feed->stream, &image));
+  QD_TRY(digest_gathered(feed, item, image));
   *block = (qd_block){
       .index = block_of_item(feed, item), .weight = feed->weight, .rank = feed->comm->rank, .ranks = feed->comm->size};
   QD_TRY(visit_pieces(feed, item, bind_piece, &(binding){image, block}));
+  if (!from_store(feed, item) || feed->with_originals) QD_TRY(agree_on_digests(feed, item, block));
   QD_TRY_ALL(feed->comm, check_values(block));
   return QD_OK;
 }
@@ -181,22 +271,25 @@ qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
 static qd_status open_here(qd_feed *feed) {
   size_t most = (size_t)qd_model_most_slots(feed->model);
   QD_TRY(qd_heap_new(most, sizeof *feed->weight, &feed->weight));
+  QD_TRY(qd_heap_new(most, sizeof *feed->there, &feed->there));
   for (int i = 0; i < 2; i++) QD_TRY(qd_heap_new(most, sizeof *feed->digest[i], &feed->digest[i]));
   return QD_OK;
 }
 
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) {
-  qd_stream_source source = {.context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .fetch = item_fetch};
+  qd_stream_source source = {
+      .context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .cut = item_cut, .fetch = item_fetch};
   feed->comm = comm;
   QD_TRY_ALL(comm, open_here(feed));
-  return qd_stream_open(comm, &source, feed->next, &feed->stream);
+  return qd_stream_open(comm, &source, feed->readers, feed->next, &feed->stream);
 }
 
 void qd_feed_close(qd_feed *feed) {
   qd_stream_close(feed->stream);
   qd_heap_free(feed->weight);
+  qd_heap_free(feed->there);
   for (int i = 0; i < 2; i++) qd_heap_free(feed->digest[i]), feed->digest[i] = NULL;
-  feed->stream = NULL, feed->weight = NULL;
+  feed->stream = NULL, feed->weight = NULL, feed->there = NULL;
 }
 
 /* ---- a store against the model ------------------------------------------------------------------------------------------- */

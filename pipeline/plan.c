@@ -271,9 +271,10 @@ static size_t largest_item(const qd_plan *plan) {
   return largest;
 }
 
-static size_t largest_part(const qd_plan *plan) {
+/* Of a tensor or of what is stored of it; of blocks, or with the rest. */
+static size_t largest_part(const qd_plan *plan, size_t n_kinds) {
   size_t most = 0, bytes[QD_MAX_PARTS];
-  for (size_t k = 0; k < plan->n_kinds; k++)
+  for (size_t k = 0; k < n_kinds; k++)
     for (int i = 0; i < plan->kind[k].n; i++)
       for (int p = qd_plan_part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = qd_larger(most, bytes[p]);
   return most;
@@ -291,7 +292,14 @@ size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, b
 static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
   size_t sum = r->sequences > 0 ? qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64) : 0;
-  return qd_plan_libraries(largest_part(plan), qd_larger(largest, sum), r->ranks, r->launched);
+  return qd_plan_libraries(largest_part(plan, plan->n_kinds), qd_larger(largest, sum), r->ranks, r->launched);
+}
+
+/* A resumed job streams stored blocks too, whose parts are not cut: a cut may lie behind the place wanted by one of them. */
+static size_t stream_bytes(const qd_plan *plan, int rank, size_t largest) {
+  const qd_plan_request *r = &plan->request;
+  qd_stream_share share = qd_stream_share_of(r->job->readers, rank, r->ranks, qd_plan_first_on_node(r, rank));
+  return qd_stream_buffer_bytes(largest, largest_part(plan, plan->n_kinds - 1) + QD_ARENA_ALIGNMENT, share);
 }
 
 static void plan_rank(qd_plan *plan, int rank, size_t largest) {
@@ -299,7 +307,7 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   qd_plan_rank *out = &plan->rank[rank];
   out->part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident;
   out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
-  out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
+  out->part[QD_PLAN_STREAM] = stream_bytes(plan, rank, largest);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
   out->part[QD_PLAN_STATISTICS] = qd_plan_statistics(r, rank);
   if (r->sequences == 0) return;
@@ -350,7 +358,9 @@ static qd_status make(qd_plan *plan) {
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
   for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
-  plan->disk_bytes = qd_plan_disk_bytes(plan);
+  plan->kept_bytes = qd_plan_kept_bytes(r);
+  plan->disk_bytes = qd_plan_disk_bytes(plan) + plan->kept_bytes;
+  plan->read_bytes = qd_plan_read_bytes(plan);
   plan->traffic_bytes = qd_plan_traffic_bytes(plan);
   return QD_OK;
 }

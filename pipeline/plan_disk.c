@@ -40,6 +40,39 @@ int64_t qd_plan_disk_bytes(const qd_plan *plan) {
   return (int64_t)bytes;
 }
 
+int64_t qd_plan_kept_bytes(const qd_plan_request *r) {
+  qd_acts_shape all = qd_plan_acts_shape(r, r->sequences);
+  int64_t streams = qd_job_keeps_original(r->job) ? 2 : 1;
+  return r->job->keep_activations ? 2 * streams * r->sequences * (int64_t)qd_acts_h_bytes(&all) : 0;
+}
+
+/* The model as it is streamed: the embedding, all blocks, and the head where each block's divergence is reported. */
+static size_t streamed_bytes(const qd_plan *plan) {
+  const qd_plan_request *r = &plan->request;
+  size_t bytes = qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING));
+  if (r->job->kl_positions > 0 && r->sequences > 0)
+    bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), r->model->tied ? QD_EMBEDDING : QD_HEAD));
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++)
+      bytes += (size_t)plan->kind[k].blocks * qd_plan_original_bytes(&plan->kind[k].tensor[i]);
+  return bytes;
+}
+
+int qd_plan_first_on_node(const qd_plan_request *r, int rank) {
+  int per_node = r->ranks_on_node > 0 ? r->ranks_on_node : r->ranks;
+  return r->first_on_node != NULL ? r->first_on_node[rank] : rank - rank % per_node;
+}
+
+/* How often the model is read as a whole; ranks beyond these receive it (of parts that are gathered each rank has its own). */
+static int whole_readers(const qd_plan_request *r) {
+  int n = 0;
+  if (r->job->readers != QD_READERS_NODE) return 1;
+  for (int rank = 0; rank < r->ranks; rank++) n += qd_plan_first_on_node(r, rank) == rank;
+  return n;
+}
+
+int64_t qd_plan_read_bytes(const qd_plan *plan) { return (int64_t)streamed_bytes(plan) * whole_readers(&plan->request); }
+
 /* Statistics of a stage whose linears share their input: diagonals, the exact sum, the Hessian, the factor. */
 static size_t stage_traffic(const qd_plan_request *r, qd_stage stage) {
   int64_t columns = qd_decoder_mid_columns(r->model, stage);
@@ -78,13 +111,7 @@ static size_t kind_traffic(const qd_plan *plan, const qd_plan_kind *kind) {
 int64_t qd_plan_traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
-  bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING));
-  if (r->job->kl_positions > 0 && r->sequences > 0)
-    bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), r->model->tied ? QD_EMBEDDING : QD_HEAD));
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
-    size_t block = kind_traffic(plan, &plan->kind[k]);
-    for (int i = 0; i < plan->kind[k].n; i++) block += qd_plan_original_bytes(&plan->kind[k].tensor[i]);
-    bytes += (size_t)plan->kind[k].blocks * block;
-  }
-  return (int64_t)bytes * (r->ranks - 1);
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    bytes += (size_t)plan->kind[k].blocks * kind_traffic(plan, &plan->kind[k]);
+  return (int64_t)bytes * (r->ranks - 1) + (int64_t)streamed_bytes(plan) * (r->ranks - whole_readers(r));
 }

@@ -25,8 +25,11 @@ size_t  qd_plan_inputs_cost(const qd_plan *plan, const qd_plan_kind *kind, int r
 /* Whether a rank computes with a tensor. */
 bool qd_plan_is_of(const qd_plan *plan, const qd_plan_tensor *tensor, int rank);
 
-/* Of the finished store; received by all ranks together. */
+/* Of the finished store; of kept activations; read of the model; received by all ranks together. */
 int64_t qd_plan_disk_bytes(const qd_plan *plan);
+int64_t qd_plan_kept_bytes(const qd_plan_request *request);
+int64_t qd_plan_read_bytes(const qd_plan *plan);
+int     qd_plan_first_on_node(const qd_plan_request *request, int rank);
 int64_t qd_plan_traffic_bytes(const qd_plan *plan);
 
 size_t qd_plan_attention_scratch(const qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens);

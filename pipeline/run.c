@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/output.h"
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
@@ -91,11 +92,16 @@ static qd_status pass_through(qd_run *run, qd_block *block) {
   return qd_setup_forward(run, block);
 }
 
+static qd_status embed(qd_run *run, qd_block *block) {
+  QD_TRY(qd_read(run, block));
+  return qd_setup_embed(run, block);
+}
+
+/* From the embedding on, or from where kept activations stand. */
 static qd_status all_blocks(qd_run *run) {
   qd_block block;
-  QD_TRY(qd_read(run, &block)); /* the embedding */
-  QD_TRY(qd_setup_embed(run, &block));
-  for (int64_t b = 0; b < run->model.n_blocks; b++) {
+  if (run->passed == 0) QD_TRY(embed(run, &block));
+  for (int64_t b = run->passed; b < run->model.n_blocks; b++) {
     double start = qd_seconds();
     QD_TRY(qd_read(run, &block));
     if (b < run->first_block) {
@@ -105,6 +111,7 @@ static qd_status all_blocks(qd_run *run) {
     QD_TRY(quantize_block(run, &block));
     QD_TRY(qd_report_block(run, b));
     QD_TRY(qd_write(run, &block, qd_seconds() - start));
+    if (b + 1 < run->model.n_blocks) QD_TRY(qd_keep_write(run, b + 1));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
   return qd_write_wait(run);
@@ -132,9 +139,10 @@ static qd_status with_remedy(const qd_job *job, qd_status status) {
 }
 
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
-  qd_run run = {.job = job, .comm = comm, .device = device, .started = qd_seconds()};
+  qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
   qd_interrupt_install();
+  qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);

@@ -3,7 +3,8 @@
  * The columns up to "other" add up to the total.  Work is timed without what passes inside collectives and in waiting for the
  * rank's own threads.  Inside collectives a rank *waits* for as long as it stays beyond the rank that stays for the shortest
  * time (workers/comm.h); the rest is what the messages cost.  The idle share is the waiting for other ranks over the total.
- * What comes behind "other" is done by threads beside that. */
+ * The uneven share is the part of it that no machine could mend: what a rank would wait if each had its cores to itself, from
+ * the CPU time between collectives.  What comes behind "other" is done by threads beside that. */
 #ifndef QDIST_PIPELINE_TIMES_H
 #define QDIST_PIPELINE_TIMES_H
 
@@ -34,15 +35,22 @@ typedef enum qd_time {
 } qd_time;
 const char *qd_time_name(qd_time time);
 
+enum { QD_N_WORK_TIMES = QD_TIME_STREAM }; /* those of the rank's own work come first */
+
 typedef struct qd_times {
   double seconds[QD_N_TIMES], total;
+  double cpu[QD_N_WORK_TIMES];     /* CPU time of the rank's first thread */
+  double uneven, uneven_share;     /* CPU seconds less than the busiest rank's; over what that has */
 } qd_times;
 
 struct qd_run;
 
+/* The total begins here; on all ranks at the same place, as what they waited before is forgotten. */
+void qd_times_start(struct qd_run *run);
+
 /* A piece of work: its seconds without waiting and messages are added to run->times. */
 typedef struct qd_moment {
-  double at, apart;
+  double at, apart, cpu;
 } qd_moment;
 qd_moment qd_times_begin(const struct qd_run *run);
 void      qd_times_end(struct qd_run *run, qd_moment begin, qd_time what);

@@ -41,6 +41,8 @@ static void expect_rank(const qd_json *rank, int number, int ranks) {
   cr_expect(seconds_of(rank, "calibrate") > 0 && seconds_of(rank, "loop") > 0 && seconds_of(rank, "advance") > 0);
   cr_expect(idle >= 0 && idle < total && (ranks > 1 || idle == 0));
   cr_expect(fabs(seconds_of(rank, "idle_share") - idle / total) < 1e-9);
+  cr_expect(seconds_of(rank, "uneven_share") >= 0 && seconds_of(rank, "uneven_share") < 1);
+  cr_expect_gt(seconds_of(qd_json_get(rank, "cpu"), "advance"), 0);
   cr_expect_eq(seconds_of(rank, "read") > 0, number == 0, "the coordinator reads");
   cr_expect_geq(seconds_of(rank, "compress"), 0);
   if (number == 0) cr_expect(seconds_of(rank, "compress") > 0 && seconds_of(rank, "write") > 0);

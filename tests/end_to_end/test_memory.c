@@ -100,6 +100,7 @@ Test(memory, is_what_was_planned) {
   expect_planned(0, model, text, "--nsamples 4 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
   expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse");
   expect_planned(4, model, text, "--nsamples 4 --seqlen 128 --no-mse");
+  expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse --gptaq --report-kl");
 }
 
 /* Eight experts of a million weights in the second block: each rank has its own alone.  Of two images that rank 0 may hold, one is

@@ -104,13 +104,14 @@ static void check_clock(qd_comm *comm) {
   EXPECT(comm->ops->least_i64(comm, &least, 1) == QD_OK);
   EXPECT(least == mine && clock->copy_seconds[QD_COMM_STREAM] == 0 && clock->wait_seconds >= 0);
   EXPECT(clock_error(comm) < 1e-5 + 1e-9 * 4096);
+  EXPECT(clock->work_cpu_seconds >= 0 && clock->uneven_seconds >= 0 && clock->inside_cpu_seconds >= 0);
 }
 
 int main(void) {
   qd_comm *comm;
   EXPECT(qd_comm_mpi_open(PIECE, &comm) == QD_OK);
   EXPECT(comm->rank >= 0 && comm->rank < comm->size && strcmp(comm->name, "mpi") == 0);
-  EXPECT(qd_comm_mpi_ranks_on_node(comm) == comm->size);
+  EXPECT(comm->node->size == comm->size && comm->node->rank == comm->rank && comm->node->node == NULL);
   for (int s = 0; s < N_SIZES; s++) {
     for (int root = 0; root < comm->size; root++) {
       check_bcast(comm, sizes[s], root);
