@@ -1,5 +1,5 @@
 /* Linears to codes.  Given the factor, rows are independent: the rows of all linears of a stage are cut over the ranks by cost
- * at multiples of QD_LOSS_TILE, each rank quantizes its own, and afterwards every rank holds every linear whole. */
+ * at multiples of QD_SHARE_ROWS, each rank quantizes its own, and afterwards every rank holds every linear whole. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/factorize.h"
@@ -202,7 +202,7 @@ static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, cons
     cost[i] = (double)tasks[i].weight->slot.dim[1] * (double)tasks[i].weight->slot.dim[1];
   }
   QD_TRY(qd_heap_new((size_t)(n + run->comm->size), sizeof *shares, &shares));
-  qd_partition_rows(n, rows, cost, QD_LOSS_TILE, run->comm->size, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, run->comm->size, shares, &n_shares);
   qd_status status = qd_agree(run->comm, quantize_my_shares(run, factor, stats, tasks, shares, n_shares));
   for (int i = 0; status == QD_OK && i < n; i++) status = share_task(run, &tasks[i], i, shares, n_shares);
   qd_heap_free(shares);
