@@ -150,7 +150,8 @@ static void settle_original(struct argp_state *state, qd_job_options *options, b
   if (job->gptaq && strcmp(job->method->name, "gptq") != 0)
     qd_option_refuse(state, "--gptaq belongs to --method gptq, it means nothing to --method %s", job->method->name);
   if (options->gptaq_alpha >= 0 && !job->gptaq) qd_option_refuse(state, "--gptaq-alpha means nothing without --gptaq");
-  if (options->kl_positions > 0 && !options->report_kl) qd_option_refuse(state, "--kl-positions means nothing without --report-kl");
+  if (options->kl_positions > 0 && !options->report_kl)
+    qd_option_refuse(state, "--kl-positions means nothing without --report-kl");
   if (writes && options->report_kl && options->text.dataset == NULL)
     qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
   job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
