@@ -15,6 +15,7 @@ typedef struct qd_weight {
   qd_slot    slot;
   qd_dtype   dtype;      /* of the original tensor */
   bool       quantized;
+  const char *kept;      /* why a linear was not quantized (qd_fate_name); NULL: it was, or nobody tried */
   qd_tensor  original;   /* as it came (plain); in the image */
   qd_qtensor q;          /* quantized */
   qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */

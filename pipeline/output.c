@@ -73,7 +73,10 @@ static qd_status refuse_foreign(const qd_job *job, qd_store_state state, const c
   return QD_OK;
 }
 
-static qd_status begin(const qd_run *run, const qd_json *job) {
+static qd_status begin(const qd_run *run, qd_json *job) {
+  qd_digest sample;
+  QD_TRY(qd_identity_sample(run->source, &sample));
+  qd_json_set_text(job, QD_SAMPLE_KEY, sample.hex);
   QD_TRY(qd_store_begin(run->job->output, job));
   qd_identity_note(run);
   return QD_OK;
@@ -87,9 +90,12 @@ static qd_status look(const qd_run *run, qd_store_state *state) {
   return status;
 }
 
-static qd_status same_job(const qd_run *run, const qd_json *job) {
+/* Weights are compared later, tensor by tensor, so that the message can name one (identity.c). */
+static qd_status same_job(const qd_run *run, qd_json *job) {
   qd_store stored;
   QD_TRY(qd_store_open(run->job->output, true, &stored));
+  const qd_json *sample = qd_json_get(stored.job, QD_SAMPLE_KEY);
+  if (sample != NULL) qd_json_set(job, QD_SAMPLE_KEY, qd_json_copy(sample));
   qd_status status = qd_job_compare(stored.job, job, run->job->output);
   qd_store_close(&stored);
   return status;

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/rules.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
 
@@ -12,6 +13,7 @@
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
+  QD_TRY(qd_rules_check(run->job, &run->model));
   run->act = qd_compute_act(run->job->compute, run->model.dtype);
   return QD_OK;
 }
