@@ -1,6 +1,6 @@
 /* Is the original model still the one that a store was begun with?  Weight files whose size, inode and times equal those noted
- * in the log are taken as unchanged; otherwise every tensor that is in the store already is digested again, over ranks, and what
- * was not read yet is known again by a sample. */
+ * in the log are taken as unchanged; otherwise every tensor that is in the store already is digested again, over ranks, and
+ * what was not read yet is known again by a sample. */
 #ifndef QDIST_PIPELINE_IDENTITY_H
 #define QDIST_PIPELINE_IDENTITY_H
 

@@ -57,8 +57,8 @@ bool        qd_act_order_find(const char *name, qd_act_order *out);
 qd_dtype    qd_compute_act(qd_compute compute, qd_dtype model);
 const char *qd_arithmetic_name(qd_dtype act);
 
-/* What becomes of a linear: quantized (in groups that divide its width, with a last group that is shorter, by whole rows because
- * no group divides it), or kept as it is because --ignore finds it or by --odd-shape skip. */
+/* What becomes of a linear: quantized (in groups that divide its width, with a last group that is shorter, by whole rows
+ * because no group divides it), or kept as it is because --ignore finds it or by --odd-shape skip. */
 typedef enum qd_fate {
   QD_FATE_PLAIN,
   QD_FATE_RAGGED,

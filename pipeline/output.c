@@ -147,7 +147,10 @@ static qd_status refuse_changed(const qd_run *run) {
   QD_TRY(describe(run, &job));
   qd_status status = same_job(run, job);
   qd_json_free(job);
-  QD_CHECK(status != QD_EEXIST, QD_EEXIST, "%s changed while the job ran: %s", run->job->model, qd_error_text());
+  QD_CHECK(status != QD_EEXIST, QD_EEXIST,
+           "config.json or tokenizer.json in %s changed while the job ran: put back what was there and run the same command "
+           "again",
+           run->job->model);
   return status;
 }
 

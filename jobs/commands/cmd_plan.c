@@ -159,8 +159,8 @@ static void print_unlike(const qd_plan *plan) {
     for (qd_role role = 0; role < QD_N_LINEARS; role++) {
       int64_t n = linears_of(plan, role, fate);
       if (n > 0)
-        printf("%" PRId64 " %s of %" PRId64 " columns: %s\n", n, qd_role_name(role), qd_model_columns(plan->request.model, role),
-               fates[fate]);
+        printf("%" PRId64 " %s of %" PRId64 " columns: %s\n", n, qd_role_name(role),
+               qd_model_columns(plan->request.model, role), fates[fate]);
     }
 }
 
