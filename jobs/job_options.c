@@ -1,5 +1,6 @@
 #include "jobs/job_options.h"
 
+#include "pipeline/report.h"
 #include "workers/agree.h"
 
 #include <stdlib.h>
@@ -31,7 +32,12 @@ enum {
   KEY_HESSIAN_BOUND,
   KEY_MAX_HOST,
   KEY_ODD_SHAPE,
-  KEY_SCALE_DTYPE
+  KEY_SCALE_DTYPE,
+  KEY_ACTIVATIONS,
+  KEY_GPTAQ,
+  KEY_GPTAQ_ALPHA,
+  KEY_REPORT_KL,
+  KEY_KL_POSITIONS
 };
 
 static const struct argp_option options_list[] = {
@@ -64,6 +70,9 @@ static const struct argp_option options_list[] = {
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
+    {"gptaq", KEY_GPTAQ, 0, 0,
+     "gptq: correct for how far a linear's inputs have moved from the original model's (a second stream of activations)", 10},
+    {"gptaq-alpha", KEY_GPTAQ_ALPHA, "X", 0, "How much of that distance is corrected, 0 (plain GPTQ) to 1 (0.25)", 10},
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
@@ -71,6 +80,9 @@ static const struct argp_option options_list[] = {
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
+    {"report-kl", KEY_REPORT_KL, 0, 0,
+     "After each block, how far the next token's distribution is from the original model's on the calibration text", 20},
+    {"kl-positions", KEY_KL_POSITIONS, "N", 0, "Positions of a sequence that --report-kl compares (64)", 20},
     {0, 0, 0, 0, "The job:", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
@@ -79,6 +91,10 @@ static const struct argp_option options_list[] = {
      "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
     {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
+    {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
+     "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
+     "there only when memory is too small for them; results are the same",
+     40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
     {0}};
@@ -100,6 +116,21 @@ static void add_override(struct argp_state *state, qd_job *job, char *text) {
   if (rule->group_size == 0) qd_option_refuse(state, "--override's group is -1 or at least 1");
 }
 
+/* memory, disk:DIR or auto:DIR. */
+static void set_activations(struct argp_state *state, qd_job *job, const char *text) {
+  static const struct { const char *prefix; qd_acts_place place; } with_folder[] = {{"disk:", QD_ACTS_DISK},
+                                                                                    {"auto:", QD_ACTS_AUTO}};
+  job->acts_place = QD_ACTS_MEMORY, job->acts_folder = NULL;
+  if (strcmp(text, "memory") == 0) return;
+  for (size_t i = 0; i < sizeof with_folder / sizeof *with_folder; i++) {
+    size_t n = strlen(with_folder[i].prefix);
+    if (strncmp(text, with_folder[i].prefix, n) != 0 || text[n] == '\0') continue;
+    job->acts_place = with_folder[i].place, job->acts_folder = text + n;
+    return;
+  }
+  qd_option_refuse(state, "--activations takes memory, disk:DIR or auto:DIR, got \"%s\"", text);
+}
+
 static void set_method(struct argp_state *state, qd_job *job, const char *name) {
   const char *names[16];
   int n = 0;
@@ -119,6 +150,19 @@ static int find_act_order(struct argp_state *state, const char *text) {
   return qd_option_choice(state, "--act-order", text, orders);
 }
 
+/* What needs the original model's activations beside the others. */
+static void settle_original(struct argp_state *state, qd_job_options *options, bool writes) {
+  qd_job *job = &options->job;
+  if (job->gptaq && strcmp(job->method->name, "gptq") != 0)
+    qd_option_refuse(state, "--gptaq belongs to --method gptq, it means nothing to --method %s", job->method->name);
+  if (options->gptaq_alpha >= 0 && !job->gptaq) qd_option_refuse(state, "--gptaq-alpha means nothing without --gptaq");
+  if (options->kl_positions > 0 && !options->report_kl) qd_option_refuse(state, "--kl-positions means nothing without --report-kl");
+  if (writes && options->report_kl && options->text.dataset == NULL)
+    qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
+  job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
+  if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
+}
+
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes) {
   qd_job *job = &options->job;
   qd_text_options_settle(state, &options->text);
@@ -132,6 +176,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
     qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order),
                      job->method->name);
+  settle_original(state, options, writes);
   job->scheme.scale_dtype = (options->scale >= 0 ? options->scale == 1 : compat) ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
   if (writes && job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
@@ -156,6 +201,10 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
       return 0;
+    case KEY_GPTAQ: job->gptaq = true; return 0;
+    case KEY_GPTAQ_ALPHA: options->gptaq_alpha = qd_option_number(state, "--gptaq-alpha", text, 0, 1); return 0;
+    case KEY_REPORT_KL: options->report_kl = true; return 0;
+    case KEY_KL_POSITIONS: options->kl_positions = qd_option_integer(state, "--kl-positions", text, 1, INT32_MAX); return 0;
     case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
     case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
@@ -200,6 +249,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_HESSIAN_BOUND:
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
+    case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_pairs(key, text, state);
@@ -223,6 +273,7 @@ qd_job_options qd_job_options_new(void) {
                           .symmetric = -1,
                           .mse = -1,
                           .order = -1,
+                          .gptaq_alpha = -1,
                           .sequential = -1,
                           .resume = -1,
                           .scale = -1};

@@ -18,12 +18,13 @@ static const struct argp_option options_list[] = {
     {"no-pack", KEY_NO_PACK, 0, 0, "jsonl: one document a row; shorter ones are dropped and counted", 20},
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
-    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs", 0, "The same by the name of the products' order", 30},
+    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
+     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing", 30},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
   static const char *const bos[] = {"auto", "yes", "no", NULL}, *const compute[] = {"model", "fp32", "bf16", NULL};
-  static const char *const arithmetic[] = {"f32", "bf16-pairs", NULL};
+  static const char *const arithmetic[] = {"f32", "bf16-pairs", "bf16-amx", NULL};
   qd_text_options *options = state->input;
   switch (key) {
     case 'd': options->dataset = qd_option_text(state, "--dataset", text); return 0;
@@ -40,10 +41,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 const struct argp qd_text_argp = {.options = options_list, .parser = parse};
 
 void qd_text_options_settle(struct argp_state *state, qd_text_options *options) {
+  static const qd_compute asked_by_name[] = {QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX};
   if (options->arithmetic < 0) return;
-  qd_compute wanted = options->arithmetic == 0 ? QD_COMPUTE_FP32 : QD_COMPUTE_BF16;
-  if (options->compute != QD_COMPUTE_MODEL && options->compute != wanted)
-    qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", options->arithmetic == 0 ? "f32" : "bf16-pairs",
-               options->compute == QD_COMPUTE_FP32 ? "fp32" : "bf16");
-  options->compute = wanted;
+  qd_arithmetic arithmetic = (qd_arithmetic)options->arithmetic;
+  bool is_fp32 = arithmetic == QD_ARITHMETIC_F32;
+  if (options->compute != QD_COMPUTE_MODEL && (options->compute == QD_COMPUTE_FP32) != is_fp32)
+    qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", qd_arithmetic_name(arithmetic),
+                     is_fp32 ? "bf16" : "fp32");
+  options->compute = asked_by_name[arithmetic];
 }

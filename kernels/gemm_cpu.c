@@ -76,8 +76,9 @@ static void pack_a(const task *job, const block *at, unsigned char *to) {
   int64_t whole = at->m / job->width * job->width, rest = at->m - whole;
   qd_gemm_rows rows = rows_of(job->product->a, at->i, whole, at);
   qd_gemm_rows last = rows_of(job->product->a, at->i + whole, rest, at);
-  if (whole) job->unit->pack(&rows, job->width, to);
-  if (rest) job->unit->pack(&last, (int)rest, to + whole / job->width * panel_stride(job, at->kc, job->width));
+  void (*pack)(const qd_gemm_rows *, int, void *) = job->unit->pack_a ? job->unit->pack_a : job->unit->pack;
+  if (whole) pack(&rows, job->width, to);
+  if (rest) pack(&last, (int)rest, to + whole / job->width * panel_stride(job, at->kc, job->width));
 }
 
 static void pack_quantized(const task *job, const block *at, unsigned char *to) {
@@ -261,13 +262,15 @@ static grid best_grid(const task *whole, int threads) {
   return best;
 }
 
+static qd_panel_kind bf16_kind(const qd_device *device) {
+  if (device->arithmetic == QD_ARITHMETIC_BF16_AMX) return device->isa >= QD_ISA_AMX ? QD_PANEL_TILES : QD_PANEL_BLOCKS;
+  return device->isa >= QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS : QD_PANEL_WIDE;
+}
+
 static task whole_of(const qd_device *device, const qd_gemm_product *product) {
   qd_dtype dtype = product->a.dtype;
   task whole = {.product = product, .device = device, .m = product->c.dim[0], .n = product->c.dim[1], .k = product->a.dim[1]};
-  whole.kind = dtype == QD_F32                     ? QD_PANEL_F32
-               : dtype == QD_F64                   ? QD_PANEL_F64
-               : device->isa == QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS
-                                                   : QD_PANEL_WIDE;
+  whole.kind = dtype == QD_F32 ? QD_PANEL_F32 : dtype == QD_F64 ? QD_PANEL_F64 : bf16_kind(device);
   whole.unit = QD_ISA_CALL(device, qd_gemm_find_unit, (whole.kind));
   return whole;
 }

@@ -54,26 +54,34 @@ typedef struct piece {
   size_t offset, bytes;
 } piece;
 
+/* The parts of a slot's record; beside its original, of a quantized one only. */
+static int stored_pieces(const qd_feed *feed, int64_t item, const qd_slot *slots, int s, piece *pieces) {
+  if (!from_store(feed, item)) return 0;
+  const qd_record *record = qd_feed_record(qd_feed_entry(feed->store, block_of_item(feed, item)), slots[s].role);
+  if (feed->with_originals && !qd_record_is_quantized(record)) return 0;
+  for (int p = 0; p < record->n_parts; p++)
+    pieces[p] = (piece){.slot = s, .part = p, .record = record, .bytes = part_bytes(&record->part[p])};
+  return record->n_parts;
+}
+
 static int pieces_of_item(const qd_feed *feed, int64_t item, const qd_slot *slots, int n_slots, piece *pieces) {
   int n = 0;
   size_t offset = 0;
   for (int s = 0; s < n_slots; s++) {
-    if (from_store(feed, item)) {
-      const qd_record *record = qd_feed_record(qd_feed_entry(feed->store, block_of_item(feed, item)), slots[s].role);
-      for (int p = 0; p < record->n_parts; p++, n++) {
-        pieces[n] = (piece){s, p, NULL, record, offset, part_bytes(&record->part[p])};
-        offset += aligned(pieces[n].bytes);
-      }
-    } else {
+    if (!from_store(feed, item) || feed->with_originals) {
       const qd_source_tensor *tensor = qd_source_find(feed->source, slots[s].name);
-      pieces[n] = (piece){s, -1, tensor, NULL, offset, (size_t)tensor->bytes};
-      offset += aligned(pieces[n++].bytes);
+      pieces[n++] = (piece){.slot = s, .part = -1, .tensor = tensor, .bytes = (size_t)tensor->bytes};
     }
+    n += stored_pieces(feed, item, slots, s, pieces + n);
+  }
+  for (int i = 0; i < n; i++) {
+    pieces[i].offset = offset;
+    offset += aligned(pieces[i].bytes);
   }
   return n;
 }
 
-enum { MAX_PIECES = QD_MAX_SLOTS * QD_MAX_PARTS };
+enum { MAX_PIECES = QD_MAX_SLOTS * (QD_MAX_PARTS + 1) };
 
 size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item) {
   qd_slot slots[QD_MAX_SLOTS];
@@ -114,7 +122,7 @@ static qd_tensor plain_view(const qd_slot *slot, qd_dtype dtype, void *data) {
   return slot->rank == 2 ? qd_tensor_2d(data, dtype, slot->dim[0], slot->dim[1]) : qd_tensor_1d(data, dtype, slot->dim[0]);
 }
 
-static qd_status bind_piece(const piece *p, const void *image, qd_weight *weight) {
+static qd_status bind_piece(const qd_feed *feed, const piece *p, const void *image, qd_weight *weight) {
   void *data = at(image, p->offset);
   if (p->part < 0) {
     weight->dtype = p->tensor->dtype;
@@ -123,15 +131,16 @@ static qd_status bind_piece(const piece *p, const void *image, qd_weight *weight
   }
   weight->dtype = p->record->dtype;
   weight->source = p->record->source;
-  weight->quantized = qd_record_is_quantized(p->record);
-  if (weight->quantized) return qd_record_bind_part(p->record, p->part, data, &weight->q);
+  weight->stored = feed->with_originals;
+  weight->quantized = qd_record_is_quantized(p->record) && !weight->stored;
+  if (weight->quantized || weight->stored) return qd_record_bind_part(p->record, p->part, data, &weight->q);
   weight->original = plain_view(&weight->slot, weight->dtype, data);
   return QD_OK;
 }
 
 static qd_status check_values(const qd_block *block) {
   for (int i = 0; i < block->n; i++)
-    if (block->weight[i].quantized) QD_TRY(qd_qtensor_check(&block->weight[i].q));
+    if (block->weight[i].quantized || block->weight[i].stored) QD_TRY(qd_qtensor_check(&block->weight[i].q));
   return QD_OK;
 }
 
@@ -145,16 +154,15 @@ qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
   *block = (qd_block){.index = block_of_item(feed, item), .n = n_slots};
   for (int s = 0; s < n_slots; s++) {
     block->weight[s].slot = slots[s];
-    if (!from_store(feed, item)) block->weight[s].source = feed->digest[item % 2][s];
+    if (!from_store(feed, item) || feed->with_originals) block->weight[s].source = feed->digest[item % 2][s];
   }
-  for (int i = 0; i < n; i++) QD_TRY(bind_piece(&pieces[i], image, &block->weight[pieces[i].slot]));
+  for (int i = 0; i < n; i++) QD_TRY(bind_piece(feed, &pieces[i], image, &block->weight[pieces[i].slot]));
   return check_values(block);
 }
 
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) {
   qd_stream_source source = {.context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .fetch = item_fetch};
-  feed->next = 0;
-  return qd_stream_open(comm, &source, 0, &feed->stream);
+  return qd_stream_open(comm, &source, feed->next, &feed->stream);
 }
 
 void qd_feed_close(qd_feed *feed) {

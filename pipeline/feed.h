@@ -11,15 +11,16 @@ typedef struct qd_feed {
   const qd_source *source;        /* NULL: everything comes from the store */
   const qd_store  *store;         /* NULL: everything comes from the source */
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
+  bool             with_originals; /* stored blocks come with their original tensors as well (qd_block_use_stored) */
   qd_digest        digest[2][QD_MAX_SLOTS]; /* rank 0: of the last two items fetched from the source, by item parity */
   qd_stream       *stream;
-  int64_t          next;
+  int64_t          next;          /* item; before opening: the first one */
 } qd_feed;
 
 /* Bytes of an item's image: the same on every rank. */
 size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
 
-/* Collective; begins reading item 0 at once. */
+/* Collective; begins reading item `next` at once. */
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) QD_MUST_USE;
 void      qd_feed_close(qd_feed *feed);
 

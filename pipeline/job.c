@@ -15,12 +15,17 @@ bool qd_act_order_find(const char *name, qd_act_order *out) {
   return false;
 }
 
-qd_dtype qd_compute_act(qd_compute compute, qd_dtype model) {
-  if (compute == QD_COMPUTE_MODEL) return model == QD_BF16 ? QD_BF16 : QD_F32;
-  return compute == QD_COMPUTE_BF16 ? QD_BF16 : QD_F32;
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model) {
+  switch (compute) {
+    case QD_COMPUTE_BF16_AMX: return QD_ARITHMETIC_BF16_AMX;
+    case QD_COMPUTE_BF16: return QD_ARITHMETIC_BF16_PAIRS;
+    case QD_COMPUTE_FP32: return QD_ARITHMETIC_F32;
+    case QD_COMPUTE_MODEL: break;
+  }
+  return model == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
 }
 
-const char *qd_arithmetic_name(qd_dtype act) { return act == QD_BF16 ? "bf16-pairs" : "f32"; }
+qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) { return arithmetic == QD_ARITHMETIC_F32 ? QD_F32 : QD_BF16; }
 
 const char *qd_odd_shape_name(qd_odd_shape odd_shape) {
   static const char *const names[] = {"ragged", "per-channel", "skip"};
@@ -93,6 +98,8 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_number(out, "damp", job->damp);
   qd_json_set_integer(out, "block_size", job->block);
   qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
+  if (job->gptaq) qd_json_set_number(out, "gptaq_alpha", job->gptaq_alpha);
+  if (job->kl_positions > 0) qd_json_set_integer(out, "kl_positions", job->kl_positions);
   if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
   qd_json_set_text(out, "odd_shape", qd_odd_shape_name(job->odd_shape));
@@ -103,7 +110,7 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
                          const qd_digest *tokenizer) {
   qd_json *out = qd_json_object();
   describe_method(job, out);
-  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_arithmetic(job->compute, model->dtype)));
   qd_json_set_integer(out, "shard_bytes", job->shard_bytes);
   qd_json *original = qd_json_object();
   qd_json_set_text(original, "architecture", model->arch->name);

@@ -52,11 +52,9 @@ static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *
 
 /* ---- one share ----------------------------------------------------------------------------------------------------------- */
 
-static qd_status widen_rows(qd_run *run, const qd_weight *weight, qd_range rows, qd_tensor *w) {
+static void widen_rows(const qd_weight *weight, qd_range rows, qd_tensor w) {
   qd_tensor from = qd_tensor_rows(weight->original, rows.first, rows.n);
-  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, from.dim[1], w));
-  qd_widen(from.data, from.dtype, w->data, (size_t)qd_tensor_elements(from));
-  return QD_OK;
+  qd_widen(from.data, from.dtype, w.data, (size_t)qd_tensor_elements(from));
 }
 
 /* d = w - q, columns in their own order. */
@@ -91,43 +89,62 @@ static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double
   return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
 }
 
-static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
-                               qd_range rows) {
+static qd_status choose_codes(qd_run *run, const qd_stage_factor *factor, qd_tensor w, qd_qtensor *q) {
   const qd_method *method = factor->failed ? &qd_method_rtn : run->job->method;
-  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
-  qd_tensor w, original, d;
-  QD_TRY(widen_rows(run, t->weight, rows, &w));
+  size_t mark = qd_arena_mark(&run->device->scratch);
   qd_method_input input = {.device = run->device,
-                           .scheme = q.scheme,
+                           .scheme = q->scheme,
                            .act_order = order_used(run, factor),
                            .block = run->job->block,
                            .w = w,
                            .u = factor->u,
+                           .p = factor->p,
                            .order = factor->order,
                            .dead = factor->dead};
-  QD_TRY(method->quantize(&input, &q));
-  QD_TRY(widen_rows(run, t->weight, rows, &original));
-  QD_TRY(difference(run, &q, original, &d));
-  QD_TRY(measure(run, stats, d, t->error + rows.first));
-  return measure(run, stats, original, t->norm + rows.first);
+  QD_TRY(method->quantize(&input, q));
+  qd_arena_rewind(&run->device->scratch, mark);
+  return QD_OK;
 }
 
-/* A method counts rows from the first of the share. */
+/* The method may overwrite what it gets: the weights are fetched once more to be measured. */
+static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
+                               qd_range rows) {
+  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
+  qd_tensor w, d;
+  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, q.columns, &w));
+  widen_rows(t->weight, rows, w);
+  QD_TRY(choose_codes(run, factor, w, &q));
+  widen_rows(t->weight, rows, w);
+  QD_TRY(difference(run, &q, w, &d));
+  QD_TRY(measure(run, stats, d, t->error + rows.first));
+  return measure(run, stats, w, t->norm + rows.first);
+}
+
+/* A method counts rows from the first of the piece. */
 static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
   if (status != QD_ENUMERIC) return status;
   if (rows.first == 0) QD_FAIL(status, "%s: %s", t->weight->slot.name, qd_error_text());
   QD_FAIL(status, "%s, its rows from %" PRId64 " on: %s", t->weight->slot.name, rows.first, qd_error_text());
 }
 
-static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks,
-                                    const qd_share *shares, int n_shares) {
+/* Piece by piece, so that scratch does not grow with the share: rows are independent, and pieces hold whole tiles. */
+static qd_status quantize_share(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
+                                qd_range share) {
+  int64_t most = qd_plan_piece_rows(run->device, t->weight->slot.dim[1]), end = share.first + share.n;
   size_t mark = qd_arena_mark(&run->device->scratch);
-  for (int i = 0; i < n_shares; i++) {
-    if (shares[i].rank != run->comm->rank) continue;
-    const task *t = &tasks[shares[i].linear];
-    QD_TRY(name_tensor(t, shares[i].rows, quantize_rows(run, factor, stats, t, shares[i].rows)));
+  for (qd_range rows = {.first = share.first}; rows.first < end; rows.first += rows.n) {
+    rows.n = end - rows.first < most ? end - rows.first : most;
+    QD_TRY(name_tensor(t, rows, quantize_rows(run, factor, stats, t, rows)));
     qd_arena_rewind(&run->device->scratch, mark);
   }
+  return QD_OK;
+}
+
+static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks,
+                                    const qd_share *shares, int n_shares) {
+  for (int i = 0; i < n_shares; i++)
+    if (shares[i].rank == run->comm->rank)
+      QD_TRY(quantize_share(run, factor, stats, &tasks[shares[i].linear], shares[i].rows));
   return QD_OK;
 }
 
@@ -234,18 +251,20 @@ static int same_order(const qd_run *run, task *tasks, int n) {
 }
 
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) {
-  double start = qd_seconds();
   task tasks[MAX_STAGE_LINEARS];
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
     int same = same_order(run, tasks + done, n - done);
     qd_stage_factor factor = {0};
     size_t mark = qd_arena_mark(&run->stats_arena);
+    qd_moment begin = qd_times_begin(run);
     if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
+    qd_times_end(run, begin, QD_TIME_FACTOR);
+    begin = qd_times_begin(run);
     QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));
+    qd_times_end(run, begin, QD_TIME_LOOP);
     qd_arena_rewind(&run->stats_arena, mark);
     done += same;
   }
-  run->seconds.quantize += qd_seconds() - start;
   return QD_OK;
 }

@@ -86,6 +86,11 @@ static qd_status mpi_allgatherv(qd_comm *comm, const void *mine, size_t bytes, v
   return QD_OK;
 }
 
+static qd_status mpi_least_i64(qd_comm *comm, int64_t *data, size_t n) {
+  TRY_MPI(MPI_Allreduce, MPI_IN_PLACE, data, (int)n, MPI_INT64_T, MPI_MIN, ((comm_mpi *)comm)->mpi);
+  return QD_OK;
+}
+
 static void mpi_close(qd_comm *comm) {
   comm_mpi *self = (comm_mpi *)comm;
   MPI_Comm_free(&self->mpi);
@@ -95,7 +100,7 @@ static void mpi_close(qd_comm *comm) {
   MPI_Finalize();
 }
 
-static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_close};
+static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_least_i64, mpi_close};
 
 static qd_status start(void) {
   int provided = MPI_THREAD_SINGLE;

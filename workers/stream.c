@@ -96,7 +96,10 @@ qd_status qd_stream_next(qd_stream *stream, const void **data) {
   QD_TRY_ALL(stream->comm, reader_turn(stream));
   void *buffer = stream->buffer[stream->next % 2];
   size_t bytes = stream->source.bytes(stream->source.context, stream->next);
-  QD_TRY(qd_comm_bcast(stream->comm, buffer, bytes, COORDINATOR));
+  stream->comm->clock.use = QD_COMM_STREAM;
+  qd_status status = qd_comm_bcast(stream->comm, buffer, bytes, COORDINATOR);
+  stream->comm->clock.use = QD_COMM_WORK;
+  QD_TRY(status);
   stream->broken = false;
   stream->next++;
   *data = buffer;
@@ -104,6 +107,7 @@ qd_status qd_stream_next(qd_stream *stream, const void **data) {
 }
 
 double qd_stream_wait_seconds(const qd_stream *stream) { return stream->reader.wait_seconds; }
+double qd_stream_read_seconds(const qd_stream *stream) { return stream->reader.work_seconds; }
 
 void qd_stream_close(qd_stream *stream) {
   if (stream == NULL) return;

@@ -26,6 +26,7 @@ qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, int64_t 
 qd_status qd_stream_next(qd_stream *stream, const void **data) QD_MUST_USE;
 
 double qd_stream_wait_seconds(const qd_stream *stream); /* how long rank 0 waited for its reader, in all; 0 on the others */
+double qd_stream_read_seconds(const qd_stream *stream); /* how long the reader itself took for the items so far; 0 on the others */
 void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine; not collective */
 
 #endif

@@ -10,20 +10,26 @@
 static struct {
   qd_common_options common;
   qd_bench_request  request;
+  qd_arithmetic arithmetic;
   bool json;
 } wanted;
 
-enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS };
+enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_ARITHMETIC };
 
 static const struct argp_option options_list[] = {
     {"shape", KEY_SHAPE, "M[xN[xK]]", 0, "Of every operation named: tokens x out features x in features", 1},
+    {"arithmetic", KEY_ARITHMETIC, "bf16-pairs|bf16-amx", 0, "The order in which products of bf16 are summed (bf16-pairs)", 1},
     {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
     {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
+  static const char *const orders[] = {"bf16-pairs", "bf16-amx", NULL};
   qd_bench_request *request = &wanted.request;
   switch (key) {
+    case KEY_ARITHMETIC:
+      wanted.arithmetic = (qd_arithmetic)(QD_ARITHMETIC_BF16_PAIRS + qd_option_choice(state, "--arithmetic", text, orders));
+      return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_SHAPE:
@@ -57,13 +63,13 @@ static const struct argp argp = {
 
 static void parse_command_line(int argc, char **argv) {
   wanted.common = qd_common_defaults;
-  wanted.request.repeats = 3;
+  wanted.request.repeats = 3, wanted.arithmetic = QD_ARITHMETIC_BF16_PAIRS;
   qd_options_parse(&argp, argc, argv, NULL);
 }
 
 static void print_text(const qd_bench *bench) {
-  printf("%s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(),
-         bench->isa, bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none",
+  printf("%s, %s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(),
+         bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none",
          bench->yardstick[0], bench->yardstick[1]);
   printf("%-10s %-6s %-18s %10s %10s %8s %10s\n", "operation", "dtype", "shape", "seconds", "GFLOP/s", "of peak", "yardstick");
   for (int i = 0; i < bench->n; i++) {
@@ -99,6 +105,7 @@ static qd_status print_json(const qd_bench *bench) {
   qd_json *out = qd_json_object(), *ops = qd_json_array();
   qd_json_set_text(out, "cpu", qd_cpu_model());
   qd_json_set_text(out, "isa", bench->isa);
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(wanted.arithmetic));
   qd_json_set_integer(out, "threads", bench->threads);
   qd_json_set(out, "peak", rates_json(bench->peak));
   if (qd_yardstick_name() != NULL) {
@@ -116,7 +123,8 @@ static qd_status bench_here(void) {
   qd_bench bench;
   qd_device_options options = qd_common_device(&wanted.common);
   QD_TRY(qd_device_open(&device, options));
-  qd_status status = qd_bench_run(&device, &wanted.request, &bench);
+  qd_status status = qd_device_use_arithmetic(&device, wanted.arithmetic);
+  if (status == QD_OK) status = qd_bench_run(&device, &wanted.request, &bench);
   if (status == QD_OK) status = wanted.json ? print_json(&bench) : (print_text(&bench), QD_OK);
   qd_device_close(&device);
   return status;

@@ -21,6 +21,17 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT_ROW("no output", "quantize", "--dataset", ids, "--model", model);
   EXPECT_ROW("an arithmetic that contradicts the type of computing", QUANTIZE, "--arithmetic", "f32", "--compute-dtype",
              "bf16");
+  EXPECT(2, "--gptaq belongs to --method gptq", "rtn", QUANTIZE, "--method", "rtn", "--gptaq");
+  EXPECT(2, "--gptaq-alpha means nothing without", "--gptaq", QUANTIZE, "--gptaq-alpha", "0.5");
+  EXPECT(2, "--kl-positions means nothing without", "--report-kl", QUANTIZE, "--kl-positions", "5");
+  EXPECT(2, "--report-kl compares on the calibration text", "--dataset", "quantize", "--model", model, "--method", "rtn",
+         "--report-kl", "--output", out);
+  EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", QUANTIZE, "--compute-dtype", "fp32", "--arithmetic",
+         "bf16-amx");
+  EXPECT(2, "--arithmetic bf16-amx contradicts", "--compute-dtype fp32", EVALUATE, "--compute-dtype", "fp32", "--arithmetic",
+         "bf16-amx");
+  EXPECT(2, "--arithmetic takes one of f32, bf16-pairs, bf16-amx", "got \"amx\"", "plan", "--model", model, "--arithmetic",
+         "amx");
   EXPECT_ROW("an option and its opposite", QUANTIZE, "--sym", "--asym");
   EXPECT(2, "--mse and --no-mse contradict", "", QUANTIZE, "--no-mse", "--bits", "3", "--mse");
   EXPECT(2, "--true-sequential and --no-true-sequential contradict", "", QUANTIZE, "--no-true-sequential", "--true-sequential");
@@ -41,6 +52,8 @@ Test(bad_input, absurd_values) {
       {"--seqlen", "0", "--seqlen takes"},
       {"--seed", "99999999999999999999", "--seed takes"},
       {"--damp", "nan", "--damp takes a number"},
+      {"--gptaq-alpha", "1.5", "--gptaq-alpha takes a number"},
+      {"--kl-positions", "0", "--kl-positions takes"},
       {"--threads", "0", "--threads takes"},
       {"--isa", "sse9", "--isa takes avx2"},
       {"--device", "gpu", "--device takes one of cpu, ref"},
@@ -82,6 +95,8 @@ Test(bad_input, more_memory_than_there_is) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT_ROW("the output of another job", QUANTIZE, "--bits", "3");
+  EXPECT(1, "holds another job: arithmetic was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic",
+         "bf16-amx");
   EXPECT_ROW("an output that is there, with --no-resume", QUANTIZE, "--no-resume");
   EXPECT_ROW("an output that is a file", QUANTIZE, "--output", ids);
   EXPECT_ROW("an output in the model's folder", QUANTIZE, "--output", model);

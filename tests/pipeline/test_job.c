@@ -102,12 +102,18 @@ Test(job, orders_have_names) {
 Test(job, arithmetic_follows_the_model_unless_told) {
   const qd_dtype all[] = {QD_F32, QD_F16, QD_BF16};
   for (int i = 0; i < 3; i++) {
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_MODEL, all[i]), all[i] == QD_BF16 ? QD_BF16 : QD_F32);
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_FP32, all[i]), QD_F32);
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_BF16, all[i]), QD_BF16);
+    qd_arithmetic own = all[i] == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_MODEL, all[i]), own);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_FP32, all[i]), QD_ARITHMETIC_F32);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_BF16, all[i]), QD_ARITHMETIC_BF16_PAIRS);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_BF16_AMX, all[i]), QD_ARITHMETIC_BF16_AMX);
   }
-  cr_expect_str_eq(qd_arithmetic_name(QD_F32), "f32");
-  cr_expect_str_eq(qd_arithmetic_name(QD_BF16), "bf16-pairs");
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_F32), QD_F32);
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_BF16_PAIRS), QD_BF16);
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_BF16_AMX), QD_BF16);
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_F32), "f32");
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_BF16_PAIRS), "bf16-pairs");
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_BF16_AMX), "bf16-amx");
 }
 
 /* ---- describing and comparing ------------------------------------------------------------------------------------------- */
@@ -201,7 +207,11 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.damp = 0.5, "damp", "1.0", "0.5");
   DIFFERS(now.job.block = 64, "block_size", "128", "64");
   DIFFERS(now.job.on_failure = QD_FAILURE_STOP, "on_hessian_failure", "\"rtn\"", "\"stop\"");
+  DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha", "not given", "0.25");
+  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha", "0.0", "1.0");
+  DIFFERS(was.job.kl_positions = 64, "kl_positions", "64", "not given");
   DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic", "\"bf16-pairs\"", "\"f32\"");
+  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic", "\"bf16-pairs\"", "\"bf16-amx\"");
   DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes", "1048576", "2097152");
 }
 

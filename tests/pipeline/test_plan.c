@@ -46,8 +46,6 @@ static size_t part(const stand *s, int rank, qd_plan_part which) { return s->pla
 
 static size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-static size_t triangle(size_t n) { return (n + 255) / 256 * ((n + 255) / 256 + 1) / 2 * 65536; }
-
 /* ---- parts by hand ------------------------------------------------------------------------------------------------------ */
 
 Test(plan, activations_hold_residuals_and_the_widest_input) {
@@ -74,28 +72,23 @@ Test(plan, the_decoder_holds_the_widest_stage) {
   close_stand(&s);
 }
 
-Test(plan, statistics_hold_the_worst_stage_or_all) {
+Test(plan, a_second_stream_takes_room_for_itself_its_blocks_and_the_head) {
   stand s;
   open_stand(&s, 2);
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  size_t kept = up(FFN * 8) + triangle(FFN) * 4, factor = up(FFN) + up(FFN * 4) + triangle(FFN) * (4 + 8) + up(FFN * 8);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + factor);
-  s.job.true_sequential = false;
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), 3 * (up(HIDDEN * 8) + triangle(HIDDEN) * 4) + kept + factor);
-  s.job.method = &qd_method_rtn; /* no factor: now the exact sum is the worst */
-  s.job.true_sequential = true;
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + up(FFN * 4) + up(SEQUENCES * FFN * 8) + triangle(FFN) * 8);
-  close_stand(&s);
-}
-
-Test(plan, only_owners_of_a_factor_hold_its_work) {
-  stand s;
-  open_stand(&s, 2);
-  plan_of(&s, 4, SEQUENCES, QD_F32); /* rank 3 factors the widest stage of each block */
-  cr_expect_eq(part(&s, 3, QD_PLAN_STATISTICS), up(FFN * 8) + triangle(FFN) * 4 + up(FFN) + up(FFN * 4) + triangle(FFN) * 12 + up(FFN * 8));
-  cr_expect_lt(part(&s, 0, QD_PLAN_STATISTICS), part(&s, 3, QD_PLAN_STATISTICS));
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  size_t stream = part(&s, 0, QD_PLAN_STREAM);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT), 0);
+  s.job.gptaq = true, s.job.gptaq_alpha = 0.25, s.job.kl_positions = 64;
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * (up(2 * TOKENS * HIDDEN * 2) + up(2 * TOKENS * FFN * 2)));
+  cr_expect_gt(part(&s, 0, QD_PLAN_STREAM), stream);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT),
+               up(SEQUENCES * 24) + up(VOCABULARY * HIDDEN * 2) + up(HIDDEN * 4) +
+                   2 * (up(TOKENS * HIDDEN * 2) + up(TOKENS * VOCABULARY * 4)) + up(TOKENS * 8) + up(TOKENS * 4) +
+                   up(TOKENS * HIDDEN * 4) + up(3 * HIDDEN * 8));
+  s.job.gptaq_alpha = 0, s.job.kl_positions = 0; /* plain GPTQ */
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_STREAM), stream);
   close_stand(&s);
 }
 
@@ -114,6 +107,28 @@ Test(plan, the_block_holds_what_is_computed_with) {
   size_t rest = 2 * up(VOCABULARY * HIDDEN * 4) + up(HIDDEN * 4);
   cr_expect_eq(part(&s, 1, QD_PLAN_BLOCK), codes); /* one sequence multiplies by the codes themselves */
   cr_expect_eq(part(&s, 0, QD_PLAN_BLOCK), codes + expanded > rest ? codes + expanded : rest);
+  close_stand(&s);
+}
+
+/* 16 Mi weights, in whole blocks for every thread. */
+Test(plan, rows_are_quantized_in_pieces_of_whole_tiles) {
+  static const struct { int64_t columns; int threads; int64_t rows; } pieces[] = {
+      {28672, 1, 512}, {28672, 2, 512}, {28672, 3, 768}, {8192, 1, 2048}, {8192, 3, 1536}, {300, 1, 55808}, {1 << 25, 2, 512}};
+  for (int i = 0; i < 7; i++)
+    cr_expect_eq(qd_plan_piece_rows(&(qd_device){.threads = pieces[i].threads}, pieces[i].columns), pieces[i].rows, "%d", i);
+}
+
+Test(plan, scratch_does_not_grow_with_the_rows_of_a_share) {
+  stand s;
+  open_stand(&s, 1);
+  s.job.method = &qd_method_rtn;
+  s.model.hidden = 1024, s.model.ffn = 1 << 15;
+  plan_of(&s, 1, 0, QD_BF16);
+  size_t scratch = part(&s, 0, QD_PLAN_SCRATCH);
+  s.model.ffn = 1 << 16;
+  plan_of(&s, 1, 0, QD_BF16);
+  cr_expect_leq(part(&s, 0, QD_PLAN_SCRATCH), scratch + ((size_t)1 << 20));
+  cr_expect_lt(scratch, (size_t)160 << 20);
   close_stand(&s);
 }
 
@@ -232,12 +247,28 @@ Test(plan, its_sizes_are_enough_for_every_order_and_arithmetic) {
       snprintf(model, sizeof model, "%s", golden_path(models[m]));
       job.model = model;
       gptq_job(&job, ids, (qd_act_order)order);
-      job.compute = order % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+      job.compute = order % 2 == 0 ? QD_COMPUTE_FP32 : order == QD_ORDER_GROUP ? QD_COMPUTE_BF16_AMX : QD_COMPUTE_BF16;
       job.true_sequential = m % 2 == 0;
       job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
       job.scheme.symmetric = m == 1;
       expect_runs_everywhere(job);
     }
+}
+
+Test(plan, its_sizes_are_enough_for_two_streams) {
+  static const char *const models[] = {"llama_biases", "qwen3", "llama_f16", "llama_bf16"};
+  const char *ids = ids_path();
+  for (int m = 0; m < 4; m++) {
+    char model[PATH_BYTES];
+    snprintf(model, sizeof model, "%s", golden_path(models[m]));
+    qd_job job = small_job(model, NULL);
+    gptq_job(&job, ids, m == 0 ? QD_ORDER_DYNAMIC : QD_ORDER_GROUP);
+    job.compute = m % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+    job.true_sequential = m < 2;
+    job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
+    job.gptaq = m != 1, job.gptaq_alpha = 0.25, job.kl_positions = m == 0 ? 0 : 5;
+    expect_runs_everywhere(job);
+  }
 }
 
 Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
