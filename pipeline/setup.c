@@ -29,7 +29,11 @@ static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
          " in the text; %" PRId64 " documents dropped)",
          run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
          run->tokens.dropped_documents);
-  if (tokenizer == NULL || qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) return;
+  if (tokenizer == NULL) return;
+  if (qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) {
+    qd_log_warning("the first sequence cannot be shown: %s", qd_error_text());
+    return;
+  }
   for (char *c = text; *c; c++)
     if (*c == '\n' || *c == '\r') *c = ' ';
   qd_log("first sequence: \"%s ...\"", text);
