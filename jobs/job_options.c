@@ -34,6 +34,7 @@ enum {
   KEY_ODD_SHAPE,
   KEY_SCALE_DTYPE,
   KEY_ACTIVATIONS,
+  KEY_KEEP,
   KEY_GPTAQ,
   KEY_GPTAQ_ALPHA,
   KEY_REPORT_KL,
@@ -94,6 +95,10 @@ static const struct argp_option options_list[] = {
     {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
      "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
      "there only when memory is too small for them; results are the same",
+     40},
+    {"keep-activations", KEY_KEEP, 0, 0,
+     "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
+     "running the finished blocks again; results are the same",
      40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
@@ -184,7 +189,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
   if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
-  job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
+  job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
 }
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
@@ -250,6 +255,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
+    case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return parse_pairs(key, text, state);

@@ -2,7 +2,7 @@
 
 const qd_text_options qd_text_defaults = {.pack = true, .arithmetic = -1};
 
-enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARITHMETIC };
+enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARITHMETIC, KEY_READERS };
 
 static const struct argp_option options_list[] = {
     {0, 0, 0, 0, "Text:", 20},
@@ -20,10 +20,13 @@ static const struct argp_option options_list[] = {
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
     {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
      "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing", 30},
+    {"readers", KEY_READERS, "coordinator|node|all", 0,
+     "Who reads the model's files: rank 0 (default), one rank of each node, or every rank its part; results are the same", 85},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
   static const char *const bos[] = {"auto", "yes", "no", NULL}, *const compute[] = {"model", "fp32", "bf16", NULL};
+  static const char *const readers[] = {"coordinator", "node", "all", NULL};
   static const char *const arithmetic[] = {"f32", "bf16-pairs", "bf16-amx", NULL};
   qd_text_options *options = state->input;
   switch (key) {
@@ -34,6 +37,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_NO_PACK: options->pack = false; return 0;
     case KEY_COMPUTE: options->compute = (qd_compute)qd_option_choice(state, "--compute-dtype", text, compute); return 0;
     case KEY_ARITHMETIC: options->arithmetic = qd_option_choice(state, "--arithmetic", text, arithmetic); return 0;
+    case KEY_READERS: options->readers = (qd_readers)qd_option_choice(state, "--readers", text, readers); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }

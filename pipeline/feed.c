@@ -1,6 +1,8 @@
 #include "pipeline/feed.h"
 
 #include "pipeline/record.h"
+#include "workers/agree.h"
+#include "workers/team.h"
 
 #include <string.h>
 
@@ -90,22 +92,57 @@ size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item) {
   return n == 0 ? 0 : pieces[n - 1].offset + aligned(pieces[n - 1].bytes);
 }
 
+size_t qd_feed_item_snap(const qd_feed *feed, int64_t item) {
+  qd_slot slots[QD_MAX_SLOTS];
+  piece pieces[MAX_PIECES];
+  size_t longest = aligned(1);
+  int n = pieces_of_item(feed, item, slots, slots_of_item(feed, item, slots), pieces);
+  for (int i = 0; i < n; i++)
+    if (pieces[i].part >= 0) longest = longest > aligned(pieces[i].bytes) ? longest : aligned(pieces[i].bytes);
+  return longest;
+}
+
 static size_t item_bytes(void *context, int64_t item) { return qd_feed_item_bytes(context, item); }
 
-static qd_status item_fetch(void *context, int64_t item, void *to) {
-  qd_feed *feed = context;
+/* A tensor of the source may be parted anywhere; a stored part is decompressed and checked as a whole. */
+static size_t item_cut(void *context, int64_t item, size_t at) {
+  const qd_feed *feed = context;
   qd_slot slots[QD_MAX_SLOTS];
   piece pieces[MAX_PIECES];
   int n = pieces_of_item(feed, item, slots, slots_of_item(feed, item, slots), pieces);
   for (int i = 0; i < n; i++) {
-    unsigned char *place = (unsigned char *)to + pieces[i].offset;
-    if (pieces[i].part >= 0) {
-      const qd_entry *entry = qd_feed_entry(feed->store, block_of_item(feed, item));
-      QD_TRY(qd_store_read_part(feed->store, entry, &pieces[i].record->part[pieces[i].part], place));
-    } else {
-      QD_TRY(qd_source_read(feed->source, pieces[i].tensor, 0, place, pieces[i].bytes));
-      qd_digest_of(place, pieces[i].bytes, &feed->digest[item % 2][pieces[i].slot]);
-    }
+    if (at <= pieces[i].offset) return pieces[i].offset;
+    if (pieces[i].part < 0 && at < pieces[i].offset + pieces[i].bytes) return aligned(at);
+  }
+  return SIZE_MAX;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+/* What of the piece lies in bytes [first, end) of the image. */
+static qd_status fetch_piece(const qd_feed *feed, int64_t item, const piece *p, size_t first, size_t end, unsigned char *to) {
+  size_t from = larger(p->offset, first), until = smaller(p->offset + p->bytes, end);
+  if (from >= until) return QD_OK;
+  if (p->part < 0) return qd_source_read(feed->source, p->tensor, from - p->offset, to + (from - first), until - from);
+  const qd_entry *entry = qd_feed_entry(feed->store, block_of_item(feed, item));
+  return qd_store_read_part(feed->store, entry, &p->record->part[p->part], to + (from - first));
+}
+
+static void digest_piece(qd_feed *feed, int64_t item, const piece *p, const unsigned char *image) {
+  if (p->part < 0) qd_digest_of(image + p->offset, p->bytes, &feed->digest[item % 2][p->slot]);
+}
+
+/* Who reads an item whole digests it there and then, behind the work on the one before. */
+static qd_status item_fetch(void *context, int64_t item, size_t first, size_t n, void *to) {
+  qd_feed *feed = context;
+  qd_slot slots[QD_MAX_SLOTS];
+  piece pieces[MAX_PIECES];
+  bool whole = n == qd_feed_item_bytes(feed, item);
+  int n_pieces = pieces_of_item(feed, item, slots, slots_of_item(feed, item, slots), pieces);
+  for (int i = 0; i < n_pieces; i++) {
+    QD_TRY(fetch_piece(feed, item, &pieces[i], first, first + n, to));
+    if (whole) digest_piece(feed, item, &pieces[i], to);
   }
   return QD_OK;
 }
@@ -144,6 +181,35 @@ static qd_status check_values(const qd_block *block) {
   return QD_OK;
 }
 
+/* ---- digests of what several ranks read ---------------------------------------------------------------------------------- */
+
+/* Nodes that read for themselves must have read the same: rank 0's digests are what the store records. */
+static qd_status compare_digests(const qd_feed *feed, const qd_digest *here, const qd_digest *there, const qd_slot *slots, int n) {
+  char host[128];
+  int rank = feed->comm->rank;
+  if (qd_team_first_on_node(feed->comm)[rank] != rank) return QD_OK;
+  for (int s = 0; s < n; s++)
+    QD_CHECK(qd_digest_equal(&here[s], &there[s]), QD_EBADINPUT,
+             "%s of %s as host %s reads it is not what rank 0 reads (digest %s, there %s)", slots[s].name,
+             qd_source_path(feed->source), qd_host_name(host, sizeof host), here[s].hex, there[s].hex);
+  return QD_OK;
+}
+
+static qd_status agree_on_digests(qd_feed *feed, int64_t item, const qd_slot *slots, int n) {
+  qd_digest *here = feed->digest[item % 2], there[QD_MAX_SLOTS];
+  if (feed->readers != QD_READERS_NODE || qd_team_nodes(feed->comm) == 1) return QD_OK;
+  memcpy(there, here, sizeof there);
+  QD_TRY(qd_comm_bcast(feed->comm, there, (size_t)n * sizeof *there, 0));
+  QD_TRY_ALL(feed->comm, compare_digests(feed, here, there, slots, n));
+  return QD_OK;
+}
+
+/* Where each rank read a part, the image is whole only now. */
+static void digest_gathered(qd_feed *feed, int64_t item, const piece *pieces, int n, const void *image) {
+  if (feed->readers != QD_READERS_ALL || feed->comm->size == 1 || feed->comm->rank != 0) return;
+  for (int i = 0; i < n; i++) digest_piece(feed, item, &pieces[i], image);
+}
+
 qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
   const void *image;
   int64_t item = feed->next++;
@@ -151,6 +217,8 @@ qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
   qd_slot slots[QD_MAX_SLOTS];
   piece pieces[MAX_PIECES];
   int n_slots = slots_of_item(feed, item, slots), n = pieces_of_item(feed, item, slots, n_slots, pieces);
+  digest_gathered(feed, item, pieces, n, image);
+  if (!from_store(feed, item) || feed->with_originals) QD_TRY(agree_on_digests(feed, item, slots, n_slots));
   *block = (qd_block){.index = block_of_item(feed, item), .n = n_slots};
   for (int s = 0; s < n_slots; s++) {
     block->weight[s].slot = slots[s];
@@ -161,8 +229,10 @@ qd_status qd_feed_next(qd_feed *feed, qd_block *block) {
 }
 
 qd_status qd_feed_open(qd_feed *feed, qd_comm *comm) {
-  qd_stream_source source = {.context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .fetch = item_fetch};
-  return qd_stream_open(comm, &source, feed->next, &feed->stream);
+  qd_stream_source source = {
+      .context = feed, .n_items = feed->model->n_blocks + 2, .bytes = item_bytes, .cut = item_cut, .fetch = item_fetch};
+  feed->comm = comm;
+  return qd_stream_open(comm, &source, feed->readers, feed->next, &feed->stream);
 }
 
 void qd_feed_close(qd_feed *feed) {

@@ -6,6 +6,7 @@
 #include "pipeline/model.h"
 #include "storage/pattern.h"
 #include "storage/tokens.h"
+#include "workers/stream.h"
 
 enum { QD_MAX_RULES = 64 };
 #define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
@@ -55,6 +56,8 @@ typedef struct qd_job {
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
   qd_acts_place    acts_place;
   const char      *acts_folder;    /* NULL: in memory */
+  bool             keep_activations;
+  qd_readers       readers;
   const char      *status_file;
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */

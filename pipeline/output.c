@@ -5,6 +5,7 @@
 #include "kernels/base/log.h"
 #include "pipeline/identity.h"
 #include "storage/atomic.h"
+#include "workers/team.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -39,9 +40,9 @@ static qd_status refuse_inside_model(const qd_job *job) {
 /* ---- what is there ------------------------------------------------------------------------------------------------------- */
 
 static qd_status lock_folder(const qd_run *run, qd_output *output) {
-  char text[256], host[128] = "?";
-  gethostname(host, sizeof host - 1);
-  snprintf(text, sizeof text, "host %s pid %ld job %s\n", host, (long)getpid(), run->job->job_name ? run->job->job_name : "-");
+  char text[256], host[128];
+  snprintf(text, sizeof text, "host %s pid %ld job %s\n", qd_host_name(host, sizeof host), (long)getpid(),
+           run->job->job_name ? run->job->job_name : "-");
   QD_TRY(qd_folder_make(run->job->output));
   QD_TRY(refuse_inside_model(run->job)); /* once more: "absent/../model/x" leads there only now that absent is made */
   QD_TRY(qd_store_lock_take(run->job->output, text, &output->lock));

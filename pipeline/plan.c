@@ -338,6 +338,35 @@ static int64_t disk_bytes(const qd_plan *plan) {
   return (int64_t)bytes;
 }
 
+static int64_t kept_bytes(const qd_plan_request *r) {
+  qd_acts_shape all = qd_plan_acts_shape(r, r->sequences);
+  int64_t streams = qd_job_keeps_original(r->job) ? 2 : 1;
+  return r->job->keep_activations ? 2 * streams * r->sequences * (int64_t)qd_acts_h_bytes(&all) : 0;
+}
+
+/* The model as it is streamed: the embedding, all blocks, and the head where each block's divergence is reported. */
+static size_t streamed_bytes(const qd_plan *plan) {
+  size_t bytes = original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
+  if (plan->request.job->kl_positions > 0 && plan->request.sequences > 0) bytes += original_bytes(head_of(plan));
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++)
+      bytes += (size_t)plan->kind[k].blocks * original_bytes(&plan->kind[k].tensor[i]);
+  return bytes;
+}
+
+static int first_on_node(const qd_plan_request *r, int rank) {
+  int per_node = r->ranks_on_node > 0 ? r->ranks_on_node : r->ranks;
+  return r->first_on_node != NULL ? r->first_on_node[rank] : rank - rank % per_node;
+}
+
+/* How often the model is read as a whole; ranks beyond these receive it (of parts that are gathered each rank has its own). */
+static int whole_readers(const qd_plan_request *r) {
+  int n = 0;
+  if (r->job->readers != QD_READERS_NODE) return 1;
+  for (int rank = 0; rank < r->ranks; rank++) n += first_on_node(r, rank) == rank;
+  return n;
+}
+
 /* What one other rank receives of a block, or sends to the owner: diagonals, the exact sum, the Hessian, the factor, codes. */
 static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
   size_t total = 0, bytes[QD_MAX_PARTS];
@@ -359,14 +388,9 @@ static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
 static int64_t traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
-  bytes += original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
-  if (r->job->kl_positions > 0 && r->sequences > 0) bytes += original_bytes(head_of(plan));
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
-    size_t block = kind_traffic(r, &plan->kind[k]);
-    for (int i = 0; i < plan->kind[k].n; i++) block += original_bytes(&plan->kind[k].tensor[i]);
-    bytes += (size_t)plan->kind[k].blocks * block;
-  }
-  return (int64_t)bytes * (r->ranks - 1);
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    bytes += (size_t)plan->kind[k].blocks * kind_traffic(r, &plan->kind[k]);
+  return (int64_t)bytes * (r->ranks - 1) + (int64_t)streamed_bytes(plan) * (r->ranks - whole_readers(r));
 }
 
 qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
@@ -453,9 +477,10 @@ static size_t largest_item(const qd_plan *plan) {
   return largest;
 }
 
-static size_t largest_part(const qd_plan *plan) {
+/* Of a tensor or of what is stored of it; of blocks, or with the rest. */
+static size_t largest_part(const qd_plan *plan, size_t n_kinds) {
   size_t most = 0, bytes[QD_MAX_PARTS];
-  for (size_t k = 0; k < plan->n_kinds; k++)
+  for (size_t k = 0; k < n_kinds; k++)
     for (int i = 0; i < plan->kind[k].n; i++)
       for (int p = part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = larger(most, bytes[p]);
   return most;
@@ -473,7 +498,14 @@ size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, b
 static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
   size_t sum = r->sequences > 0 ? qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64) : 0;
-  return qd_plan_libraries(largest_part(plan), larger(largest, sum), r->ranks, r->launched);
+  return qd_plan_libraries(largest_part(plan, plan->n_kinds), larger(largest, sum), r->ranks, r->launched);
+}
+
+/* A resumed job streams stored blocks too, whose parts are not cut: a cut may lie behind the place wanted by one of them. */
+static size_t stream_bytes(const qd_plan *plan, int rank, size_t largest) {
+  const qd_plan_request *r = &plan->request;
+  qd_stream_share share = qd_stream_share_of(r->job->readers, rank, r->ranks, first_on_node(r, rank));
+  return qd_stream_buffer_bytes(largest, largest_part(plan, plan->n_kinds - 1) + QD_ARENA_ALIGNMENT, share);
 }
 
 static void plan_rank(qd_plan *plan, int rank, size_t largest) {
@@ -481,7 +513,7 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   qd_plan_rank *out = &plan->rank[rank];
   out->part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident;
   out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
-  out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
+  out->part[QD_PLAN_STREAM] = stream_bytes(plan, rank, largest);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
   out->part[QD_PLAN_STATISTICS] = qd_plan_statistics(r, rank);
   if (r->sequences == 0) return;
@@ -529,7 +561,9 @@ static qd_status make(qd_plan *plan) {
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
   for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
-  plan->disk_bytes = disk_bytes(plan);
+  plan->kept_bytes = kept_bytes(r);
+  plan->disk_bytes = disk_bytes(plan) + plan->kept_bytes;
+  plan->read_bytes = (int64_t)streamed_bytes(plan) * whole_readers(r);
   plan->traffic_bytes = traffic_bytes(plan);
   return QD_OK;
 }

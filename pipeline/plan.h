@@ -49,6 +49,8 @@ typedef struct qd_plan_request {
   qd_dtype         act;
   int64_t          sequences, tokens; /* 0 sequences: nothing is run, weights alone decide */
   int              ranks;
+  int              ranks_on_node;  /* consecutive ones; 0: all; not looked at with first_on_node */
+  const int       *first_on_node;  /* of each rank, where it is known (workers/team.h); else NULL */
   bool             acts_on_disk; /* activations lie in job->acts_folder */
   bool             launched; /* this process is one of the ranks: MPI's own memory is in its size already */
 } qd_plan_request;
@@ -74,8 +76,10 @@ typedef struct qd_plan {
   qd_plan_kind   *kind;  /* the last one is the rest: embedding, final norm, head */
   size_t          n_kinds, kind_capacity;
   qd_plan_rank   *rank;
-  int64_t         disk_bytes;    /* of the finished store, as if nothing could be compressed */
+  int64_t         disk_bytes;    /* of the output at the most: the finished store as if nothing could be compressed, and kept_bytes */
+  int64_t         kept_bytes;    /* of --keep-activations: the good ones and those that take their place */
   int64_t         scratch_disk_bytes; /* of all ranks' activations on disk */
+  int64_t         read_bytes;    /* of the model's files, by all ranks together */
   int64_t         traffic_bytes; /* received by all ranks together, in the whole job */
 } qd_plan;
 

@@ -51,7 +51,7 @@ static qd_status take_head(qd_run *run) {
 
 /* The last item of a feed of the original model. */
 static qd_status read_head(qd_run *run) {
-  qd_feed feed = {.model = &run->model, .source = run->source, .next = run->model.n_blocks + 1};
+  qd_feed feed = {.model = &run->model, .source = run->source, .next = run->model.n_blocks + 1, .readers = run->job->readers};
   QD_TRY(qd_feed_open(&feed, run->comm));
   qd_status status = qd_feed_next(&feed, &run->report.head);
   if (status == QD_OK) status = qd_agree(run->comm, take_head(run));

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/output.h"
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
@@ -66,11 +67,16 @@ static qd_status pass_through(qd_run *run, qd_block *block) {
   return qd_setup_forward(run, block);
 }
 
+static qd_status embed(qd_run *run, qd_block *block) {
+  QD_TRY(qd_read(run, block));
+  return qd_setup_embed(run, block);
+}
+
+/* From the embedding on, or from where kept activations stand. */
 static qd_status all_blocks(qd_run *run) {
   qd_block block;
-  QD_TRY(qd_read(run, &block)); /* the embedding */
-  QD_TRY(qd_setup_embed(run, &block));
-  for (int64_t b = 0; b < run->model.n_blocks; b++) {
+  if (run->passed == 0) QD_TRY(embed(run, &block));
+  for (int64_t b = run->passed; b < run->model.n_blocks; b++) {
     double start = qd_seconds();
     QD_TRY(qd_read(run, &block));
     if (b < run->first_block) {
@@ -80,6 +86,7 @@ static qd_status all_blocks(qd_run *run) {
     QD_TRY(quantize_block(run, &block));
     QD_TRY(qd_report_block(run, b));
     QD_TRY(qd_write(run, &block, qd_seconds() - start));
+    if (b + 1 < run->model.n_blocks) QD_TRY(qd_keep_write(run, b + 1));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
   return qd_write_wait(run);

@@ -2,7 +2,9 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/rules.h"
+#include "pipeline/same_model.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
 
@@ -56,6 +58,7 @@ static qd_status load_text(qd_run *run) {
 
 qd_status qd_setup_load(qd_run *run) {
   QD_TRY_ALL(run->comm, load_model(run));
+  QD_TRY(qd_same_model(run->source, run->comm));
   return load_text(run);
 }
 
@@ -70,6 +73,7 @@ static qd_status make_plan(qd_run *run, bool acts_on_disk) {
                              .sequences = run->tokens.rows,
                              .tokens = run->tokens.sequence_tokens,
                              .ranks = run->comm->size,
+                             .first_on_node = qd_team_first_on_node(run->comm),
                              .acts_on_disk = acts_on_disk,
                              .launched = true};
   qd_plan_release(&run->plan);
@@ -83,10 +87,9 @@ static qd_plan_place place_of(const qd_run *run) {
 
 /* Whether some rank's memory is too small: no failure, where the disk is the way out.  Collective. */
 static qd_status memory_is_short(qd_run *run, bool *is_short) {
-  int64_t n = qd_plan_check_memory(&run->plan, place_of(run)) != QD_OK;
-  QD_TRY(qd_comm_reduce_i64(run->comm, &n, 1, 0));
-  QD_TRY(qd_comm_bcast(run->comm, &n, sizeof n, 0));
-  *is_short = n > 0;
+  qd_status fits;
+  QD_TRY(qd_agree_on(run->comm, qd_plan_check_memory(&run->plan, place_of(run)), &fits));
+  *is_short = fits != QD_OK;
   return QD_OK;
 }
 
@@ -139,14 +142,21 @@ qd_status qd_setup_open_rest(qd_run *run) {
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
+  QD_TRY(qd_keep_restore(run));
   QD_TRY(qd_report_open(run, planned(run, QD_PLAN_REPORT)));
-  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block,
-                        .with_originals = qd_run_keeps_original(run)};
+  run->feed = (qd_feed){.model = &run->model,
+                        .source = run->source,
+                        .store = &run->stored,
+                        .blocks_stored = run->first_block,
+                        .with_originals = qd_run_keeps_original(run),
+                        .readers = run->job->readers,
+                        .next = run->passed > 0 ? 1 + run->passed : 0};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
+  qd_keep_close(run);
   qd_decoder_close(&run->decoder);
   qd_report_close(&run->report);
   run->times.seconds[QD_TIME_THREADS] +=

@@ -12,6 +12,7 @@
 #include "pipeline/record.h"
 #include "pipeline/report.h"
 #include "pipeline/times.h"
+#include "storage/kept.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
 
@@ -53,6 +54,8 @@ typedef struct qd_run {
   qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
+  qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;
 
 static inline bool qd_run_calibrates(const qd_run *run) { return run->tokens.rows > 0; }

@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/stages.h"
+#include "workers/team.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,7 @@ const char *qd_time_name(qd_time time) { return names[time]; }
 /* ---- measuring ----------------------------------------------------------------------------------------------------------- */
 
 void qd_times_start(qd_run *run) {
-  run->comm->clock = (qd_comm_clock){.n = 0};
+  run->comm->clock = qd_team_node(run->comm)->clock = (qd_comm_clock){.n = 0};
   run->times = (qd_times){.total = 0};
   run->started = qd_seconds();
 }
@@ -30,11 +31,22 @@ static double waited_for_threads(const qd_run *run) {
          (run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0);
 }
 
+/* Where blocks are shared within a node (--readers node), the node's communicator has a clock of its own. */
+static const qd_comm_clock *node_clock(const qd_run *run) {
+  static const qd_comm_clock none;
+  const qd_comm *node = qd_team_node(run->comm);
+  return node != run->comm ? &node->clock : &none;
+}
+
 /* What is counted elsewhere than where it happens. */
-static double apart(const qd_run *run) { return run->comm->clock.inside_seconds + waited_for_threads(run); }
+static double apart(const qd_run *run) {
+  return run->comm->clock.inside_seconds + node_clock(run)->inside_seconds + waited_for_threads(run);
+}
 
 /* CPU time is what a rank spends without what it spends in waiting for messages. */
-static double own_cpu(const qd_run *run) { return qd_cpu_seconds() - run->comm->clock.inside_cpu_seconds; }
+static double own_cpu(const qd_run *run) {
+  return qd_cpu_seconds() - run->comm->clock.inside_cpu_seconds - node_clock(run)->inside_cpu_seconds;
+}
 
 qd_moment qd_times_begin(const qd_run *run) {
   return (qd_moment){.at = qd_seconds(), .apart = apart(run), .cpu = own_cpu(run)};
@@ -47,13 +59,13 @@ void qd_times_end(qd_run *run, qd_moment begin, qd_time what) {
 }
 
 static void complete(const qd_run *run, qd_times *times) {
-  const qd_comm_clock *clock = &run->comm->clock;
+  const qd_comm_clock *clock = &run->comm->clock, *node = node_clock(run);
   double known = 0;
   *times = run->times;
   times->total = qd_seconds() - run->started;
-  times->seconds[QD_TIME_STREAM] = clock->copy_seconds[QD_COMM_STREAM];
+  times->seconds[QD_TIME_STREAM] = clock->copy_seconds[QD_COMM_STREAM] + node->copy_seconds[QD_COMM_STREAM];
   times->seconds[QD_TIME_EXCHANGE] = clock->copy_seconds[QD_COMM_WORK];
-  times->seconds[QD_TIME_IDLE] = clock->wait_seconds;
+  times->seconds[QD_TIME_IDLE] = clock->wait_seconds + node->wait_seconds;
   double most = clock->work_cpu_seconds + clock->uneven_seconds;
   times->uneven = clock->uneven_seconds, times->uneven_share = most > 0 ? clock->uneven_seconds / most : 0;
   times->seconds[QD_TIME_THREADS] = waited_for_threads(run);
@@ -65,6 +77,7 @@ static void complete(const qd_run *run, qd_times *times) {
 qd_status qd_times_gather(qd_run *run, qd_times *all) {
   qd_times mine;
   size_t *bytes;
+  QD_TRY(qd_comm_settle(qd_team_node(run->comm)));
   QD_TRY(qd_comm_settle(run->comm));
   complete(run, &mine);
   QD_TRY_ALL(run->comm, qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));

@@ -2,6 +2,7 @@
  * shard size would be passed: the cut depends on the job alone.  Each file is compressed and written by one rank, blocks in
  * turn, in a thread of its own from a copy of its data; when all are on disk the coordinator notes it in the journal. */
 #include "kernels/base/heap.h"
+#include "pipeline/keep.h"
 #include "pipeline/progress.h"
 #include "pipeline/stages.h"
 
@@ -150,6 +151,7 @@ qd_status qd_write_wait(qd_run *run) {
   QD_TRY(gather_files(p));
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_store_journal(run->job->output, &p->entry) : QD_OK);
   int64_t block = p->entry.block;
+  if (block != QD_REST) QD_TRY(qd_keep_note(run, block + 1));
   double seconds = p->seconds, loss = p->loss;
   run->writing = NULL;
   release_plan(p);

@@ -44,6 +44,7 @@ struct qd_comm {
   const qd_comm_ops *ops;
   int rank, size;
   const char *name; /* "self", "mpi" */
+  qd_comm *node;    /* the ranks of this rank's node, closed with this one; NULL: all of them (team.h) */
   qd_comm_clock clock;
 };
 

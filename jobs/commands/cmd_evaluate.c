@@ -31,7 +31,7 @@ static void settle(struct argp_state *state) {
   if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
-  wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;
+  wanted.request.readers = wanted.text.readers, wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {

@@ -110,8 +110,11 @@ static qd_status print_json(const report *r) {
   qd_json_set(out, "ranks", ranks);
   qd_json_set_integer(out, "ranks_per_node", r->on_node);
   qd_json_set_integer(out, "disk_bytes", r->plan.disk_bytes);
+  qd_json_set_integer(out, "kept_bytes", r->plan.kept_bytes);
   qd_json_set_integer(out, "scratch_disk_bytes", r->plan.scratch_disk_bytes);
   qd_json_set_text(out, "activations", r->plan.request.acts_on_disk ? "disk" : "memory");
+  qd_json_set_text(out, "readers", qd_readers_name(r->plan.request.job->readers));
+  qd_json_set_integer(out, "read_bytes", r->plan.read_bytes);
   qd_json_set_integer(out, "traffic_bytes", r->plan.traffic_bytes);
   qd_json_set(out, "unlike", unlike_json(&r->plan));
   qd_json_set_number(out, "seconds", r->seconds);
@@ -177,17 +180,17 @@ static void print_scratch(const qd_plan *plan) {
 
 static void print_text(const report *r) {
   const qd_plan *plan = &r->plan;
-  char disk[32], traffic[32];
+  char disk[32], read[32], traffic[32];
   print_memory(plan);
   print_sequences(plan);
   print_unlike(plan);
   print_scratch(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
+  qd_size_text((double)plan->read_bytes, read, sizeof read);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
-  printf(
-      "device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this "
-      "machine\n",
-      disk, traffic, r->seconds);
+  printf("device memory: none is used\ndisk: at most %s\nread of the model: %s (readers: %s)\nbetween ranks: %s\n", disk, read,
+         qd_readers_name(plan->request.job->readers), traffic);
+  printf("time: about %.0f s, by a short probe of this machine\n", r->seconds);
   if (r->fit == QD_OK) puts("it fits");
 }
 
@@ -206,7 +209,7 @@ static qd_plan_request request_of(const qd_run *run) {
   qd_plan_request r = {.job = job, .model = &run->model, .source = run->source, .device = run->device, .act = run->act,
                        .ranks = wanted.ranks > 0 ? wanted.ranks : run->comm->size, .launched = run->comm->size > 1,
                        .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens,
-                       .acts_on_disk = job->acts_place == QD_ACTS_DISK};
+                       .ranks_on_node = wanted.on_node, .acts_on_disk = job->acts_place == QD_ACTS_DISK};
   if (job->dataset != NULL || !job->method->needs_factor) return r;
   int64_t usual = run->model.max_positions < USUAL_TOKENS ? run->model.max_positions : USUAL_TOKENS;
   r.sequences = job->nsamples, r.tokens = job->sequence_tokens > 0 ? job->sequence_tokens : usual;

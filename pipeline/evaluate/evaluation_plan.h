@@ -16,10 +16,12 @@ typedef struct qd_evaluation_sizes {
   int64_t           windows;    /* at a time on a rank */
   size_t            result_bytes; /* of all windows, on every rank */
   int               ranks;
+  const int        *first_on_node; /* of each rank (workers/team.h); NULL: all are on one node */
 } qd_evaluation_sizes;
 
-/* Parts as in a quantizing job's plan; the rank that reads holds two images of each model, the others one. */
-void qd_evaluation_plan(const qd_evaluation_sizes *sizes, bool coordinator, qd_plan_rank *out);
+/* Of one rank.  Parts as in a quantizing job's plan; a rank that reads holds two images of each model, the others one; one that
+ * reads parts of them the image and two parts. */
+void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank *out);
 
 /* The device's scratch beside its packing buffers: a forward of either model; then logits. */
 size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes);

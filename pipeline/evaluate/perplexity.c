@@ -76,8 +76,10 @@ static qd_status check_vocabularies(const evaluation *e) {
 
 static qd_status open_models(evaluation *e) {
   QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
+  e->subject.readers = e->request->readers;
   if (e->request->reference == NULL) return QD_OK;
   QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
+  e->reference.readers = e->request->readers;
   return qd_agree(e->comm, check_vocabularies(e));
 }
 
@@ -183,7 +185,8 @@ static qd_evaluation_sizes sizes_of(const evaluation *e, int64_t windows) {
                                .tokens = e->tokens.sequence_tokens,
                                .windows = windows,
                                .result_bytes = (size_t)e->tokens.rows * sizeof *e->sums,
-                               .ranks = e->comm->size};
+                               .ranks = e->comm->size,
+                               .first_on_node = qd_team_first_on_node(e->comm)};
 }
 
 /* As many windows as fit into memory, as all ranks have it: the fewer at a time, the more often the model is read. */
@@ -195,19 +198,17 @@ static qd_status choose_windows(evaluation *e, int64_t *windows) {
   *windows = *windows > most ? most : *windows < 1 ? 1 : *windows;
   for (;; *windows = (*windows + 1) / 2) {
     qd_evaluation_sizes sizes = sizes_of(e, *windows);
-    qd_status status = qd_evaluation_check(&sizes, e->request->max_host_bytes, place);
-    int64_t n_refused = status != QD_OK;
+    qd_status fits, status = qd_evaluation_check(&sizes, e->request->max_host_bytes, place);
     if (*windows == 1) return qd_agree(e->comm, status);
-    QD_TRY(qd_comm_reduce_i64(e->comm, &n_refused, 1, 0));
-    QD_TRY(qd_comm_bcast(e->comm, &n_refused, sizeof n_refused, 0));
-    if (n_refused == 0) return QD_OK;
+    QD_TRY(qd_agree_on(e->comm, status, &fits));
+    if (fits == QD_OK) return QD_OK;
   }
 }
 
 static void report_plan(const evaluation *e, int64_t windows, qd_plan_rank *plan) {
   char memory[32];
   qd_evaluation_sizes sizes = sizes_of(e, windows);
-  qd_evaluation_plan(&sizes, e->comm->rank == 0, plan);
+  qd_evaluation_plan(&sizes, e->comm->rank, plan);
   qd_size_text((double)plan->host_bytes, memory, sizeof memory);
   qd_log("plan: %s of memory on rank 0, %" PRId64 " window%s at a time on a rank", memory, windows, windows == 1 ? "" : "s");
 }

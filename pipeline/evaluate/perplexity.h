@@ -21,6 +21,7 @@ typedef struct qd_evaluation_request {
   qd_add_bos   bos;
   int64_t      seed;
   bool         pack;
+  qd_readers   readers;
   int64_t      max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
 } qd_evaluation_request;
 

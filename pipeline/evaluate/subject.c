@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "pipeline/plan.h"
+#include "pipeline/same_model.h"
 #include "storage/bytes.h"
 #include "workers/agree.h"
 
@@ -59,7 +60,8 @@ static qd_status open_local(qd_subject *subject, qd_compute compute) {
 
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) {
   *subject = (qd_subject){.path = path, .comm = comm, .device = device};
-  return qd_agree(comm, open_local(subject, compute));
+  QD_TRY(qd_agree(comm, open_local(subject, compute)));
+  return subject->source != NULL ? qd_same_model(subject->source, comm) : qd_same_store(path, comm);
 }
 
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
@@ -121,7 +123,7 @@ static qd_status final_norm(qd_subject *subject, qd_block *rest, int64_t windows
 qd_feed qd_subject_feed(const qd_subject *subject) {
   bool stored = subject->source == NULL;
   return (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
-                   .blocks_stored = stored ? subject->model.n_blocks : 0};
+                   .blocks_stored = stored ? subject->model.n_blocks : 0, .readers = subject->readers};
 }
 
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) {

@@ -15,6 +15,7 @@ typedef struct qd_subject {
   qd_store    store;  /* of a store (folder NULL: it is none) */
   qd_feed     feed;
   qd_decoder  decoder;
+  qd_readers  readers; /* set it before the forward; the coordinator */
   qd_arithmetic arithmetic;
   qd_dtype    act;    /* its activations' */
   qd_arena    block_arena, acts_arena;

@@ -170,6 +170,27 @@ Test(bad_input, a_write_that_fails_on_one_rank) {
   expect_failed_write("1", "a write that fails on another rank than 0");
 }
 
+/* node0/m and node1/m, as two nodes' disks: the same path leads each rank to its own. */
+Test(bad_input, ranks_that_see_different_files) {
+  static const char apart[] = "cd \"$0/node${OMPI_COMM_WORLD_RANK:-$PMI_RANK}\" && exec \"$@\"";
+  const char *argv[] = {"sh", "-c", apart, folder.path, PROGRAM, QUANTIZE, "--model", "m", NULL};
+  for (int node = 0; node < 2; node++) {
+    char name[16];
+    snprintf(name, sizeof name, "node%d", node);
+    qd_temporary_make_folder(&folder, name);
+    snprintf(model, sizeof model, "%s/m", qd_temporary_path(&folder, name));
+    cr_assert_eq(mkdir(model, 0755), 0);
+    make_model();
+  }
+  qd_run run = qd_run_ranks(2, argv, environment, limit_seconds);
+  expect_end(&run, 0, "wrote", out);
+  remove_output();
+  flip(qd_temporary_path(&folder, "node1/m/model.safetensors"), -2);
+  run = qd_run_ranks(2, argv, environment, limit_seconds);
+  expect_row(&run, "ranks that see other files of the model");
+  cr_expect_neq(access(out, F_OK), 0, "refused before any work");
+}
+
 /* ---- going on ------------------------------------------------------------------------------------------------------------ */
 
 Test(bad_input, what_changed_before_a_resume) {

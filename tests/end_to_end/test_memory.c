@@ -96,6 +96,7 @@ Test(memory, is_what_was_planned) {
   expect_planned(0, model, text, "--nsamples 4 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
   expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse");
   expect_planned(4, model, text, "--nsamples 4 --seqlen 128 --no-mse");
+  expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse --gptaq --report-kl");
 }
 
 /* ---- refusing ------------------------------------------------------------------------------------------------------------ */

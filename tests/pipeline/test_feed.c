@@ -196,6 +196,20 @@ Test(feed, may_be_left_at_any_item) {
   }
 }
 
+/* After a resume the activations may stand behind some blocks, which are not read again. */
+Test(feed, may_begin_at_any_item) {
+  qd_block block;
+  open_model("llama");
+  for (int64_t first = 0; first <= model.n_blocks; first++) {
+    qd_feed feed = {.model = &model, .source = source, .next = first};
+    MUST(qd_feed_open(&feed, comm));
+    MUST(qd_feed_next(&feed, &block));
+    cr_expect_eq(block.index, first == 0 ? QD_REST : first - 1);
+    for (int i = 0; i < block.n; i++) expect_bytes_of_source(&block.weight[i]);
+    qd_feed_close(&feed);
+  }
+}
+
 Test(feed, finds_records_by_role) {
   open_model("llama_biases");
   open_store("llama_biases");

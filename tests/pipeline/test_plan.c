@@ -32,7 +32,7 @@ static void open_stand(stand *s, int64_t blocks) {
 static const qd_plan *plan_of(stand *s, int ranks, int64_t sequences, qd_dtype act) {
   qd_plan_release(&s->plan);
   qd_plan_request request = {.job = &s->job, .model = &s->model, .device = &s->device, .act = act, .sequences = sequences, .tokens = TOKENS,
-                             .ranks = ranks, .launched = true};
+                             .ranks = ranks, .acts_on_disk = s->job.acts_place == QD_ACTS_DISK, .launched = true};
   MUST(qd_plan_make(&request, &s->plan));
   return &s->plan;
 }
@@ -107,6 +107,45 @@ Test(plan, the_block_holds_what_is_computed_with) {
   size_t rest = 2 * up(VOCABULARY * HIDDEN * 4) + up(HIDDEN * 4);
   cr_expect_eq(part(&s, 1, QD_PLAN_BLOCK), codes); /* one sequence multiplies by the codes themselves */
   cr_expect_eq(part(&s, 0, QD_PLAN_BLOCK), codes + expanded > rest ? codes + expanded : rest);
+  close_stand(&s);
+}
+
+/* Two windows of eight sequences, however many there are; only the diagonals, a number a sequence and column, are more. */
+Test(plan, on_disk_memory_does_not_grow_with_the_number_of_sequences) {
+  stand s;
+  open_stand(&s, 2);
+  s.job.method = &qd_method_rtn; /* the exact sum is what statistics take most for */
+  s.job.acts_place = QD_ACTS_DISK, s.job.acts_folder = folder.path;
+  size_t one = (size_t)TOKENS * (HIDDEN + FFN) * 2;
+  plan_of(&s, 1, 64, QD_BF16);
+  size_t host = s.plan.rank[0].host_bytes, statistics = part(&s, 0, QD_PLAN_STATISTICS);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * 8 * one);
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(64 * one));
+  plan_of(&s, 1, 1064, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * 8 * one);
+  cr_expect_leq(part(&s, 0, QD_PLAN_STATISTICS) - statistics, (size_t)1000 * FFN * sizeof(double));
+  cr_expect_leq(s.plan.rank[0].host_bytes - host, (size_t)1000 * FFN * sizeof(double) + (1 << 20));
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(1064 * one));
+  plan_of(&s, 3, 64, QD_BF16);
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(64 * one), "of all ranks together");
+  close_stand(&s);
+}
+
+Test(plan, activations_on_disk_are_weighed_against_it) {
+  stand s;
+  open_stand(&s, 2);
+  s.job.acts_place = QD_ACTS_DISK, s.job.acts_folder = folder.path;
+  plan_of(&s, 1, 64, QD_BF16);
+  MUST(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}));
+  plan_of(&s, 1, (int64_t)1 << 34, QD_BF16);
+  cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
+  cr_expect(strstr(qd_error_text(), "--activations disk:") != NULL && strstr(qd_error_text(), "too little") != NULL, "%s", qd_error_text());
+  s.job.output = qd_temporary_path(&folder, "out");
+  cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
+  cr_expect(strstr(qd_error_text(), "on the same file system, the store") != NULL, "%s", qd_error_text());
+  s.job.acts_place = QD_ACTS_MEMORY;
+  plan_of(&s, 1, (int64_t)1 << 34, QD_BF16);
+  MUST(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}));
   close_stand(&s);
 }
 

@@ -80,7 +80,7 @@ int main(void) {
   qd_comm *comm;
   EXPECT(qd_comm_mpi_open(PIECE, &comm) == QD_OK);
   EXPECT(comm->rank >= 0 && comm->rank < comm->size && strcmp(comm->name, "mpi") == 0);
-  EXPECT(qd_comm_mpi_ranks_on_node(comm) == comm->size);
+  EXPECT(comm->node->size == comm->size && comm->node->rank == comm->rank && comm->node->node == NULL);
   for (int s = 0; s < N_SIZES; s++) {
     for (int root = 0; root < comm->size; root++) {
       check_bcast(comm, sizes[s], root);

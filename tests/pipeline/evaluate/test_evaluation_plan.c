@@ -30,7 +30,7 @@ static qd_evaluation_sizes sizes_of(const qd_subject *other, int64_t windows, in
 static qd_plan_rank plan_of(qd_evaluation_sizes sizes, bool coordinator) {
   qd_plan_rank plan;
   size_t sum = 0;
-  qd_evaluation_plan(&sizes, coordinator, &plan);
+  qd_evaluation_plan(&sizes, coordinator ? 0 : 1, &plan);
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) sum += plan.part[p];
   cr_expect_geq(plan.host_bytes, sum);
   return plan;
