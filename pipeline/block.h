@@ -16,6 +16,7 @@ typedef struct qd_linear_result {
   double  relative_error;  /* tr(D H D^T) / tr(W H W^T), D = W - Q; without calibration |D|^2 / |W|^2 */
   double  damping;         /* as used, relative to the mean diagonal; 0: none */
   int64_t tokens;          /* calibration tokens of its input */
+  int64_t coarse_scales;   /* so small that fp16 rounds them coarsely */
   bool    fallback;        /* rounded to nearest because the factor failed, or an expert saw too few tokens */
   bool    shared;          /* an expert's, by the Hessian of all tokens because it saw too few itself */
 } qd_linear_result;
@@ -25,6 +26,7 @@ typedef struct qd_weight {
   qd_slot    slot;
   qd_dtype   dtype;      /* of the original tensor */
   bool       quantized;
+  const char *kept;      /* why a linear was not quantized (qd_fate_name); NULL: it was, or nobody tried */
   bool       stored;     /* a finished linear that came with its original: q waits for qd_block_use_stored */
   qd_tensor  original;   /* as it came (plain); in the image */
   qd_qtensor q;          /* quantized */

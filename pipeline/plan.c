@@ -124,7 +124,7 @@ static void cut_tasks(qd_plan *plan, const qd_plan_tensor *const *tasks, int n, 
     rows[i] = tasks[i]->slot.dim[0];
     cost[i] = (double)tasks[i]->slot.dim[1] * (double)tasks[i]->slot.dim[1];
   }
-  qd_partition_rows(n, rows, cost, QD_LOSS_TILE, plan->request.ranks, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, plan->request.ranks, shares, &n_shares);
   for (int i = 0; i < n_shares; i++)
     grow_scratch(plan, shares[i].rank, share_scratch(&plan->request, tasks[shares[i].linear], shares[i].rows.n));
 }

@@ -173,10 +173,14 @@ static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stats *a
   return QD_OK;
 }
 
+static bool is_quantized(const qd_run *run, const qd_weight *weight, qd_scheme *scheme) {
+  return qd_fate_is_quantized(qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], scheme));
+}
+
 static qd_status quantize_mine(qd_run *run, qd_block *block, const expert *e, const qd_stats *all) {
   for (qd_role role = qd_stage_first(e->stage); e->index >= 0 && role <= qd_stage_last(e->stage); role++) {
     qd_weight *weight = qd_block_find_expert(block, role, e->index);
-    if (qd_job_scheme(run->job, weight->slot.name, &weight->q.scheme)) QD_TRY(quantize_linear(run, e, all, weight));
+    if (is_quantized(run, weight, &weight->q.scheme)) QD_TRY(quantize_linear(run, e, all, weight));
   }
   return QD_OK;
 }
@@ -233,16 +237,26 @@ static void describe_inputs(qd_run *run, qd_stage stage) {
   }
 }
 
-static qd_status share_results(qd_run *run, qd_block *block, qd_stage stage, double start) {
+static qd_status share_result(qd_run *run, int64_t block, qd_weight *weight, double seconds) {
   qd_scheme scheme;
+  qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &scheme);
+  if (!qd_fate_is_quantized(fate)) {
+    weight->kept = qd_fate_name(fate);
+    qd_log_file("  block %4" PRId64 "  %s %d  kept (%s)", block, qd_role_name(weight->slot.role), weight->slot.expert, weight->kept);
+    return QD_OK;
+  }
+  weight->q.scheme = scheme;
+  QD_TRY(tell(run, weight));
+  qd_quantize_log(block, weight, seconds);
+  return QD_OK;
+}
+
+static qd_status share_results(qd_run *run, qd_block *block, qd_stage stage, double start) {
   describe_inputs(run, stage);
   for (int i = 0; i < block->n; i++) {
     qd_weight *weight = &block->weight[i];
-    if (weight->slot.role < qd_stage_first(stage) || weight->slot.role > qd_stage_last(stage)) continue;
-    if (!qd_job_scheme(run->job, weight->slot.name, &scheme)) continue;
-    weight->q.scheme = scheme;
-    QD_TRY(tell(run, weight));
-    qd_quantize_log(block->index, weight, (qd_seconds() - start) / (double)run->model.experts);
+    if (weight->slot.role >= qd_stage_first(stage) && weight->slot.role <= qd_stage_last(stage))
+      QD_TRY(share_result(run, block->index, weight, (qd_seconds() - start) / (double)run->model.experts));
   }
   return QD_OK;
 }

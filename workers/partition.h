@@ -15,7 +15,7 @@ qd_range qd_partition_even(int64_t total, int rank, int size);
 int qd_partition_expert(int64_t expert, int size);
 
 /* Rows of several linears over ranks by cost.  Linear i has rows[i] rows of cost[i] each; a share is a range of rows of one
- * linear, cut at multiples of `tile` (so that sums over row tiles stay whole).  Gives the shares in (linear, row) order with
+ * linear, cut at multiples of `tile`.  Gives the shares in (linear, row) order with
  * their ranks: consecutive shares go to ascending ranks, and no such cut makes the largest rank's cost smaller. */
 typedef struct qd_share {
   int      linear, rank;
