@@ -23,15 +23,19 @@ void qd_gemm_serial(qd_device *device, int thread, qd_gemm_mode mode, qd_tensor 
 void qd_gemm(qd_device *device, qd_gemm_mode mode, qd_tensor a, qd_tensor b, qd_tensor c);
 
 /* c = round(a b^T + bias), b with rows along k as weights have; q instead of b: its effective weight, dequantized while it is
- * packed. */
+ * packed; panels: packed before. */
 typedef struct qd_gemm_product {
   qd_gemm_mode mode;     /* QD_GEMM_SET where there is a bias or c is BF16 */
   qd_tensor a;           /* (M, K) */
   qd_tensor b;           /* (N, K) */
   const qd_qtensor *q;   /* (N, K) */
+  const qd_panels *panels; /* (N, K) */
   const qd_tensor *bias; /* F32 (N), or NULL */
   qd_tensor c;           /* (M, N) */
 } qd_gemm_product;
 void qd_gemm_run(qd_device *device, const qd_gemm_product *product);
+
+/* The columns of x in stored order, in the device's scratch (what qd_scratch_qlinear counts). */
+qd_status qd_cpu_gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor *out) QD_MUST_USE;
 
 #endif

@@ -1,0 +1,185 @@
+/* Codes in panels: unpacked, scaled and multiplied in registers, or unpacked into a panel of the matrix kernel.
+ *
+ * A weight costs a shift, a mask with the bits of 2^23 (which makes 2^23 + q of it), a subtraction of 2^23 + z, which is exact,
+ * and the multiplication by the scale: the very numbers of qd_dequant, whatever the scale.  bf16 rounds it and joins pairs. */
+#include "kernels/panels_isa.h"
+#include "kernels/panels_vector.h"
+
+enum { F32_VECTORS = 2, PANEL_WIDTH = F32_LANES * F32_VECTORS, WORDS_AHEAD = 1024 };
+
+/* A run's words: in memory, or (NULL, for the peak) always the same ones, in registers. */
+typedef struct run_words {
+  const uint32_t *memory;
+  words kept[F32_VECTORS];
+} run_words;
+
+typedef struct group_values {
+  f32_sum scale[F32_VECTORS], zero[F32_VECTORS];
+} group_values;
+
+typedef struct code_kernels {
+  void (*strip[QD_CODE_ROWS])(const qd_code_panels *b, const qd_gemm_strip *s);
+  void (*unpack)(const qd_code_panels *b, uint32_t *to);
+  double (*peak)(int64_t rounds);
+} code_kernels;
+
+typedef struct kind_kernels {
+  code_kernels bits[QD_MAX_BITS - QD_MIN_BITS + 1];
+  void (*unpack_any)(const qd_code_panels *b, uint32_t *to);
+} kind_kernels;
+
+QD_INLINE words word_at(const run_words *from, int i, int v) {
+  if (from->memory != NULL) return words_load(from->memory + (i * F32_VECTORS + v) * F32_LANES);
+  words w = from->kept[v];
+  KEEP_WORDS(w);
+  return w;
+}
+
+/* The codes that stand in what the others leave of the words; at the end they reach up to bit 31. */
+QD_INLINE void join_rest(const run_words *from, int bits, words *rest) {
+  int top = 32 / bits * bits;
+#pragma GCC unroll 2
+  for (int v = 0; v < F32_VECTORS; v++) {
+    rest[v] = words_none();
+    if (top == 32) continue;
+#pragma GCC unroll 8
+    for (int i = 0; i < bits; i++) rest[v] = words_top(rest[v], word_at(from, i, v), top);
+  }
+}
+
+/* The weight of code t, t a constant. */
+QD_INLINE f32_sum weight_at(const run_words *from, int bits, int t, int v, const words *rest, const group_values *group) {
+  int a_word = 32 / bits, whole = a_word * bits;
+  f32_sum value = t < whole ? words_value(word_at(from, t / a_word, v), t % a_word * bits, bits)
+                            : words_value(rest[v], 32 - (QD_CODE_RUN - t) * bits, bits);
+  return f32_multiply(f32_subtract(value, group->zero[v]), group->scale[v]);
+}
+
+QD_INLINE group_values load_group(const qd_code_panels *b, int64_t index, int64_t row) {
+  group_values group;
+  int64_t at = index * b->group_stride + row;
+  for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
+    group.scale[v] = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
+                                              : scales_f32((const float *)b->scales + at);
+    group.zero[v] = zeros_value(b->zeros + at);
+  }
+  return group;
+}
+
+/* The stream is read from front to back; the hardware alone stops at each page. */
+QD_INLINE void prefetch_words(const uint32_t *from, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + 4 * WORDS_AHEAD));
+}
+
+QD_INLINE void finish_sums(const qd_gemm_strip *s, int64_t column, int rows, const f32_sum *sum) {
+  int64_t left = s->columns - column, n = left < PANEL_WIDTH ? left : PANEL_WIDTH;
+  for (int i = 0; i < rows; i++) {
+    float part[PANEL_WIDTH], *c = (float *)s->c + i * s->c_stride + column;
+    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + v * F32_LANES, sum[i * F32_VECTORS + v]);
+    if (s->update == QD_TILE_STORE)
+      for (int64_t j = 0; j < n; j++) c[j] = part[j];
+    else
+      for (int64_t j = 0; j < n; j++) c[j] = c[j] + part[j];
+  }
+}
+
+/* ---- what a kind does with two weights; `at` is the panel of a's element of the even one ---- */
+
+enum { f32_steps_of = 1, wide_steps_of = 1, pairs_steps_of = 2 }; /* codes a step of the panel of a */
+
+QD_INLINE void f32_use(const void *a, int at, int rows, f32_sum even, f32_sum odd, f32_sum *sum) {
+  const float *x = a;
+  *sum = f32_fma(f32_broadcast(x + at), even, *sum);
+  *sum = f32_fma(f32_broadcast(x + at + rows), odd, *sum);
+}
+
+QD_INLINE void f32_put(uint32_t *to, int64_t k, int v, f32_sum even, f32_sum odd) {
+  float *out = (float *)(void *)to + k * PANEL_WIDTH + v * F32_LANES;
+  f32_write(out, even);
+  f32_write(out + PANEL_WIDTH, odd);
+}
+
+/* The odd k first, as a stands. */
+QD_INLINE void wide_use(const void *a, int at, int rows, f32_sum even, f32_sum odd, f32_sum *sum) {
+  f32_use(a, at, rows, f32_keep_bf16(odd), f32_keep_bf16(even), sum);
+}
+
+QD_INLINE void wide_put(uint32_t *to, int64_t k, int v, f32_sum even, f32_sum odd) {
+  f32_put(to, k, v, f32_keep_bf16(odd), f32_keep_bf16(even));
+}
+
+#ifdef QD_HAVE_PAIRS
+/* Steps count pairs: element at + ... of the kinds above is at / 2 here, but for the row. */
+QD_INLINE QD_PAIRS_TARGET void pairs_use(const void *a, int at, int rows, f32_sum even, f32_sum odd, f32_sum *sum) {
+  int step = at / rows / 2, row = at % rows;
+  *sum = pairs_fma(pairs_broadcast((const uint32_t *)a + step * rows + row), pairs_join(even, odd), *sum);
+}
+
+QD_INLINE QD_PAIRS_TARGET void pairs_put(uint32_t *to, int64_t k, int v, f32_sum even, f32_sum odd) {
+  _mm512_storeu_si512(to + k / 2 * PANEL_WIDTH + v * F32_LANES, pairs_join(even, odd));
+}
+#endif
+
+/* ---- groups of any size, and a last run that is not whole: code by code ---- */
+
+QD_INLINE void codes_of(const uint32_t *run, int bits, int t, uint32_t *code) {
+  int a_word = 32 / bits, whole = a_word * bits, piece = 32 - whole;
+  uint32_t mask = (1u << bits) - 1;
+  const uint32_t *word = run + t / a_word * PANEL_WIDTH;
+  int shift = t < whole ? t % a_word * bits : (t - whole) * bits;
+  for (int lane = 0; lane < PANEL_WIDTH && t < whole; lane++) code[lane] = word[lane] >> shift & mask;
+  if (t < whole) return;
+  for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = 0;
+  for (int i = 0; i < bits; i++)
+    for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] |= run[i * PANEL_WIDTH + lane] >> whole << (i * piece);
+  for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = code[lane] >> shift & mask;
+}
+
+/* A k behind the last one is a weight of zero: half of a pair. */
+QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
+  for (int v = 0; v < F32_VECTORS; v++) out[v] = f32_zero();
+  if (k >= b->k) return;
+  uint32_t code[PANEL_WIDTH] __attribute__((aligned(64)));
+  codes_of(b->words + k / QD_CODE_RUN * b->bits * PANEL_WIDTH, b->bits, (int)(k % QD_CODE_RUN), code);
+  group_values group = load_group(b, (b->first + k) / b->group_size, 0);
+  for (int v = 0; v < F32_VECTORS; v++) {
+    f32_sum value = words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS);
+    out[v] = f32_multiply(f32_subtract(value, group.zero[v]), group.scale[v]);
+  }
+}
+
+/* ---- each kind ---- */
+
+#define KIND f32
+#define TARGET
+#include "kernels/panels_tile.h"
+
+#define KIND wide
+#define TARGET
+#include "kernels/panels_tile.h"
+
+#ifdef QD_HAVE_PAIRS
+#define KIND pairs
+#define TARGET QD_PAIRS_TARGET
+#include "kernels/panels_tile.h"
+#endif
+
+static const kind_kernels *kernels_of(qd_panel_kind kind) {
+#ifdef QD_HAVE_PAIRS
+  if (kind == QD_PANEL_PAIRS) return &pairs_kernels;
+#endif
+  return kind == QD_PANEL_WIDE ? &wide_kernels : &f32_kernels;
+}
+
+void QD_ISA(qd_code_panel_unpack)(const qd_code_panels *from, qd_panel_kind kind, void *to) {
+  const kind_kernels *kernels = kernels_of(kind);
+  (qd_code_panels_direct(from) ? kernels->bits[from->bits - QD_MIN_BITS].unpack : kernels->unpack_any)(from, to);
+}
+
+void QD_ISA(qd_code_panel_strip)(const qd_code_panels *b, qd_panel_kind kind, const qd_gemm_strip *strip) {
+  kernels_of(kind)->bits[b->bits - QD_MIN_BITS].strip[strip->rows - 1](b, strip);
+}
+
+double QD_ISA(qd_code_panel_peak)(qd_panel_kind kind, int bits, int64_t rounds) {
+  return kernels_of(kind)->bits[bits - QD_MIN_BITS].peak(rounds);
+}
