@@ -103,12 +103,13 @@ static const unsigned char *kept_panels(const task *job, const block *at) {
 
 static qd_code_panels kept_codes(const task *job, const block *at) {
   const qd_panels *p = job->product->panels;
-  int64_t panels = (p->rows + p->width - 1) / p->width, runs = (at->kc + QD_CODE_RUN - 1) / QD_CODE_RUN;
-  int64_t words = (at->k / QD_CODE_RUN * panels + at->j / p->width * runs) * p->q.scheme.bits * p->width;
-  return (qd_code_panels){.words = (const uint32_t *)p->data + words,
+  int64_t width = QD_CODE_PAIR * p->width, pairs = (p->rows + width - 1) / width;
+  int64_t runs = (at->kc + QD_CODE_RUN - 1) / QD_CODE_RUN;
+  int64_t words = (at->k / QD_CODE_RUN * pairs + at->j / width * runs) * p->q.scheme.bits * width;
+  return (qd_code_panels){.words = (const uint32_t *)p->data + words, .half = (int)(at->j % width / p->width),
                           .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(p->q.scheme.scale_dtype),
                           .zeros = p->zeros + at->j, .scale_dtype = p->q.scheme.scale_dtype,
-                          .group_stride = panels * p->width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
+                          .group_stride = pairs * width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
                           .first = at->k, .k = at->kc, .bits = p->q.scheme.bits};
 }
 

@@ -18,7 +18,7 @@ typedef struct qd_panels {
   int        width;         /* rows of a panel; 0: the device multiplies by copies of what was given                       */
   void      *data;          /* chunk by chunk of 256 columns, panel by panel: elements as the matrix kernel packs them, or codes
                                (panels_isa.h)                                                                              */
-  void      *scales;        /* of q's dtype, (G, rows filled up to whole panels)                                           */
+  void      *scales;        /* of q's dtype, (G, rows filled up to pairs of panels)                                           */
   uint8_t   *zeros;         /* (G, the same)                                                                               */
 } qd_panels;
 

@@ -25,12 +25,12 @@ static size_t dense_bytes(const qd_device *device, qd_dtype act, int64_t rows, i
 int qd_cpu_panel_width(const qd_device *device) { return QD_ISA_CALL(device, qd_gemm_find_unit, (QD_PANEL_F32))->columns; }
 
 typedef struct code_sizes {
-  int64_t width, rows; /* of a panel; of all, filled up to whole panels */
+  int64_t width, rows; /* of a pair; of all, filled up to whole pairs */
   size_t  words, scales, zeros;
 } code_sizes;
 
 static code_sizes sizes_of(const qd_device *device, int64_t rows, int64_t columns, qd_scheme scheme) {
-  code_sizes s = {.width = qd_cpu_panel_width(device)};
+  code_sizes s = {.width = QD_CODE_PAIR * qd_cpu_panel_width(device)};
   s.rows = round_up(rows, s.width);
   size_t groups = (size_t)s.rows * (size_t)qd_scheme_groups(scheme, columns);
   s.words = (size_t)s.rows * (size_t)(round_up(columns, QD_CODE_RUN) / QD_CODE_RUN * scheme.bits);
@@ -66,7 +66,7 @@ qd_status qd_cpu_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, q
   return QD_OK;
 }
 
-/* One row's codes of a chunk into its lane of the panel; the words are zero before. */
+/* One row's codes of a chunk into its lane of the pair; the words are zero before. */
 static void lay_codes(const uint8_t *code, int64_t n, int bits, int64_t width, uint32_t *lane) {
   int a_word = 32 / bits, whole = a_word * bits, piece = 32 - whole;
   for (int64_t run = 0; run < n; run += QD_CODE_RUN, code += QD_CODE_RUN, lane += bits * width) {
@@ -78,15 +78,15 @@ static void lay_codes(const uint8_t *code, int64_t n, int bits, int64_t width, u
   }
 }
 
-static void pack_codes(const qd_device *device, const qd_qtensor *q, int64_t k, int64_t panel, int64_t width, uint32_t *to) {
+static void pack_codes(const qd_device *device, const qd_qtensor *q, int64_t k, int64_t pair, int64_t width, uint32_t *to) {
   uint8_t code[QD_PRODUCT_CHUNK];
   int bits = q->scheme.bits;
-  int64_t kc = chunk_of(k, q->columns), end = least(q->rows, (panel + 1) * width);
+  int64_t kc = chunk_of(k, q->columns), end = least(q->rows, (pair + 1) * width);
   memset(to, 0, (size_t)(round_up(kc, QD_CODE_RUN) / QD_CODE_RUN * bits * width) * sizeof *to);
-  for (int64_t r = panel * width; r < end; r++) {
+  for (int64_t r = pair * width; r < end; r++) {
     const uint8_t *packed = (const uint8_t *)q->codes.data + r * q->codes.stride[0] + k / 8 * bits;
     QD_ISA_CALL(device, qd_codes_unpack, (packed, kc, bits, code));
-    lay_codes(code, kc, bits, width, to + (r - panel * width));
+    lay_codes(code, kc, bits, width, to + (r - pair * width));
   }
 }
 
@@ -110,13 +110,13 @@ qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_q
   QD_TRY(qd_arena_new(arena, s.words, sizeof *words, &words));
   QD_TRY(qd_arena_new(arena, s.scales, qd_dtype_bytes(q->scheme.scale_dtype), &out->scales));
   QD_TRY(qd_arena_new(arena, s.zeros, sizeof(uint8_t), &out->zeros));
-  out->data = words, out->width = (int)s.width;
-  int64_t panels = s.rows / s.width, a_run = q->scheme.bits * s.width;
+  out->data = words, out->width = qd_cpu_panel_width(device);
+  int64_t pairs = s.rows / s.width, a_run = q->scheme.bits * s.width;
 #pragma omp parallel for num_threads(device->threads) schedule(static) collapse(2)
   for (int64_t k = 0; k < q->columns; k += QD_PRODUCT_CHUNK)
-    for (int64_t p = 0; p < panels; p++) {
+    for (int64_t p = 0; p < pairs; p++) {
       int64_t runs = round_up(chunk_of(k, q->columns), QD_CODE_RUN) / QD_CODE_RUN;
-      pack_codes(device, q, k, p, s.width, words + (k / QD_CODE_RUN * panels + p * runs) * a_run);
+      pack_codes(device, q, k, p, s.width, words + (k / QD_CODE_RUN * pairs + p * runs) * a_run);
     }
   pack_groups(q, &s, out);
   return QD_OK;

@@ -5,17 +5,20 @@
 #include "kernels/panels_isa.h"
 #include "kernels/panels_vector.h"
 
-enum { F32_VECTORS = 2, PANEL_WIDTH = F32_LANES * F32_VECTORS, WORDS_AHEAD = 1024 };
+enum { F32_VECTORS = 2, PANEL_WIDTH = F32_LANES * F32_VECTORS, PAIR_WIDTH = QD_CODE_PAIR * PANEL_WIDTH };
 
-/* A run's words: in memory, or (NULL, for the peak) always the same ones, in registers. */
-typedef struct run_words {
+/* Constants of a kernel. */
+typedef struct code_shape {
+  int  bits, panels, rows; /* panels at once, rows of a */
+  bool kept;               /* for the peak: words are always the same ones, in registers */
+} code_shape;
+
+/* A panel at one run: its words, and the run's group. */
+typedef struct code_panel {
   const uint32_t *memory;
-  words kept[F32_VECTORS];
-} run_words;
-
-typedef struct group_values {
+  words   kept[F32_VECTORS];
   f32_sum scale[F32_VECTORS], zero[F32_VECTORS];
-} group_values;
+} code_panel;
 
 typedef struct code_kernels {
   void (*strip[QD_CODE_ROWS])(const qd_code_panels *b, const qd_gemm_strip *s);
@@ -28,54 +31,59 @@ typedef struct kind_kernels {
   void (*unpack_any)(const qd_code_panels *b, uint32_t *to);
 } kind_kernels;
 
-QD_INLINE words word_at(const run_words *from, int i, int v) {
-  if (from->memory != NULL) return words_load(from->memory + (i * F32_VECTORS + v) * F32_LANES);
+QD_INLINE words word_at(const code_panel *from, bool kept, int i, int v) {
+  if (!kept) return words_load(from->memory + i * PAIR_WIDTH + v * F32_LANES);
   words w = from->kept[v];
   KEEP_WORDS(w);
   return w;
 }
 
 /* The codes that stand in what the others leave of the words; at the end they reach up to bit 31. */
-QD_INLINE void join_rest(const run_words *from, int bits, words *rest) {
-  int top = 32 / bits * bits;
+QD_INLINE void join_rest(const code_panel *from, code_shape shape, words *rest) {
+  int bits = shape.bits, top = 32 / bits * bits;
 #pragma GCC unroll 2
   for (int v = 0; v < F32_VECTORS; v++) {
     rest[v] = words_none();
     if (top == 32) continue;
 #pragma GCC unroll 8
-    for (int i = 0; i < bits; i++) rest[v] = words_top(rest[v], word_at(from, i, v), top);
+    for (int i = 0; i < bits; i++) rest[v] = words_top(rest[v], word_at(from, shape.kept, i, v), top);
   }
 }
 
 /* The weight of code t, t a constant. */
-QD_INLINE f32_sum weight_at(const run_words *from, int bits, int t, int v, const words *rest, const group_values *group) {
-  int a_word = 32 / bits, whole = a_word * bits;
-  f32_sum value = t < whole ? words_value(word_at(from, t / a_word, v), t % a_word * bits, bits)
-                            : words_value(rest[v], 32 - (QD_CODE_RUN - t) * bits, bits);
-  return f32_multiply(f32_subtract(value, group->zero[v]), group->scale[v]);
+QD_INLINE f32_sum weight_at(const code_panel *from, code_shape shape, int t, int v, words rest) {
+  int bits = shape.bits, a_word = 32 / bits, whole = a_word * bits;
+  f32_sum value = t < whole ? words_value(word_at(from, shape.kept, t / a_word, v), t % a_word * bits, bits)
+                            : words_value(rest, 32 - (QD_CODE_RUN - t) * bits, bits);
+  return f32_multiply(f32_subtract(value, from->zero[v]), from->scale[v]);
 }
 
-QD_INLINE group_values load_group(const qd_code_panels *b, int64_t index, int64_t row) {
-  group_values group;
+QD_INLINE void load_group(const qd_code_panels *b, int64_t index, int64_t row, code_panel *to) {
   int64_t at = index * b->group_stride + row;
   for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
-    group.scale[v] = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
-                                              : scales_f32((const float *)b->scales + at);
-    group.zero[v] = zeros_value(b->zeros + at);
+    to->scale[v] = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
+                                            : scales_f32((const float *)b->scales + at);
+    to->zero[v] = zeros_value(b->zeros + at);
   }
-  return group;
+}
+
+/* The first run's words of a panel, counted from the first one. */
+QD_INLINE const uint32_t *panel_words(const qd_code_panels *b, int64_t panel) {
+  int64_t runs = (b->k + QD_CODE_RUN - 1) / QD_CODE_RUN, index = b->half + panel;
+  return b->words + index / QD_CODE_PAIR * runs * b->bits * PAIR_WIDTH + index % QD_CODE_PAIR * PANEL_WIDTH;
 }
 
 /* The stream is read from front to back; the hardware alone stops at each page. */
-QD_INLINE void prefetch_words(const uint32_t *from, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + 4 * WORDS_AHEAD));
+QD_INLINE void prefetch_run(const uint32_t *from, int bits) {
+  enum { BYTES_AHEAD = 4096 };
+  for (int i = 0; i < bits * PAIR_WIDTH; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + BYTES_AHEAD));
 }
 
 QD_INLINE void finish_sums(const qd_gemm_strip *s, int64_t column, int rows, const f32_sum *sum) {
   int64_t left = s->columns - column, n = left < PANEL_WIDTH ? left : PANEL_WIDTH;
   for (int i = 0; i < rows; i++) {
     float part[PANEL_WIDTH], *c = (float *)s->c + i * s->c_stride + column;
-    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + v * F32_LANES, sum[i * F32_VECTORS + v]);
+    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + v * F32_LANES, sum[v * rows + i]);
     if (s->update == QD_TILE_STORE)
       for (int64_t j = 0; j < n; j++) c[j] = part[j];
     else
@@ -125,13 +133,13 @@ QD_INLINE QD_PAIRS_TARGET void pairs_put(uint32_t *to, int64_t k, int v, f32_sum
 QD_INLINE void codes_of(const uint32_t *run, int bits, int t, uint32_t *code) {
   int a_word = 32 / bits, whole = a_word * bits, piece = 32 - whole;
   uint32_t mask = (1u << bits) - 1;
-  const uint32_t *word = run + t / a_word * PANEL_WIDTH;
+  const uint32_t *word = run + t / a_word * PAIR_WIDTH;
   int shift = t < whole ? t % a_word * bits : (t - whole) * bits;
   for (int lane = 0; lane < PANEL_WIDTH && t < whole; lane++) code[lane] = word[lane] >> shift & mask;
   if (t < whole) return;
   for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = 0;
   for (int i = 0; i < bits; i++)
-    for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] |= run[i * PANEL_WIDTH + lane] >> whole << (i * piece);
+    for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] |= run[i * PAIR_WIDTH + lane] >> whole << (i * piece);
   for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = code[lane] >> shift & mask;
 }
 
@@ -140,11 +148,12 @@ QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
   for (int v = 0; v < F32_VECTORS; v++) out[v] = f32_zero();
   if (k >= b->k) return;
   uint32_t code[PANEL_WIDTH] __attribute__((aligned(64)));
-  codes_of(b->words + k / QD_CODE_RUN * b->bits * PANEL_WIDTH, b->bits, (int)(k % QD_CODE_RUN), code);
-  group_values group = load_group(b, (b->first + k) / b->group_size, 0);
+  codes_of(panel_words(b, 0) + k / QD_CODE_RUN * b->bits * PAIR_WIDTH, b->bits, (int)(k % QD_CODE_RUN), code);
+  code_panel panel;
+  load_group(b, (b->first + k) / b->group_size, 0, &panel);
   for (int v = 0; v < F32_VECTORS; v++) {
     f32_sum value = words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS);
-    out[v] = f32_multiply(f32_subtract(value, group.zero[v]), group.scale[v]);
+    out[v] = f32_multiply(f32_subtract(value, panel.zero[v]), panel.scale[v]);
   }
 }
 

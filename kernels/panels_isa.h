@@ -1,5 +1,6 @@
-/* Codes in panels, for each instruction set.  32 consecutive codes of a row ("a run") stand in `bits` words of 32 bits; a run of
- * a panel is `bits` vectors of words, rows in lanes: word i of lane r at i * width + r.
+/* Codes in panels, for each instruction set.  32 consecutive codes of a row ("a run") stand in `bits` words of 32 bits, rows in
+ * lanes.  Two neighbouring panels lie together, run by run, so that both can be worked on in one pass from front to back: word
+ * i of row r of a pair is word i * 2 * width + r of the run.
  *
  * With F = 32 / bits (rounded down), code t < F * bits of a run is bits [(t % F) * bits, + bits) of word t / F.  What is left of
  * each word, S = 32 - F * bits upper bits, holds the last S codes: the pieces of all words, joined in ascending order, are these
@@ -9,11 +10,16 @@
 
 #include "kernels/gemm_unit.h"
 
-enum { QD_CODE_RUN = 32, QD_CODE_ROWS = 2 /* tokens that codes are multiplied by without being expanded into memory */ };
+enum {
+  QD_CODE_RUN = 32,
+  QD_CODE_PAIR = 2, /* panels that lie together; rows are filled up to whole pairs */
+  QD_CODE_ROWS = 2, /* tokens that codes are multiplied by without being expanded into memory */
+};
 
 /* One chunk of consecutive panels: stored positions [first, first + k). */
 typedef struct qd_code_panels {
-  const uint32_t *words;
+  const uint32_t *words;        /* of the pair that the first panel belongs to */
+  int             half;         /* which of the pair's panels is the first one */
   const void     *scales;       /* of the first panel's first row, group 0; F16 or F32, group by group */
   const uint8_t  *zeros;
   qd_dtype        scale_dtype;

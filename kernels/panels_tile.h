@@ -6,55 +6,67 @@
 #define NAME1(kind, name) NAME2(kind, name)
 #define NAME(name) NAME1(KIND, name)
 
-/* One run: `rows` of a, whose panel stands at its first step. */
-QD_INLINE TARGET void NAME(run)(const run_words *from, int bits, const group_values *group, int rows, const void *a,
-                                f32_sum *sum) {
-  words rest[F32_VECTORS];
-  join_rest(from, bits, rest);
+/* One run; the panel of a stands at its first step. */
+QD_INLINE TARGET void NAME(run)(const code_panel *panel, code_shape shape, const void *a, f32_sum *sum) {
+  words rest[QD_CODE_PAIR * F32_VECTORS];
+  int rows = shape.rows;
+#pragma GCC unroll 2
+  for (int p = 0; p < shape.panels; p++) join_rest(&panel[p], shape, rest + p * F32_VECTORS);
 #pragma GCC unroll 16
   for (int t = 0; t < QD_CODE_RUN; t += 2) {
+#pragma GCC unroll 4
+    for (int v = 0; v < shape.panels * F32_VECTORS; v++) {
+      const code_panel *of = &panel[v / F32_VECTORS];
+      f32_sum even = weight_at(of, shape, t, v % F32_VECTORS, rest[v]), odd = weight_at(of, shape, t + 1, v % F32_VECTORS, rest[v]);
 #pragma GCC unroll 2
-    for (int v = 0; v < F32_VECTORS; v++) {
-      f32_sum even = weight_at(from, bits, t, v, rest, group), odd = weight_at(from, bits, t + 1, v, rest, group);
-#pragma GCC unroll 2
-      for (int i = 0; i < rows; i++) NAME(use)(a, t * rows + i, rows, even, odd, &sum[i * F32_VECTORS + v]);
+      for (int i = 0; i < rows; i++) NAME(use)(a, t * rows + i, rows, even, odd, &sum[v * rows + i]);
     }
   }
 }
 
-QD_INLINE TARGET void NAME(strip_of)(const qd_code_panels *b, int bits, int rows, const qd_gemm_strip *s) {
-  int64_t run_words_n = (int64_t)bits * PANEL_WIDTH, runs = b->k / QD_CODE_RUN;
-  run_words from = {.memory = b->words};
-  for (int64_t j = 0; j < s->columns; j += PANEL_WIDTH) {
-    f32_sum sum[QD_CODE_ROWS * F32_VECTORS];
-    group_values group;
-    const uint32_t *a = s->a;
-    for (int i = 0; i < rows * F32_VECTORS; i++) sum[i] = f32_zero();
-    for (int64_t run = 0; run < runs; run++, from.memory += run_words_n, a += QD_CODE_RUN / NAME(steps_of) * rows) {
-      int64_t k = b->first + run * QD_CODE_RUN;
-      if (run == 0 || k % b->group_size == 0) group = load_group(b, k / b->group_size, j);
-      prefetch_words(from.memory, run_words_n);
-      NAME(run)(&from, bits, &group, rows, a, sum);
-    }
-    finish_sums(s, j, rows, sum);
+/* The panels from column `column` on; the last of them may be cut by c. */
+QD_INLINE TARGET void NAME(chunk_of)(const qd_code_panels *b, int64_t column, code_shape shape, const qd_gemm_strip *s) {
+  int panels = shape.panels, rows = shape.rows;
+  int64_t runs = b->k / QD_CODE_RUN;
+  code_panel panel[QD_CODE_PAIR];
+  f32_sum sum[QD_CODE_PAIR * F32_VECTORS * QD_CODE_ROWS];
+  const uint32_t *a = s->a;
+  for (int p = 0; p < panels; p++) panel[p].memory = panel_words(b, column / PANEL_WIDTH + p);
+  for (int i = 0; i < panels * F32_VECTORS * rows; i++) sum[i] = f32_zero();
+  for (int64_t run = 0; run < runs; run++, a += QD_CODE_RUN / NAME(steps_of) * rows) {
+    int64_t k = b->first + run * QD_CODE_RUN;
+    for (int p = 0; p < panels && (run == 0 || k % b->group_size == 0); p++)
+      load_group(b, k / b->group_size, column + p * PANEL_WIDTH, &panel[p]);
+    prefetch_run(panel[0].memory, shape.bits);
+    NAME(run)(panel, shape, a, sum);
+    for (int p = 0; p < panels; p++) panel[p].memory += shape.bits * PAIR_WIDTH;
   }
+  for (int p = 0; p < panels; p++) finish_sums(s, column + p * PANEL_WIDTH, rows, sum + p * F32_VECTORS * rows);
+}
+
+/* One row alone has too few chains to hide what a step of one takes: both panels of a pair at once. */
+QD_INLINE TARGET void NAME(strip_of)(const qd_code_panels *b, int bits, int rows, const qd_gemm_strip *s) {
+  int64_t j = 0;
+  if (rows == 1 && b->half == 1) NAME(chunk_of)(b, 0, (code_shape){bits, 1, rows, false}, s), j = PANEL_WIDTH;
+  for (; rows == 1 && j + PANEL_WIDTH < s->columns; j += PAIR_WIDTH) NAME(chunk_of)(b, j, (code_shape){bits, 2, 1, false}, s);
+  for (; j < s->columns; j += PANEL_WIDTH) NAME(chunk_of)(b, j, (code_shape){bits, 1, rows, false}, s);
 }
 
 /* Whole runs, each within one group. */
 QD_INLINE TARGET void NAME(unpack_of)(const qd_code_panels *b, int bits, uint32_t *to) {
-  run_words from = {.memory = b->words};
-  group_values group;
-  for (int64_t at = 0; at < b->k; at += QD_CODE_RUN, from.memory += bits * PANEL_WIDTH) {
+  const code_shape shape = {bits, 1, 0, false};
+  code_panel panel = {.memory = panel_words(b, 0)};
+  for (int64_t at = 0; at < b->k; at += QD_CODE_RUN, panel.memory += bits * PAIR_WIDTH) {
     int64_t k = b->first + at;
-    if (at == 0 || k % b->group_size == 0) group = load_group(b, k / b->group_size, 0);
-    prefetch_words(from.memory, bits * PANEL_WIDTH);
     words rest[F32_VECTORS];
-    join_rest(&from, bits, rest);
+    if (at == 0 || k % b->group_size == 0) load_group(b, k / b->group_size, 0, &panel);
+    prefetch_run(panel.memory, bits);
+    join_rest(&panel, shape, rest);
 #pragma GCC unroll 16
     for (int t = 0; t < QD_CODE_RUN; t += 2) {
 #pragma GCC unroll 2
       for (int v = 0; v < F32_VECTORS; v++)
-        NAME(put)(to, at + t, v, weight_at(&from, bits, t, v, rest, &group), weight_at(&from, bits, t + 1, v, rest, &group));
+        NAME(put)(to, at + t, v, weight_at(&panel, shape, t, v, rest[v]), weight_at(&panel, shape, t + 1, v, rest[v]));
     }
   }
 }
@@ -69,15 +81,19 @@ static TARGET void NAME(unpack_any)(const qd_code_panels *b, uint32_t *to) {
 }
 
 QD_INLINE TARGET double NAME(peak_of)(int bits, int64_t rounds) {
-  run_words from = {.memory = NULL};
-  group_values group = {{f32_zero(), f32_zero()}, {f32_zero(), f32_zero()}};
-  f32_sum sum[F32_VECTORS] = {f32_zero(), f32_zero()};
+  code_panel panel[QD_CODE_PAIR];
+  f32_sum sum[QD_CODE_PAIR * F32_VECTORS];
   uint32_t a[2 * QD_CODE_RUN] = {0};
-  for (int v = 0; v < F32_VECTORS; v++) from.kept[v] = words_none();
-  for (int64_t r = 0; r < rounds; r++) NAME(run)(&from, bits, &group, 1, a, sum);
+  for (int i = 0; i < QD_CODE_PAIR * F32_VECTORS; i++) {
+    code_panel *of = &panel[i / F32_VECTORS];
+    of->kept[i % F32_VECTORS] = words_none();
+    of->scale[i % F32_VECTORS] = of->zero[i % F32_VECTORS] = sum[i] = f32_zero();
+  }
+  for (int64_t r = 0; r < rounds; r++) NAME(run)(panel, (code_shape){bits, QD_CODE_PAIR, 1, true}, a, sum);
   float left[F32_LANES];
-  f32_write(left, f32_add(sum[0], sum[1]));
-  return (double)rounds * QD_CODE_RUN * PANEL_WIDTH + (double)left[0];
+  for (int i = 1; i < QD_CODE_PAIR * F32_VECTORS; i++) sum[0] = f32_add(sum[0], sum[i]);
+  f32_write(left, sum[0]);
+  return (double)rounds * QD_CODE_RUN * QD_CODE_PAIR * PANEL_WIDTH + (double)left[0];
 }
 
 #define QD_PANELS_OF(n)                                                                                         \
