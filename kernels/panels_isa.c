@@ -34,7 +34,7 @@ typedef struct kind_kernels {
 QD_INLINE words word_at(const code_panel *from, bool kept, int i, int v) {
   if (!kept) return words_load(from->memory + i * PAIR_WIDTH + v * F32_LANES);
   words w = from->kept[v];
-  KEEP_WORDS(w);
+  KEEP_VECTOR(w);
   return w;
 }
 

@@ -15,7 +15,7 @@ enum { CODE_MAGIC = 0x4b000000 }; /* the bits of 2^23 */
 #if defined(__AVX512F__)
 
 typedef __m512i words;
-#define KEEP_WORDS(w) __asm__ volatile("" : "+v"(w))
+#define KEEP_VECTOR(w) __asm__ volatile("" : "+v"(w))
 
 QD_INLINE words words_load(const uint32_t *p) { return _mm512_load_si512(p); }
 QD_INLINE words words_none(void) { return _mm512_setzero_si512(); }
@@ -25,7 +25,7 @@ QD_INLINE words words_top(words rest, words w, int bit) {
 }
 QD_INLINE f32_sum words_value(words w, int bit, int bits) {
   words low = _mm512_srli_epi32(w, (unsigned)bit), mask = _mm512_set1_epi32((1 << bits) - 1);
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32(CODE_MAGIC), low, mask, 0xf8));
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(low, mask, _mm512_set1_epi32(CODE_MAGIC), 0xea)); /* (a & b) | c */
 }
 QD_INLINE f32_sum scales_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 QD_INLINE f32_sum zeros_value(const uint8_t *p) {
@@ -47,7 +47,7 @@ QD_INLINE QD_PAIRS_TARGET pairs_input pairs_join(f32_sum even, f32_sum odd) {
 #elif defined(__AVX2__)
 
 typedef __m256i words;
-#define KEEP_WORDS(w) __asm__ volatile("" : "+x"(w))
+#define KEEP_VECTOR(w) __asm__ volatile("" : "+x"(w))
 
 QD_INLINE words words_load(const uint32_t *p) { return _mm256_load_si256((const void *)p); }
 QD_INLINE words words_none(void) { return _mm256_setzero_si256(); }
@@ -76,7 +76,7 @@ QD_INLINE f32_sum f32_keep_bf16(f32_sum x) {
 typedef struct words {
   uint32_t lane[F32_LANES];
 } words;
-#define KEEP_WORDS(w) __asm__ volatile("" : "+m"(w))
+#define KEEP_VECTOR(w) __asm__ volatile("" : "+m"(w))
 
 QD_INLINE words words_load(const uint32_t *p) {
   words w;
