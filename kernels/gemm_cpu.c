@@ -110,7 +110,7 @@ static qd_code_panels kept_codes(const task *job, const block *at) {
                           .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(p->q.scheme.scale_dtype),
                           .zeros = p->zeros + at->j, .scale_dtype = p->q.scheme.scale_dtype,
                           .group_stride = pairs * width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
-                          .first = at->k, .k = at->kc, .bits = p->q.scheme.bits};
+                          .first = at->k, .k = at->kc, .positive = p->positive, .bits = p->q.scheme.bits};
 }
 
 static void unpack_codes(const task *job, const block *at, unsigned char *to) {

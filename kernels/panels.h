@@ -20,6 +20,7 @@ typedef struct qd_panels {
                                (panels_isa.h)                                                                              */
   void      *scales;        /* of q's dtype, (G, rows filled up to pairs of panels)                                           */
   uint8_t   *zeros;         /* (G, the same)                                                                               */
+  bool       positive;      /* all scales are F16, positive and finite                                                     */
 } qd_panels;
 
 /* Bytes of the arena that panels of such a weight take: scheme NULL for a dense one. */

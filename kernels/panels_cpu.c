@@ -90,6 +90,18 @@ static void pack_codes(const qd_device *device, const qd_qtensor *q, int64_t k, 
   }
 }
 
+static bool all_positive(const qd_qtensor *q) {
+  enum { INFINITE = 0x7c00 };
+  if (q->scheme.scale_dtype != QD_F16) return false;
+  const uint16_t *bits = q->scales.data;
+  for (int64_t r = 0; r < q->rows; r++)
+    for (int64_t g = 0; g < q->scales.dim[1]; g++) {
+      uint16_t scale = bits[r * q->scales.stride[0] + g];
+      if (scale == 0 || scale >= INFINITE) return false;
+    }
+  return true;
+}
+
 static void pack_groups(const qd_qtensor *q, const code_sizes *s, qd_panels *out) {
   int64_t groups = q->scales.dim[1];
   size_t bytes = qd_dtype_bytes(q->scheme.scale_dtype);
@@ -119,6 +131,7 @@ qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_q
       pack_codes(device, q, k, p, s.width, words + (k / QD_CODE_RUN * pairs + p * runs) * a_run);
     }
   pack_groups(q, &s, out);
+  out->positive = all_positive(q);
   return QD_OK;
 }
 

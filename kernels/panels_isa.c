@@ -1,7 +1,9 @@
 /* Codes in panels: unpacked, scaled and multiplied in registers, or unpacked into a panel of the matrix kernel.
  *
- * A weight costs a shift, a mask with the bits of 2^23 (which makes 2^23 + q of it), a subtraction of 2^23 + z, which is exact,
- * and the multiplication by the scale: the very numbers of qd_dequant, whatever the scale.  bf16 rounds it and joins pairs. */
+ * A weight of b bits costs a shift, a mask with the bits of 1.0, which makes 1 + q / 2^b of it, and one fused multiply-add:
+ *   (1 + q / 2^b) (s 2^b) - s (2^b + z)  =  s (q - z)
+ * With a scale from fp16 (11 bits) every one of these numbers is exact in fp32, so this is the number of qd_dequant, for s > 0
+ * with the sign of its zeros too.  Other scales go the general way: q - z first, then times s.  bf16 rounds and joins pairs. */
 #include "kernels/panels_isa.h"
 #include "kernels/panels_vector.h"
 
@@ -17,7 +19,7 @@ typedef struct code_shape {
 typedef struct code_panel {
   const uint32_t *memory;
   words   kept[F32_VECTORS];
-  f32_sum scale[F32_VECTORS], zero[F32_VECTORS];
+  f32_sum scale[F32_VECTORS], offset[F32_VECTORS]; /* s 2^b, -s (2^b + z) */
 } code_panel;
 
 typedef struct code_kernels {
@@ -55,15 +57,16 @@ QD_INLINE f32_sum weight_at(const code_panel *from, code_shape shape, int t, int
   int bits = shape.bits, a_word = 32 / bits, whole = a_word * bits;
   f32_sum value = t < whole ? words_value(word_at(from, shape.kept, t / a_word, v), t % a_word * bits, bits)
                             : words_value(rest, 32 - (QD_CODE_RUN - t) * bits, bits);
-  return f32_multiply(f32_subtract(value, from->zero[v]), from->scale[v]);
+  return f32_fma(value, from->scale[v], from->offset[v]);
 }
 
 QD_INLINE void load_group(const qd_code_panels *b, int64_t index, int64_t row, code_panel *to) {
   int64_t at = index * b->group_stride + row;
+  float unit = (float)(1 << b->bits);
   for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
-    to->scale[v] = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
-                                            : scales_f32((const float *)b->scales + at);
-    to->zero[v] = zeros_value(b->zeros + at);
+    f32_sum scale = scales_f16((const uint16_t *)b->scales + at);
+    to->scale[v] = f32_multiply(scale, f32_broadcast(&unit));
+    to->offset[v] = f32_subtract(f32_zero(), f32_multiply(scale, zeros_value(b->zeros + at, b->bits)));
   }
 }
 
@@ -128,7 +131,7 @@ QD_INLINE QD_PAIRS_TARGET void pairs_put(uint32_t *to, int64_t k, int v, f32_sum
 }
 #endif
 
-/* ---- groups of any size, and a last run that is not whole: code by code ---- */
+/* ---- scales and groups of any kind, and a last run that is not whole: code by code ---- */
 
 QD_INLINE void codes_of(const uint32_t *run, int bits, int t, uint32_t *code) {
   int a_word = 32 / bits, whole = a_word * bits, piece = 32 - whole;
@@ -149,11 +152,13 @@ QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
   if (k >= b->k) return;
   uint32_t code[PANEL_WIDTH] __attribute__((aligned(64)));
   codes_of(panel_words(b, 0) + k / QD_CODE_RUN * b->bits * PAIR_WIDTH, b->bits, (int)(k % QD_CODE_RUN), code);
-  code_panel panel;
-  load_group(b, (b->first + k) / b->group_size, 0, &panel);
-  for (int v = 0; v < F32_VECTORS; v++) {
-    f32_sum value = words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS);
-    out[v] = f32_multiply(f32_subtract(value, panel.zero[v]), panel.scale[v]);
+  int64_t at = (b->first + k) / b->group_size * b->group_stride;
+  const float unit = 1 << QD_MAX_BITS;
+  for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
+    f32_sum value = f32_multiply(words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS), f32_broadcast(&unit));
+    f32_sum scale = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
+                                             : scales_f32((const float *)b->scales + at);
+    out[v] = f32_multiply(f32_subtract(value, zeros_value(b->zeros + at, QD_MAX_BITS)), scale);
   }
 }
 

@@ -25,6 +25,7 @@ typedef struct qd_code_panels {
   qd_dtype        scale_dtype;
   int64_t         group_stride; /* elements of scales and zeros from group to group */
   int64_t         group_size, first, k;
+  bool            positive;     /* scales are F16, positive and finite */
   int             bits;
 } qd_code_panels;
 
@@ -32,9 +33,9 @@ typedef struct qd_code_panels {
  * k takes one step more than the panel has. */
 QD_ISA_DECLARE(void, qd_code_panel_unpack, (const qd_code_panels *from, qd_panel_kind kind, void *to));
 
-/* Are the codes of these positions multiplied as they are?  Whole runs, each within one group. */
+/* Are the codes of these positions multiplied as they are?  Whole runs, each within one group, and scales that allow it. */
 static inline bool qd_code_panels_direct(const qd_code_panels *p) {
-  return p->k % QD_CODE_RUN == 0 && (p->group_size % QD_CODE_RUN == 0 || p->first + p->k <= p->group_size);
+  return p->positive && p->k % QD_CODE_RUN == 0 && (p->group_size % QD_CODE_RUN == 0 || p->first + p->k <= p->group_size);
 }
 
 /* As qd_gemm_unit's strip, with the panels of b (strip->b is not read) taken from codes; at most QD_CODE_ROWS rows. */

@@ -87,9 +87,9 @@ QD_INLINE TARGET double NAME(peak_of)(int bits, int64_t rounds) {
   for (int i = 0; i < QD_CODE_PAIR * F32_VECTORS; i++) {
     code_panel *of = &panel[i / F32_VECTORS];
     of->kept[i % F32_VECTORS] = words_none();
-    of->scale[i % F32_VECTORS] = of->zero[i % F32_VECTORS] = sum[i] = f32_zero();
+    of->scale[i % F32_VECTORS] = of->offset[i % F32_VECTORS] = sum[i] = f32_zero();
     KEEP_VECTOR(of->scale[i % F32_VECTORS]); /* known numbers would be left out */
-    KEEP_VECTOR(of->zero[i % F32_VECTORS]);
+    KEEP_VECTOR(of->offset[i % F32_VECTORS]);
   }
   for (int64_t r = 0; r < rounds; r++) NAME(run)(panel, (code_shape){bits, QD_CODE_PAIR, 1, true}, a, sum);
   float left[F32_LANES];

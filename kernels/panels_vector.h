@@ -1,7 +1,7 @@
 /* Vectors of code words, and weights made of them, for the instruction set of the including file (gemm_vector.h has the sums).
  *   words_load, words_top     words; their upper bits from `bit` on, put behind those that `rest` holds already (at its top)
- *   words_value               2^23 + the code at `bit`: the code becomes the low bits of a float's mantissa
- *   scales_f16, scales_f32, zeros_value   a group's scales, and its zero points in the same form 2^23 + z
+ *   words_value               1 + q / 2^bits, q the code at `bit`: it becomes the upper bits of a float's mantissa
+ *   scales_f16, scales_f32, zeros_value   a group's scales, and 2^bits + z of its zero points
  *   f32_multiply, f32_keep_bf16           the latter rounds to bf16, as fp32
  *   pairs_join                two vectors of weights, rounded to bf16, the first in the lower halves */
 #ifndef QDIST_KERNELS_PANELS_VECTOR_H
@@ -10,7 +10,7 @@
 #include "kernels/base/dtype.h"
 #include "kernels/gemm_vector.h"
 
-enum { CODE_MAGIC = 0x4b000000 }; /* the bits of 2^23 */
+enum { BITS_OF_ONE = 0x3f800000, MANTISSA = 23 };
 
 #if defined(__AVX512F__)
 
@@ -24,13 +24,15 @@ QD_INLINE words words_top(words rest, words w, int bit) {
   return _mm512_ternarylogic_epi32(_mm512_srli_epi32(rest, (unsigned)(32 - bit)), w, top, 0xf8); /* a | (b & c) */
 }
 QD_INLINE f32_sum words_value(words w, int bit, int bits) {
-  words low = _mm512_srli_epi32(w, (unsigned)bit), mask = _mm512_set1_epi32((1 << bits) - 1);
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(low, mask, _mm512_set1_epi32(CODE_MAGIC), 0xea)); /* (a & b) | c */
+  int at = MANTISSA - bits;
+  words moved = bit > at ? _mm512_srli_epi32(w, (unsigned)(bit - at)) : _mm512_slli_epi32(w, (unsigned)(at - bit));
+  words mask = _mm512_set1_epi32(((1 << bits) - 1) << at), one = _mm512_set1_epi32(BITS_OF_ONE);
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(moved, mask, one, 0xea)); /* (a & b) | c */
 }
 QD_INLINE f32_sum scales_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-QD_INLINE f32_sum zeros_value(const uint8_t *p) {
+QD_INLINE f32_sum zeros_value(const uint8_t *p, int bits) {
   words z = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
-  return _mm512_castsi512_ps(_mm512_or_si512(z, _mm512_set1_epi32(CODE_MAGIC)));
+  return _mm512_cvtepi32_ps(_mm512_add_epi32(z, _mm512_set1_epi32(1 << bits)));
 }
 QD_INLINE f32_sum f32_multiply(f32_sum a, f32_sum b) { return _mm512_mul_ps(a, b); }
 QD_INLINE f32_sum f32_keep_bf16(f32_sum x) {
@@ -55,13 +57,15 @@ QD_INLINE words words_top(words rest, words w, int bit) {
   return _mm256_or_si256(_mm256_srli_epi32(rest, 32 - bit), _mm256_and_si256(w, _mm256_set1_epi32((int)(~0u << bit))));
 }
 QD_INLINE f32_sum words_value(words w, int bit, int bits) {
-  words low = _mm256_and_si256(_mm256_srli_epi32(w, bit), _mm256_set1_epi32((1 << bits) - 1));
-  return _mm256_castsi256_ps(_mm256_or_si256(low, _mm256_set1_epi32(CODE_MAGIC)));
+  int at = MANTISSA - bits;
+  words moved = bit > at ? _mm256_srli_epi32(w, bit - at) : _mm256_slli_epi32(w, at - bit);
+  words code = _mm256_and_si256(moved, _mm256_set1_epi32(((1 << bits) - 1) << at));
+  return _mm256_castsi256_ps(_mm256_or_si256(code, _mm256_set1_epi32(BITS_OF_ONE)));
 }
 QD_INLINE f32_sum scales_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-QD_INLINE f32_sum zeros_value(const uint8_t *p) {
+QD_INLINE f32_sum zeros_value(const uint8_t *p, int bits) {
   words z = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
-  return _mm256_castsi256_ps(_mm256_or_si256(z, _mm256_set1_epi32(CODE_MAGIC)));
+  return _mm256_cvtepi32_ps(_mm256_add_epi32(z, _mm256_set1_epi32(1 << bits)));
 }
 QD_INLINE f32_sum f32_multiply(f32_sum a, f32_sum b) { return _mm256_mul_ps(a, b); }
 QD_INLINE f32_sum f32_keep_bf16(f32_sum x) {
@@ -94,7 +98,8 @@ QD_INLINE f32_sum words_read(words w) {
   return f32_read(lane);
 }
 QD_INLINE f32_sum words_value(words w, int bit, int bits) {
-  for (int l = 0; l < F32_LANES; l++) w.lane[l] = (w.lane[l] >> bit & ((1u << bits) - 1)) | CODE_MAGIC;
+  for (int l = 0; l < F32_LANES; l++)
+    w.lane[l] = (w.lane[l] >> bit & ((1u << bits) - 1)) << (MANTISSA - bits) | BITS_OF_ONE;
   return words_read(w);
 }
 QD_INLINE f32_sum scales_f16(const uint16_t *p) {
@@ -102,10 +107,10 @@ QD_INLINE f32_sum scales_f16(const uint16_t *p) {
   for (int l = 0; l < F32_LANES; l++) lane[l] = qd_f16_to_f32(p[l]);
   return f32_read(lane);
 }
-QD_INLINE f32_sum zeros_value(const uint8_t *p) {
-  words w;
-  for (int l = 0; l < F32_LANES; l++) w.lane[l] = p[l] | CODE_MAGIC;
-  return words_read(w);
+QD_INLINE f32_sum zeros_value(const uint8_t *p, int bits) {
+  float lane[F32_LANES];
+  for (int l = 0; l < F32_LANES; l++) lane[l] = (float)(p[l] + (1 << bits));
+  return f32_read(lane);
 }
 QD_INLINE f32_sum f32_multiply(f32_sum a, f32_sum b) {
   float x[F32_LANES], y[F32_LANES];
