@@ -13,6 +13,13 @@
 static const qd_bench_group *const groups[QD_BENCH_GROUPS] = {&qd_bench_products, &qd_bench_solvers, &qd_bench_forward,
                                                               &qd_bench_storage};
 
+/* What all operations share; the arenas are rewound after each, so that memory is asked for once. */
+typedef struct bench {
+  qd_device *device;
+  const qd_bench_request *request;
+  qd_arena  *own, *other; /* of the operation; of what it is compared with */
+} bench;
+
 /* Operations are numbered through all groups; NULL behind the last one. */
 static const qd_bench_op *op_at(int index) {
   for (int g = 0; g < QD_BENCH_GROUPS; index -= groups[g]->n, g++)
@@ -61,9 +68,10 @@ static int64_t size_of(const qd_bench_request *request, int i, int64_t usual, in
   return request->selected != 0 && large != 0 ? large : usual;
 }
 
-static qd_bench_case case_of(qd_device *device, const qd_bench_op *op, const qd_bench_request *request) {
+static qd_bench_case case_of(const bench *b, const qd_bench_op *op) {
+  const qd_bench_request *request = b->request;
   return (qd_bench_case){
-      .device = device, .dtype = op->dtype,
+      .device = b->device, .arena = b->own, .dtype = op->dtype,
       .scheme = {.bits = op->bits ? op->bits : 4, .group_size = request->group_size, .scale_dtype = QD_F16},
       .m = size_of(request, 0, op->m, op->large_m), .n = size_of(request, 1, op->n, op->large_n),
       .k = size_of(request, 2, op->k, op->large_k)};
@@ -101,22 +109,20 @@ static double loop_of(const qd_device *device, qd_dtype dtype, int bits) {
   return best;
 }
 
-static qd_status triad_of(qd_device *device, double *rate) {
+static qd_status triad_of(qd_device *device, qd_arena *arena, double *rate) {
   enum { N = 12 << 20, RUNS = 6 }; /* 48 MB each */
-  qd_arena arena;
   float *data;
   *rate = 0;
-  QD_TRY(qd_arena_open(&arena, "bench", (size_t)1 << 30));
-  qd_status status = qd_arena_new(&arena, 3 * (size_t)N, sizeof *data, &data);
-  if (status == QD_OK) memset(data, 0, 3 * (size_t)N * sizeof *data);
-  for (int i = 0; status == QD_OK && i < RUNS; i++) {
+  QD_TRY(qd_arena_new(arena, 3 * (size_t)N, sizeof *data, &data));
+  memset(data, 0, 3 * (size_t)N * sizeof *data);
+  for (int i = 0; i < RUNS; i++) {
     double start = bench_seconds(device);
     qd_peak_triad(device, data, data + N, data + 2 * (size_t)N, N);
     double here = 3.0 * N * sizeof *data / (bench_seconds(device) - start) / 1e9;
     if (i > 0 && here > *rate) *rate = here;
   }
-  qd_arena_close(&arena);
-  return status;
+  qd_arena_rewind(arena, 0);
+  return QD_OK;
 }
 
 /* ---- beside -------------------------------------------------------------------------------------------------------------- */
@@ -141,11 +147,10 @@ static qd_status prepare_beside(beside *b, const qd_bench_op *op) {
   return QD_OK;
 }
 
-static qd_status open_beside(beside *b, const qd_bench_op *op, const qd_bench_case *c) {
-  *b = (beside){.c = {.device = c->device, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
+static qd_status open_beside(beside *b, qd_arena *arena, const qd_bench_op *op, const qd_bench_case *c) {
+  *b = (beside){.c = {.device = c->device, .arena = arena, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
   if (op->beside == QD_BESIDE_NOTHING) return QD_OK;
   if (op->beside == QD_BESIDE_SQUARE) b->c.m = b->c.n = b->c.k = op->dtype == QD_F64 ? 1024 : 2048;
-  QD_TRY(qd_arena_open(&b->c.arena, "bench", (size_t)64 << 30));
   return prepare_beside(b, op);
 }
 
@@ -161,14 +166,14 @@ static qd_status run_beside(beside *b, bool counts) {
 
 static void close_beside(beside *b) {
   qd_yardstick_close(b->yardstick);
-  qd_arena_close(&b->c.arena);
+  qd_arena_rewind(b->c.arena, 0);
 }
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------------- */
 
 /* Once to warm up; then `repeats` times at least, and for a while where a run is short. */
 static qd_status time_case(qd_bench_case *c, const qd_bench_op *op, beside *b, int repeats, double *seconds) {
-  const double least_spent = 0.15;
+  const double least_spent = 0.1;
   double spent = 0;
   *seconds = 1e300;
   for (int i = 0; i <= repeats || spent < least_spent; i++) {
@@ -208,45 +213,57 @@ static void fill_row(const qd_bench_op *op, const qd_bench_case *c, const beside
   }
 }
 
-static qd_status measure(qd_device *device, const qd_bench_op *op, const qd_bench_request *request, qd_bench *out) {
-  qd_bench_case c = case_of(device, op, request);
+static qd_status measure(const bench *of, const qd_bench_op *op, qd_bench *out) {
+  qd_bench_case c = case_of(of, op);
   beside b;
   qd_bench_row *row = &out->row[out->n++];
   *row = (qd_bench_row){.op = op->name, .dtype = qd_dtype_name(op->dtype), .bits = op->bits};
-  QD_TRY(qd_arena_open(&c.arena, "bench", (size_t)64 << 30));
   qd_status status = op->prepare(&c);
   if (status == QD_OK) {
-    status = open_beside(&b, op, &c);
-    if (status == QD_OK) status = time_case(&c, op, &b, request->repeats, &row->seconds);
+    status = open_beside(&b, of->other, op, &c);
+    if (status == QD_OK) status = time_case(&c, op, &b, of->request->repeats, &row->seconds);
     if (status == QD_OK) fill_row(op, &c, &b, out, row);
     close_beside(&b);
   }
   if (op->finish) op->finish(&c);
-  qd_arena_close(&c.arena);
+  qd_arena_rewind(of->own, 0);
   return status;
 }
 
-/* The yardstick alone, so that it is known whatever is asked for. */
-static qd_status measure_yardstick(qd_device *device, const qd_bench_request *request, qd_dtype dtype, double *rate) {
+/* The yardstick alone, so that it is known whatever is asked for (all operations together meet each of its rates anyway). */
+static qd_status measure_yardstick(const bench *of, qd_dtype dtype, double *rate) {
   qd_bench_op op = {.name = "yardstick", .dtype = dtype, .beside = QD_BESIDE_SQUARE};
-  qd_bench_case c = {.device = device, .dtype = dtype};
+  qd_bench_case c = {.device = of->device, .dtype = dtype};
   beside b;
-  qd_status status = open_beside(&b, &op, &c);
-  for (int i = 0; status == QD_OK && i <= request->repeats; i++) status = run_beside(&b, i > 0);
+  qd_status status = open_beside(&b, of->other, &op, &c);
+  for (int i = 0; status == QD_OK && i <= of->request->repeats; i++) status = run_beside(&b, i > 0);
   *rate = b.best;
   close_beside(&b);
   return status;
 }
 
+static qd_status measure_all(const bench *b, qd_bench *out) {
+  QD_TRY(triad_of(b->device, b->own, &out->triad));
+  for (int i = 0; i < 3 && b->request->selected != 0; i++)
+    QD_TRY(measure_yardstick(b, (qd_dtype[]){QD_F32, QD_BF16, QD_F64}[i], &out->yardstick[i]));
+  const qd_bench_op *op;
+  for (int i = 0; (op = op_at(i)) != NULL; i++)
+    if (b->request->selected == 0 || (b->request->selected >> i & 1u)) QD_TRY(measure(b, op, out));
+  return QD_OK;
+}
+
 qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_bench *out) {
+  qd_arena own = {0}, other = {0};
+  bench b = {.device = device, .request = request, .own = &own, .other = &other};
+  qd_status status = QD_OK;
   *out = (qd_bench){.isa = qd_isa_name(device->isa), .threads = device->threads};
   qd_yardstick_limit(device);
   out->peak[0] = peak_of(device, QD_F32), out->peak[1] = peak_of(device, QD_BF16);
-  QD_TRY(triad_of(device, &out->triad));
-  for (int i = 0; i < 3; i++)
-    QD_TRY(measure_yardstick(device, request, (qd_dtype[]){QD_F32, QD_BF16, QD_F64}[i], &out->yardstick[i]));
-  const qd_bench_op *op;
-  for (int i = 0; (op = op_at(i)) != NULL; i++)
-    if (request->selected == 0 || (request->selected >> i & 1u)) QD_TRY(measure(device, op, request, out));
-  return QD_OK;
+  QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", (size_t)64 << 30));
+  QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", (size_t)64 << 30));
+  status = measure_all(&b, out);
+done:
+  qd_arena_close(&own);
+  qd_arena_close(&other);
+  return status;
 }

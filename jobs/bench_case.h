@@ -15,7 +15,7 @@ typedef enum qd_beside {
 
 typedef struct qd_bench_case {
   qd_device *device;
-  qd_arena   arena;
+  qd_arena  *arena;
   qd_dtype   dtype;
   qd_scheme  scheme;         /* bits of the operation, group size of the request */
   int64_t    m, n, k;

@@ -30,10 +30,10 @@ static double attention_flops(const qd_bench_case *c, int64_t heads) {
 /* ---- the block ----------------------------------------------------------------------------------------------------------- */
 
 static void scale(qd_tensor t, float by) {
-  for (int64_t i = 0; i < qd_tensor_elements(t); i++) {
-    if (t.dtype == QD_F32) ((float *)t.data)[i] *= by;
-    else ((uint16_t *)t.data)[i] = qd_bf16_from_f32(qd_bf16_to_f32(((uint16_t *)t.data)[i]) * by);
-  }
+  int64_t n = qd_tensor_elements(t);
+  for (int64_t i = 0; i < n && t.dtype == QD_F32; i++) ((float *)t.data)[i] *= by;
+  for (int64_t i = 0; i < n && t.dtype == QD_BF16; i++)
+    ((uint16_t *)t.data)[i] = qd_bf16_from_f32(qd_bf16_to_f32(((uint16_t *)t.data)[i]) * by);
 }
 
 /* Linears that keep the size of what they multiply; norms of ones. */
@@ -54,7 +54,7 @@ static qd_status new_weight(qd_bench_case *c, const qd_slot *slot, qd_weight *ou
 
 static qd_status prepare_forward(qd_bench_case *c) {
   forward *f;
-  QD_TRY(qd_arena_new(&c->arena, 1, sizeof *f, &f));
+  QD_TRY(qd_arena_new(c->arena, 1, sizeof *f, &f));
   *f = (forward){.model = model_of(c)};
   c->state = f;
   qd_slot slots[QD_MAX_SLOTS];
@@ -123,8 +123,8 @@ static qd_status prepare_swiglu(qd_bench_case *c) {
 static qd_status run_swiglu(qd_bench_case *c) { return qd_swiglu(c->device, c->x, c->extra[0], c->y); }
 
 static const qd_bench_op ops[] = {
-    {"forward", QD_F32, 0, 512, 5632, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_forward, run_forward, finish_forward},
-    {"forward", QD_BF16, 0, 512, 5632, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_forward, run_forward, finish_forward},
+    {"forward", QD_F32, 0, 256, 5632, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_forward, run_forward, finish_forward},
+    {"forward", QD_BF16, 0, 256, 5632, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_forward, run_forward, finish_forward},
     {"attention", QD_F32, 0, 1024, 0, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_attention, run_attention, NULL},
     {"attention", QD_BF16, 0, 1024, 0, 2048, 2048, 0, 0, QD_BESIDE_SQUARE, prepare_attention, run_attention, NULL},
     {"rmsnorm", QD_F32, 0, 1024, 0, 2048, 0, 0, 0, QD_BESIDE_NOTHING, prepare_rows, run_norm, NULL},

@@ -3,20 +3,30 @@
 
 #include <string.h>
 
+enum { PERIOD = 65521 }; /* a prime: no row or panel begins like its neighbour */
+
+/* A period of it is there: fill the rest. */
+static void repeat(qd_tensor t) {
+  size_t n = (size_t)qd_tensor_elements(t), bytes = qd_dtype_bytes(t.dtype);
+  for (size_t at = PERIOD; at < n; at += PERIOD)
+    memcpy((unsigned char *)t.data + at * bytes, t.data, (n - at < PERIOD ? n - at : PERIOD) * bytes);
+}
+
 void qd_bench_fill(qd_tensor t) {
   uint32_t state = 12345; /* a multiplicative congruence */
   int64_t n = qd_tensor_elements(t);
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n && i < PERIOD; i++) {
     state = state * 1664525u + 1013904223u;
     float value = (float)(state >> 8) / 8388608.0f - 1.0f;
     if (t.dtype == QD_F32) ((float *)t.data)[i] = value;
     else if (t.dtype == QD_F64) ((double *)t.data)[i] = (double)value;
     else ((uint16_t *)t.data)[i] = qd_bf16_from_f32(value);
   }
+  repeat(t);
 }
 
 qd_status qd_bench_matrix(qd_bench_case *c, qd_dtype dtype, int64_t rows, int64_t columns, qd_tensor *out) {
-  QD_TRY(qd_tensor_new_2d(&c->arena, dtype, rows, columns, out));
+  QD_TRY(qd_tensor_new_2d(c->arena, dtype, rows, columns, out));
   if (dtype == QD_F32 || dtype == QD_BF16 || dtype == QD_F64) qd_bench_fill(*out);
   else memset(out->data, 0, qd_tensor_bytes(*out));
   return QD_OK;
@@ -43,7 +53,7 @@ qd_status qd_bench_run_product(qd_bench_case *c) {
 
 qd_status qd_bench_dense_panels(qd_bench_case *c) {
   QD_TRY(qd_bench_product(c));
-  return qd_panels_dense(c->device, &c->arena, c->w, &c->panels);
+  return qd_panels_dense(c->device, c->arena, c->w, &c->panels);
 }
 
 qd_status qd_bench_run_panels(qd_bench_case *c) { return qd_panels_linear(c->device, c->x, &c->panels, NULL, c->y); }
@@ -52,15 +62,18 @@ qd_status qd_bench_run_panels(qd_bench_case *c) { return qd_panels_linear(c->dev
 
 /* Codes of any value below 2^bits; scales near a model's. */
 static qd_status quantized_weight(qd_bench_case *c) {
-  QD_TRY(qd_qtensor_new(&c->arena, c->scheme, c->n, c->k, false, &c->q));
+  QD_TRY(qd_qtensor_new(c->arena, c->scheme, c->n, c->k, false, &c->q));
   qd_part parts[QD_MAX_PARTS];
   uint32_t state = 1;
-  for (int i = 0, n = qd_qtensor_parts(&c->q, parts); i < n; i++)
-    for (int64_t e = 0; e < qd_tensor_elements(parts[i].tensor); e++) {
+  for (int i = 0, n = qd_qtensor_parts(&c->q, parts); i < n; i++) {
+    qd_tensor t = parts[i].tensor;
+    for (int64_t e = 0; e < qd_tensor_elements(t) && e < PERIOD; e++) {
       state = state * 1664525u + 1013904223u;
-      if (parts[i].tensor.dtype == QD_F16) ((uint16_t *)parts[i].tensor.data)[e] = (uint16_t)(0x1c00 + (state >> 24));
-      else ((uint8_t *)parts[i].tensor.data)[e] = (uint8_t)(state >> (i == 0 ? 24 : 32 - c->scheme.bits));
+      if (t.dtype == QD_F16) ((uint16_t *)t.data)[e] = (uint16_t)(0x1c00 + (state >> 24));
+      else ((uint8_t *)t.data)[e] = (uint8_t)(state >> (i == 0 ? 24 : 32 - c->scheme.bits));
     }
+    repeat(t);
+  }
   return QD_OK;
 }
 
@@ -76,7 +89,7 @@ static qd_status prepare_qmatmul(qd_bench_case *c) {
   QD_TRY(qd_bench_matrix(c, c->dtype, c->m, c->k, &c->x));
   QD_TRY(qd_bench_matrix(c, QD_F32, c->m, c->n, &c->y));
   count_product(c, quantized_bytes(&c->q));
-  return qd_panels_quantized(c->device, &c->arena, &c->q, c->dtype, &c->panels);
+  return qd_panels_quantized(c->device, c->arena, &c->q, c->dtype, &c->panels);
 }
 
 static qd_status prepare_dequant(qd_bench_case *c) {

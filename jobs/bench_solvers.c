@@ -5,7 +5,7 @@
 
 static qd_status triangle(qd_bench_case *c, qd_dtype dtype, int64_t n, qd_tri *out) {
   *out = (qd_tri){.dtype = dtype, .n = n};
-  QD_TRY(qd_arena_new(&c->arena, qd_tri_elements(n), qd_dtype_bytes(dtype), &out->data));
+  QD_TRY(qd_arena_new(c->arena, qd_tri_elements(n), qd_dtype_bytes(dtype), &out->data));
   memset(out->data, 0, qd_tri_bytes(n, dtype));
   return QD_OK;
 }
@@ -13,7 +13,7 @@ static qd_status triangle(qd_bench_case *c, qd_dtype dtype, int64_t n, qd_tri *o
 static qd_status prepare_hessian(qd_bench_case *c) {
   int32_t *exponent;
   QD_TRY(qd_bench_matrix(c, c->dtype, c->m, c->k, &c->x));
-  QD_TRY(qd_arena_new(&c->arena, (size_t)c->k, sizeof *exponent, &exponent));
+  QD_TRY(qd_arena_new(c->arena, (size_t)c->k, sizeof *exponent, &exponent));
   for (int64_t j = 0; j < c->k; j++) exponent[j] = 6;
   c->extra[0] = qd_tensor_1d(exponent, QD_I32, c->k);
   c->flops = (double)c->m * (double)c->k * (double)(c->k + 1);
@@ -31,7 +31,7 @@ static qd_status prepare_factor(qd_bench_case *c) {
   QD_TRY(triangle(c, QD_F32, c->k, &c->tri[0]));
   QD_TRY(triangle(c, QD_F64, c->k, &c->tri[1]));
   QD_TRY(triangle(c, QD_F32, c->k, &c->tri[2]));
-  QD_TRY(qd_arena_new(&c->arena, (size_t)c->k, sizeof *add, &add));
+  QD_TRY(qd_arena_new(c->arena, (size_t)c->k, sizeof *add, &add));
   float *h = c->tri[0].data;
   for (int64_t i = 0; i < c->k; i++) {
     for (int64_t j = 0; j < i; j++) h[qd_tri_index(i, j)] = (float)((i * 7 + j * 13) % 17) / 17.0f;
@@ -72,8 +72,8 @@ static qd_status prepare_gptq(qd_bench_case *c) {
   QD_TRY(prepare_grid(c));
   QD_TRY(prepare_factor(c));
   QD_TRY(run_factor(c));
-  QD_TRY(qd_arena_new(&c->arena, (size_t)c->k, sizeof *stored, &stored));
-  QD_TRY(qd_arena_new(&c->arena, (size_t)c->n, sizeof *loss, &loss));
+  QD_TRY(qd_arena_new(c->arena, (size_t)c->k, sizeof *stored, &stored));
+  QD_TRY(qd_arena_new(c->arena, (size_t)c->n, sizeof *loss, &loss));
   QD_TRY(qd_bench_matrix(c, QD_F32, c->n, c->k, &c->y));
   for (int64_t j = 0; j < c->k; j++) stored[j] = (int32_t)j;
   c->extra[3] = qd_tensor_1d(stored, QD_I32, c->k);

@@ -7,8 +7,8 @@
 static qd_status prepare_bytes(qd_bench_case *c) {
   int64_t bits = c->scheme.bits, n = c->n * c->k;
   qd_tensor code, packed;
-  QD_TRY(qd_tensor_new_2d(&c->arena, QD_U8, 1, n, &code));
-  QD_TRY(qd_tensor_new_2d(&c->arena, QD_U8, 1, qd_packed_row_bytes(n, (int)bits), &packed));
+  QD_TRY(qd_tensor_new_2d(c->arena, QD_U8, 1, n, &code));
+  QD_TRY(qd_tensor_new_2d(c->arena, QD_U8, 1, qd_packed_row_bytes(n, (int)bits), &packed));
   uint32_t state = 7;
   for (int64_t i = 0; i < n; i++) {
     uint32_t sum = 0;

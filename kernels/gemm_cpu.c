@@ -149,11 +149,20 @@ static void look_ahead(const task *job, const block *at, qd_gemm_strip *strip) {
   strip->ahead_bytes = at->kc * bytes;
 }
 
+/* Does the product begin with its first chunk's chain as it is? */
+static bool sets(const task *job) { return job->product->mode == QD_GEMM_SET || job->product->mode == QD_GEMM_LOWER; }
+
 static qd_gemm_strip strip_of(const task *job, const block *at, const target *c) {
-  qd_gemm_mode mode = job->product->mode;
   qd_gemm_strip strip = {.steps = qd_panel_steps(job->kind, at->kc), .c_stride = c->stride, .columns = at->n};
-  strip.update = mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : mode == QD_GEMM_SET && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
+  strip.update = job->product->mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : sets(job) && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
   return strip;
+}
+
+/* How many of the block's columns rows up to `end` have: whole tiles of them. */
+static int64_t columns_of(const task *job, const block *at, int64_t end) {
+  if (job->product->mode != QD_GEMM_LOWER) return at->n;
+  int64_t below = end > at->j ? end - at->j : 0, width = job->unit->columns;
+  return least(at->n, (below + width - 1) / width * width);
 }
 
 static void multiply(const task *job, const block *at, const unsigned char *a, const unsigned char *b, const target *c) {
@@ -164,6 +173,7 @@ static void multiply(const task *job, const block *at, const unsigned char *a, c
     strip.a = a;
     strip.c = target_at(c, at->i + i, at->j);
     strip.rows = (int)least(at->m - i, job->width);
+    strip.columns = columns_of(job, at, at->i + i + strip.rows);
     job->unit->strip(&strip);
     if (strip.ahead) strip.ahead = (const unsigned char *)strip.ahead + job->width * strip.ahead_stride;
   }
@@ -183,7 +193,7 @@ static void finish(const task *job, const block *at, const target *sums) {
 
 /* An empty sum. */
 static void clear(const task *job, const block *at, const target *c) {
-  if (job->k != 0 || job->product->mode != QD_GEMM_SET) return;
+  if (job->k != 0 || !sets(job)) return;
   for (int64_t i = at->i; i < at->i + at->m; i++) memset(target_at(c, i, at->j), 0, (size_t)at->n * c->bytes);
 }
 

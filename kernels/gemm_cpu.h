@@ -9,6 +9,7 @@ typedef enum qd_gemm_mode {
   QD_GEMM_SET,      /* c = a b:      the first chunk's chain as it is, then c = c + chain */
   QD_GEMM_ADD,      /* c = c + a b:  c = c + chain for every chunk                        */
   QD_GEMM_SUBTRACT, /* c = c - a b:  c = c - chain for every chunk                        */
+  QD_GEMM_LOWER,    /* as SET where column <= row; above, c is undefined                  */
 } qd_gemm_mode;
 
 /* What the packing buffers of so many threads take (qd_device_open reserves it as device->packing). */
