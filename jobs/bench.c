@@ -88,6 +88,18 @@ static double thread_seconds(void) {
 /* With one thread its CPU time, so that whatever else runs on the machine does not count; with more, the clock on the wall. */
 static double bench_seconds(const qd_device *device) { return device->threads > 1 ? qd_seconds() : thread_seconds(); }
 
+static const double least_spent = 0.1, least_timed = 5e-5; /* seconds: an operation is repeated for; a clock can tell */
+
+/* Seconds of one run, by so many in a row that the clock can tell; how many is remembered. */
+static qd_status time_calls(qd_bench_case *c, qd_status (*run)(qd_bench_case *c), int64_t *calls, double *seconds) {
+  for (;; *calls *= 2) {
+    double start = bench_seconds(c->device);
+    for (int64_t i = 0; i < *calls; i++) QD_TRY(run(c));
+    *seconds = (bench_seconds(c->device) - start) / (double)*calls;
+    if (*seconds * (double)*calls >= least_timed) return QD_OK;
+  }
+}
+
 static double peak_of(const qd_device *device, qd_dtype dtype) {
   double best = 0;
   for (int i = 0; i < 5; i++) {
@@ -130,10 +142,15 @@ static qd_status triad_of(qd_device *device, qd_arena *arena, double *rate) {
 /* What an operation is compared with, run in turns with it. */
 typedef struct beside {
   qd_bench_case c;
-  qd_yardstick *yardstick;                 /* or */
-  qd_status (*run)(qd_bench_case *c);      /* NULL: nothing */
-  double best;                             /* GFLOP/s */
+  qd_status (*run)(qd_bench_case *c); /* NULL: nothing */
+  int64_t calls;
+  double best, spent;                 /* GFLOP/s; seconds */
 } beside;
+
+static qd_status run_yardstick(qd_bench_case *c) {
+  qd_yardstick_run(c->state);
+  return QD_OK;
+}
 
 static qd_status prepare_beside(beside *b, const qd_bench_op *op) {
   if (op->beside == QD_BESIDE_DENSE) {
@@ -141,31 +158,36 @@ static qd_status prepare_beside(beside *b, const qd_bench_op *op) {
     return qd_bench_dense_panels(&b->c);
   }
   QD_TRY(qd_bench_product(&b->c));
-  if (op->dtype == QD_F64) b->run = qd_bench_run_product;
-  /* an older CPU may have no bf16 product there */
-  else if (qd_yardstick_open(b->c.x, b->c.w, b->c.y, &b->yardstick) != QD_OK) b->yardstick = NULL;
+  qd_yardstick *yardstick;
+  if (op->dtype == QD_F64) {
+    b->run = qd_bench_run_product;
+  } else if (qd_yardstick_open(b->c.x, b->c.w, b->c.y, &yardstick) == QD_OK) { /* an older CPU may have no bf16 product there */
+    b->run = run_yardstick;
+    b->c.state = yardstick;
+  }
   return QD_OK;
 }
 
 static qd_status open_beside(beside *b, qd_arena *arena, const qd_bench_op *op, const qd_bench_case *c) {
-  *b = (beside){.c = {.device = c->device, .arena = arena, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
+  *b = (beside){.calls = 1, .c = {.device = c->device, .arena = arena, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
   if (op->beside == QD_BESIDE_NOTHING) return QD_OK;
   if (op->beside == QD_BESIDE_SQUARE) b->c.m = b->c.n = b->c.k = op->dtype == QD_F64 ? 1024 : 2048;
   return prepare_beside(b, op);
 }
 
-static qd_status run_beside(beside *b, bool counts) {
-  if (b->run == NULL && b->yardstick == NULL) return QD_OK;
-  double start = bench_seconds(b->c.device);
-  if (b->yardstick != NULL) qd_yardstick_run(b->yardstick);
-  else QD_TRY(b->run(&b->c));
-  double here = b->c.flops / (bench_seconds(b->c.device) - start) / 1e9;
-  if (counts && here > b->best) b->best = here;
+/* The i-th time: once to warm up, `repeats` times at least, and no longer than the shortest runs are repeated for. */
+static qd_status run_beside(beside *b, int i, int repeats) {
+  double seconds;
+  if (b->run == NULL || (i > repeats && b->spent > least_spent)) return QD_OK;
+  QD_TRY(time_calls(&b->c, b->run, &b->calls, &seconds));
+  b->spent += seconds * (double)b->calls;
+  double rate = b->c.flops / seconds / 1e9;
+  if (i > 0 && rate > b->best) b->best = rate;
   return QD_OK;
 }
 
 static void close_beside(beside *b) {
-  qd_yardstick_close(b->yardstick);
+  qd_yardstick_close(b->c.state);
   qd_arena_rewind(b->c.arena, 0);
 }
 
@@ -173,16 +195,14 @@ static void close_beside(beside *b) {
 
 /* Once to warm up; then `repeats` times at least, and for a while where a run is short. */
 static qd_status time_case(qd_bench_case *c, const qd_bench_op *op, beside *b, int repeats, double *seconds) {
-  const double least_spent = 0.1;
-  double spent = 0;
+  double spent = 0, here;
+  int64_t calls = 1;
   *seconds = 1e300;
   for (int i = 0; i <= repeats || spent < least_spent; i++) {
-    QD_TRY(run_beside(b, i > 0));
-    double start = bench_seconds(c->device);
-    QD_TRY(op->run(c));
-    double here = bench_seconds(c->device) - start;
+    QD_TRY(run_beside(b, i, repeats));
+    QD_TRY(time_calls(c, op->run, &calls, &here));
     if (i > 0 && here < *seconds) *seconds = here;
-    spent += here;
+    spent += here * (double)calls;
   }
   return QD_OK;
 }
@@ -236,7 +256,7 @@ static qd_status measure_yardstick(const bench *of, qd_dtype dtype, double *rate
   qd_bench_case c = {.device = of->device, .dtype = dtype};
   beside b;
   qd_status status = open_beside(&b, of->other, &op, &c);
-  for (int i = 0; status == QD_OK && i <= of->request->repeats; i++) status = run_beside(&b, i > 0);
+  for (int i = 0; status == QD_OK && i <= of->request->repeats; i++) status = run_beside(&b, i, of->request->repeats);
   *rate = b.best;
   close_beside(&b);
   return status;

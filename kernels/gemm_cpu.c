@@ -274,8 +274,8 @@ static void few_rows_kept(const task *job, block at, const target *c) {
     pack_a(job, &at, job->b);
     if (multiply_codes(job, &at, job->b, c)) continue;
     block part = at;
-    for (part.j = at.j; part.j < at.j + at.n; part.j += job->unit->columns) {
-      part.n = least(at.j + at.n - part.j, job->unit->columns);
+    for (part.j = at.j; part.j < at.j + at.n; part.j += QD_CODE_PAIR * job->unit->columns) {
+      part.n = least(at.j + at.n - part.j, QD_CODE_PAIR * job->unit->columns);
       multiply(job, &part, job->b, panels_of_b(job, &part, job->a), c);
     }
   }

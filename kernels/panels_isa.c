@@ -78,10 +78,10 @@ QD_INLINE const uint32_t *panel_words(const qd_code_panels *b, int64_t panel) {
   return b->words + index / QD_CODE_PAIR * runs * b->bits * PAIR_WIDTH + index % QD_CODE_PAIR * PANEL_WIDTH;
 }
 
-/* The stream is read from front to back; the hardware alone stops at each page. */
-QD_INLINE void prefetch_run(const uint32_t *from, int bits) {
-  enum { BYTES_AHEAD = 4096 };
-  for (int i = 0; i < bits * PAIR_WIDTH; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + BYTES_AHEAD));
+/* The stream is read from front to back, the hardware alone stops at each page: ask for the same run of the next pair. */
+QD_INLINE void prefetch_run(const qd_code_panels *b, const uint32_t *from, int bits) {
+  uintptr_t ahead = (uintptr_t)(b->k / QD_CODE_RUN * bits * PAIR_WIDTH) * sizeof *from;
+  for (int i = 0; i < bits * PAIR_WIDTH; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + ahead), 0, 2);
 }
 
 QD_INLINE void finish_sums(const qd_gemm_strip *s, int64_t column, int rows, const f32_sum *sum) {

@@ -37,7 +37,7 @@ QD_INLINE TARGET void NAME(chunk_of)(const qd_code_panels *b, int64_t column, co
     int64_t k = b->first + run * QD_CODE_RUN;
     for (int p = 0; p < panels && (run == 0 || k % b->group_size == 0); p++)
       load_group(b, k / b->group_size, column + p * PANEL_WIDTH, &panel[p]);
-    prefetch_run(panel[0].memory, shape.bits);
+    prefetch_run(b, panel[0].memory, shape.bits);
     NAME(run)(panel, shape, a, sum);
     for (int p = 0; p < panels; p++) panel[p].memory += shape.bits * PAIR_WIDTH;
   }
@@ -60,7 +60,7 @@ QD_INLINE TARGET void NAME(unpack_of)(const qd_code_panels *b, int bits, uint32_
     int64_t k = b->first + at;
     words rest[F32_VECTORS];
     if (at == 0 || k % b->group_size == 0) load_group(b, k / b->group_size, 0, &panel);
-    prefetch_run(panel.memory, bits);
+    prefetch_run(b, panel.memory, bits);
     join_rest(&panel, shape, rest);
 #pragma GCC unroll 16
     for (int t = 0; t < QD_CODE_RUN; t += 2) {

@@ -33,7 +33,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
-    case KEY_GROUP: request->group_size = qd_option_integer(state, "--group-size", text, -1, 65536); return 0;
+    case KEY_GROUP:
+      request->group_size = qd_option_integer(state, "--group-size", text, -1, 65536);
+      if (request->group_size == 0) qd_option_refuse(state, "--group-size takes -1 or 1 to 65536, got \"%s\"", text);
+      return 0;
     case KEY_SHAPE:
       if (!qd_bench_shape(text, request->shape))
         qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
