@@ -57,9 +57,13 @@ static qd_status prepare_forward(qd_bench_case *c) {
   QD_TRY(qd_arena_new(c->arena, 1, sizeof *f, &f));
   *f = (forward){.model = model_of(c)};
   c->state = f;
-  qd_slot slots[QD_MAX_SLOTS];
-  f->block.n = qd_model_slots(&f->model, 0, slots);
-  for (int i = 0; i < f->block.n; i++) QD_TRY(new_weight(c, &slots[i], &f->block.weight[i]));
+  f->block.n = qd_model_n_slots(&f->model, 0);
+  QD_TRY(qd_arena_new(c->arena, (size_t)f->block.n, sizeof *f->block.weight, &f->block.weight));
+  for (int i = 0; i < f->block.n; i++) {
+    qd_slot slot;
+    qd_model_slot(&f->model, 0, i, &slot);
+    QD_TRY(new_weight(c, &slot, &f->block.weight[i]));
+  }
   c->flops += attention_flops(c, f->model.heads);
   QD_TRY(qd_bench_matrix(c, c->dtype, c->m, c->k, &c->x));
   QD_TRY(qd_bench_matrix(c, c->dtype, c->m, qd_decoder_mid_widest(&f->model), &c->y));
@@ -69,7 +73,7 @@ static qd_status prepare_forward(qd_bench_case *c) {
 static qd_status run_forward(qd_bench_case *c) {
   forward *f = c->state;
   QD_TRY(qd_decoder_enter(&f->decoder, &f->block, c->x, c->y.data));
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++)
+  QD_FOR_STAGES(stage, &f->model, 0)
     QD_TRY(qd_decoder_advance(&f->decoder, &f->block, stage, c->x, c->y.data));
   return QD_OK;
 }
