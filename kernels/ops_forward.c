@@ -148,8 +148,8 @@ qd_status qd_route(qd_device *device, const qd_route_args *args) {
            QD_MAX_EXPERTS, QD_MAX_EXPERTS);
   QD_TRY(check_matrix("route", "index", index, logits.dim[0], k));
   QD_TRY(check_matrix("route", "weight", args->weight, logits.dim[0], k));
-  QD_CHECK(args->weights == QD_F32 || args->weights == QD_BF16, QD_EDTYPE, "route: weights are rounded to %s, expected F32 or BF16",
-           qd_dtype_name(args->weights));
+  QD_CHECK(args->weights == QD_F32 || args->weights == QD_BF16, QD_EDTYPE,
+           "route: weights are rounded to %s, expected F32 or BF16", qd_dtype_name(args->weights));
   return device->ops->route(device, args);
 }
 
@@ -157,8 +157,8 @@ static qd_status check_ascending(qd_tensor index, int64_t limit) {
   const int32_t *at = index.data;
   QD_TRY(check_indices("scatter_add", "the index", index, 0, limit));
   for (int64_t n = 1; n < index.dim[0]; n++)
-    QD_CHECK(at[n - 1] < at[n], QD_EBADINPUT, "scatter_add: index %" PRId64 " is %" PRId32 " behind %" PRId32 ", expected more", n,
-             at[n], at[n - 1]);
+    QD_CHECK(at[n - 1] < at[n], QD_EBADINPUT,
+             "scatter_add: index %" PRId64 " is %" PRId32 " behind %" PRId32 ", expected more", n, at[n], at[n - 1]);
   return QD_OK;
 }
 

@@ -55,7 +55,8 @@ static qd_status take_memory(qd_experts *x) {
   return QD_OK;
 }
 
-qd_status qd_experts_open(qd_experts *experts, const qd_experts_shape *shape, qd_comm *comm, qd_decoder *decoder, qd_acts *acts) {
+qd_status qd_experts_open(qd_experts *experts, const qd_experts_shape *shape, qd_comm *comm, qd_decoder *decoder,
+                          qd_acts *acts) {
   *experts = (qd_experts){.shape = *shape, .comm = comm, .decoder = decoder, .acts = acts, .loaded_round = -1};
   if (!qd_model_has_blocks(shape->model, true)) return QD_OK;
   QD_TRY_ALL(comm, take_memory(experts));

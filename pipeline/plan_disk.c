@@ -76,14 +76,16 @@ int64_t qd_plan_read_bytes(const qd_plan *plan) { return (int64_t)streamed_bytes
 /* Statistics of a stage whose linears share their input: diagonals, the exact sum, the Hessian, the factor. */
 static size_t stage_traffic(const qd_plan_request *r, qd_stage stage) {
   int64_t columns = qd_decoder_mid_columns(r->model, stage);
-  size_t total = qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
+  size_t total =
+      qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
   if (r->job->method->needs_factor) total += qd_tri_bytes(columns, QD_F32);
   if (qd_job_is_asymmetric(r->job))
     total += (size_t)((columns + r->sequences) * columns) * sizeof(double) + qd_tri_bytes(columns, QD_F32);
   return total;
 }
 
-/* Of a stage of experts: each token to its experts, as often as their inputs are looked at, once more for the forward, and back. */
+/* Of a stage of experts: each token to its experts, as often as their inputs are looked at, once more for the forward, and
+ * back. */
 static size_t routed_traffic(const qd_plan_request *r, qd_stage stage) {
   int64_t tokens = r->sequences * r->tokens, k = r->model->top_k;
   int64_t looks = tokens * k / r->model->experts > QD_EXPERT_WINDOW ? 2 : 1, back = stage == QD_STAGE_EXPERT_DOWN ? 2 : 0;

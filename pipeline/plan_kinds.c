@@ -94,7 +94,8 @@ static int64_t experts_of(const qd_plan *plan, int rank) {
 int64_t qd_plan_input_records(const qd_plan *plan, const qd_plan_kind *kind) {
   int64_t n = 0;
   if (plan->request.sequences == 0 || kind->first_block == QD_REST) return 0;
-  QD_FOR_STAGES(stage, plan->request.model, kind->first_block) n += qd_stage_is_routed(stage) ? plan->request.model->experts : 1;
+  QD_FOR_STAGES(stage, plan->request.model, kind->first_block)
+    n += qd_stage_is_routed(stage) ? plan->request.model->experts : 1;
   return n;
 }
 

@@ -225,7 +225,9 @@ void qd_quantize_log(int64_t block, const qd_weight *weight, double seconds) {
                                   "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s%s",
                                   block, name, weight->slot.dim[0], weight->slot.dim[1], weight->q.scheme.bits, r->loss,
                                   r->relative_error, r->damping, seconds,
-                                  r->shared ? "  (Hessian of all tokens)" : r->fallback && expert ? "  (rounded to nearest)" : "");
+                                  r->shared               ? "  (Hessian of all tokens)"
+                                  : r->fallback && expert ? "  (rounded to nearest)"
+                                                          : "");
   warn_of_coarse_scales(weight);
 }
 

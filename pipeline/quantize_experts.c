@@ -1,4 +1,4 @@
-/* Experts: statistics and codes by their owners, each for itself (moe card, section 4, the layout of MoE-Quant).  An expert's unit is
+/* Experts: statistics and codes by their owners, each for itself (the layout of IST-DASLab's MoE-Quant).  An expert's unit is
  * QD_EXPERT_UNIT of its tokens in (sequence, position) order, so that nothing depends on where sequences or experts are; its
  * Hessian is never sent. */
 #include "kernels/base/heap.h"
@@ -66,8 +66,8 @@ static qd_status add_products(qd_run *run, expert *e, int64_t window) {
   (void)window;
   int64_t columns = e->stats.columns, whole = e->input.dim[0] / QD_EXPERT_UNIT, left = e->input.dim[0] % QD_EXPERT_UNIT;
   qd_tensor rest = qd_tensor_rows(e->input, whole * QD_EXPERT_UNIT, left);
-  if (whole > 0)
-    QD_TRY(qd_hessian(run->device, qd_tensor_3d(e->input.data, run->act, whole, QD_EXPERT_UNIT, columns), e->exponent, e->total));
+  qd_tensor units = qd_tensor_3d(e->input.data, run->act, whole, QD_EXPERT_UNIT, columns);
+  if (whole > 0) QD_TRY(qd_hessian(run->device, units, e->exponent, e->total));
   if (left == 0) return QD_OK;
   return qd_hessian(run->device, qd_tensor_3d(rest.data, run->act, 1, left, columns), e->exponent, e->total);
 }
@@ -86,8 +86,8 @@ static qd_status decide_grid(qd_run *run, expert *e) {
 static qd_status begin_statistics(qd_run *run, int64_t block, expert *e) {
   int64_t columns = e->stats.columns;
   double *sum;
-  snprintf(e->stats.what, sizeof e->stats.what, "block %" PRId64 ": %s of expert %" PRId64, block, qd_stage_input_name(e->stage),
-           e->index);
+  snprintf(e->stats.what, sizeof e->stats.what, "block %" PRId64 ": %s of expert %" PRId64, block,
+           qd_stage_input_name(e->stage), e->index);
   if (e->index < 0) return QD_OK;
   QD_TRY(qd_arena_new(&run->block_arena, (size_t)columns, sizeof *sum, &sum));
   memset(sum, 0, (size_t)columns * sizeof *sum);
@@ -242,7 +242,8 @@ static qd_status share_result(qd_run *run, int64_t block, qd_weight *weight, dou
   qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &scheme);
   if (!qd_fate_is_quantized(fate)) {
     weight->kept = qd_fate_name(fate);
-    qd_log_file("  block %4" PRId64 "  %s %d  kept (%s)", block, qd_role_name(weight->slot.role), weight->slot.expert, weight->kept);
+    qd_log_file("  block %4" PRId64 "  %s %d  kept (%s)", block, qd_role_name(weight->slot.role), weight->slot.expert,
+                weight->kept);
     return QD_OK;
   }
   weight->q.scheme = scheme;

@@ -42,8 +42,8 @@ static qd_status block_by_stages(qd_run *run, qd_block *block) {
   return QD_OK;
 }
 
-/* Experts are quantized where their statistics are: the last stage first, as its inputs come from the original gate and up.  What
- * they would add to the block is not needed. */
+/* Experts are quantized where their statistics are: the last stage first, as its inputs come from the original gate and up.
+ * What they would add to the block is not needed. */
 static qd_status experts_at_once(qd_run *run, qd_block *block, qd_stage stage) {
   if (stage == QD_STAGE_EXPERT_DOWN) return QD_OK;
   QD_TRY(qd_quantize_experts(run, block, QD_STAGE_EXPERT_DOWN));
@@ -57,7 +57,8 @@ static qd_status block_at_once(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
   QD_TRY(qd_enter_original(run, block));
   QD_FOR_STAGES(stage, &run->model, block->index) {
-    bool routed = qd_stage_is_routed(stage), last = qd_stage_next(&run->model, block->index, (qd_stage)(stage + 1)) == QD_N_STAGES;
+    bool routed = qd_stage_is_routed(stage);
+    bool last = qd_stage_next(&run->model, block->index, (qd_stage)(stage + 1)) == QD_N_STAGES;
     if (!routed) QD_TRY(calibrate_stage(run, block, stage, &stats[stage]));
     QD_TRY(qd_advance_original(run, block, stage));
     if (routed) QD_TRY(experts_at_once(run, block, stage));

@@ -87,7 +87,8 @@ static qd_status mpi_allgatherv(qd_comm *comm, const void *mine, size_t bytes, v
   return QD_OK;
 }
 
-/* One partner to send to, one to receive from, both in pieces: whoever has no more sends or receives nothing, to or from nobody. */
+/* One partner to send to, one to receive from, both in pieces: whoever has no more sends or receives nothing, to or from
+ * nobody. */
 static qd_status exchange(comm_mpi *self, const unsigned char *send, size_t send_bytes, int to, unsigned char *receive,
                           size_t receive_bytes, int from) {
   size_t most = send_bytes > receive_bytes ? send_bytes : receive_bytes;
