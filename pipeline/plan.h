@@ -60,6 +60,7 @@ typedef struct qd_plan_tensor {
   qd_slot   slot;
   qd_dtype  dtype;
   bool      quantized, has_order;
+  qd_fate   fate; /* of a linear */
   qd_scheme scheme;
 } qd_plan_tensor;
 
@@ -84,6 +85,10 @@ typedef struct qd_plan {
 
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
+
+/* Shares of a linear are cut at multiples of so many rows: two of the solver's row units.  Errors are kept a row and summed when
+ * all are there, so that results do not depend on it. */
+enum { QD_SHARE_ROWS = 32 };
 
 /* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
  * no more, however large the share of a rank is. */
