@@ -31,7 +31,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
   qd_text_options *options = state->input;
   switch (key) {
     case 'd': options->dataset = qd_option_text(state, "--dataset", text); return 0;
-    case KEY_SEQLEN: options->sequence_tokens = qd_option_integer(state, "--seqlen", text, 2, 1 << 24); return 0;
+    case KEY_SEQLEN: options->sequence_tokens = qd_option_integer(state, "--seqlen", text, 1, 1 << 24); return 0;
     case KEY_SEED: options->seed = qd_option_integer(state, "--seed", text, 0, INT64_MAX); return 0;
     case KEY_BOS: options->bos = (qd_add_bos)qd_option_choice(state, "--add-bos", text, bos); return 0;
     case KEY_NO_PACK: options->pack = false; return 0;

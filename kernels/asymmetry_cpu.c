@@ -12,8 +12,8 @@ typedef struct work {
   qd_device *device;
   const qd_asymmetry_args *args;
   int64_t n, side;
-  double *cross, *t;  /* a row of tiles: (256, n) from the matrix's first column on, those before the row's own unused */
-  double *tiles;      /* two a thread: one of U widened, one of P */
+  double *cross, *t; /* a row of tiles: (256, n) from the matrix's first column on, those before the row's own unused */
+  double *tiles;     /* two a thread: one of U widened, one of P */
 } work;
 
 static int64_t width(const work *w, int64_t tile) { return w->n - tile * TILE < TILE ? w->n - tile * TILE : TILE; }
@@ -29,8 +29,11 @@ static void gather_row(const work *w, int64_t row_tile, int64_t r) {
 
 /* Some columns of a row of tiles. */
 static qd_tensor part_of(const work *w, double *panel, int64_t row_tile, int64_t tile) {
-  return (qd_tensor){.data = panel + tile * TILE, .dtype = QD_F64, .rank = 2,
-                     .dim = {width(w, row_tile), width(w, tile)}, .stride = {w->n, 1}};
+  return (qd_tensor){.data = panel + tile * TILE,
+                     .dtype = QD_F64,
+                     .rank = 2,
+                     .dim = {width(w, row_tile), width(w, tile)},
+                     .stride = {w->n, 1}};
 }
 
 /* Tile (tj, tc) of the triangle, which holds U[c][j] at (j, c), in double. */
@@ -48,7 +51,8 @@ static void left_tile(const work *w, int64_t row_tile, int64_t k) {
   for (int64_t b = k; b < w->side; b++)
     qd_gemm_serial(w->device, omp_get_thread_num(), b == k ? QD_GEMM_SET : QD_GEMM_ADD, part_of(w, w->cross, row_tile, b),
                    widen_u(w, b, k), t);
-  for (int64_t a = 0; k == row_tile && a < t.dim[0]; a++) memset((double *)t.data + a * w->n, 0, (size_t)(a + 1) * sizeof(double));
+  for (int64_t a = 0; k == row_tile && a < t.dim[0]; a++)
+    memset((double *)t.data + a * w->n, 0, (size_t)(a + 1) * sizeof(double));
 }
 
 static void right_tile(const work *w, int64_t row_tile, int64_t j) {

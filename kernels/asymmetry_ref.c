@@ -41,8 +41,10 @@ static double right(const qd_asymmetry_args *args, const double *t, int64_t a, i
 }
 
 static void store(qd_tri p, int64_t j, int64_t a, double value) {
-  if (p.dtype == QD_F64) ((double *)p.data)[qd_tri_index(j, a)] = value;
-  else ((float *)p.data)[qd_tri_index(j, a)] = (float)value;
+  if (p.dtype == QD_F64)
+    ((double *)p.data)[qd_tri_index(j, a)] = value;
+  else
+    ((float *)p.data)[qd_tri_index(j, a)] = (float)value;
 }
 
 /* Whole tiles are written: what lies outside the strictly lower triangle becomes zero. */

@@ -9,7 +9,6 @@
 #include "kernels/scratch.h"
 #include "kernels/statistics_isa.h"
 
-#include <math.h>
 #include <omp.h>
 
 enum { MAX_SIDE = 480, UNIT = 32 };
@@ -21,10 +20,10 @@ typedef struct rectangle {
 typedef struct plan {
   const qd_cross_args *args;
   qd_device *device;
-  int64_t  side, down, across;
-  double  *row_scale, *column_scale; /* scale_i scale_j = 2^(42 - f_i - e_j) */
-  float   *buffer;                   /* a thread: a partial sum, the difference, x widened */
-  size_t   each;
+  int64_t side, down, across;
+  double *row_scale, *column_scale; /* scale_i scale_j = 2^(42 - f_i - e_j) */
+  float *buffer;                    /* a thread: a partial sum, the difference, x widened */
+  size_t each;
 } plan;
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -63,7 +62,8 @@ static qd_tensor columns_of(qd_tensor x, int64_t first, int64_t n, float *to) {
 static void sum_piece(const plan *p, rectangle r) {
   const qd_cross_args *args = p->args;
   int thread = omp_get_thread_num();
-  float *partial = p->buffer + (size_t)thread * p->each, *d = partial + MAX_SIDE * MAX_SIDE, *wide = d + args->x.dim[1] * MAX_SIDE;
+  float *partial = p->buffer + (size_t)thread * p->each, *d = partial + MAX_SIDE * MAX_SIDE,
+        *wide = d + args->x.dim[1] * MAX_SIDE;
   qd_tensor c = {.data = partial, .dtype = QD_F32, .rank = 2, .dim = {r.rows, r.columns}, .stride = {MAX_SIDE, 1}};
   for (int64_t u = 0; u < args->x.dim[0]; u++) {
     qd_tensor original = qd_tensor_at(args->original, u), x = qd_tensor_at(args->x, u);
@@ -111,18 +111,29 @@ qd_status qd_cpu_cross(qd_device *device, const qd_cross_args *args) {
   return status;
 }
 
-qd_status qd_cpu_cross_values(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent,
-                              qd_tensor values) {
-  const int32_t *f = row_exponent.data, *e = column_exponent.data;
+static void convert_row(const int64_t *from, double row, const double *column, int64_t n, float *to) {
+  for (int64_t j = 0; j < n; j++) to[j] = (float)((double)from[j] * (row * column[j]));
+}
+
+static qd_status convert(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent, qd_tensor values) {
+  double *row, *column;
+  QD_TRY(qd_grid_powers(&device->scratch, row_exponent, QD_FROM_UNITS, &row));
+  QD_TRY(qd_grid_powers(&device->scratch, column_exponent, QD_FROM_UNITS, &column));
 #pragma omp parallel num_threads(device->threads)
   {
     qd_flush_denormals();
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < total.dim[0]; i++) {
-      const int64_t *from = (const int64_t *)total.data + i * total.stride[0];
-      float *to = (float *)values.data + i * values.stride[0];
-      for (int64_t j = 0; j < total.dim[1]; j++) to[j] = (float)((double)from[j] * ldexp(1, f[i] + e[j] - 42));
-    }
+    for (int64_t i = 0; i < total.dim[0]; i++)
+      convert_row((const int64_t *)total.data + i * total.stride[0], row[i], column, total.dim[1],
+                  (float *)values.data + i * values.stride[0]);
   }
   return QD_OK;
+}
+
+qd_status qd_cpu_cross_values(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent,
+                              qd_tensor values) {
+  size_t mark = qd_arena_mark(&device->scratch);
+  qd_status status = convert(device, total, row_exponent, column_exponent, values);
+  qd_arena_rewind(&device->scratch, mark);
+  return status;
 }

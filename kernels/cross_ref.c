@@ -38,6 +38,7 @@ qd_status QD_REF(cross_values)(qd_device *device, qd_tensor total, qd_tensor row
   const int64_t *from = total.data;
   for (int64_t i = 0; i < total.dim[0]; i++)
     for (int64_t j = 0; j < total.dim[1]; j++)
-      qd_ref_store(values, i * values.stride[0] + j, (qd_real)((double)from[i * total.stride[0] + j] * ldexp(1, f[i] + e[j] - 42)));
+      qd_ref_store(values, i * values.stride[0] + j,
+                   (qd_real)((double)from[i * total.stride[0] + j] * ldexp(1, f[i] + e[j] - 42)));
   return QD_OK;
 }

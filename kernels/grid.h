@@ -1,4 +1,5 @@
-/* What the exact sums on a fixed-point grid share (ops.h: qd_hessian_grid): element (i, j) counts in units of 2^(e_i + e_j - 42). */
+/* What the exact sums on a fixed-point grid share (ops.h: qd_hessian_grid): element (i, j) counts in units of
+ * 2^(e_i + e_j - 42). */
 #ifndef QDIST_KERNELS_GRID_H
 #define QDIST_KERNELS_GRID_H
 

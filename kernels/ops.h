@@ -26,6 +26,7 @@
 #define QDIST_KERNELS_OPS_H
 
 #include "kernels/device.h"
+#include "kernels/panels.h"
 #include "kernels/qtensor.h"
 #include "kernels/tri.h"
 
@@ -52,6 +53,16 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
  * an order the chain runs over stored positions p, and x is read at column order[p].  Same bits as qd_linear on
  * qd_dequant(w) (and gathered x). */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
+
+/* A weight in panels (panels.h), for many products with few tokens.  Memory from the arena, as much as qd_panels_bytes says; w and
+ * q are not needed afterwards.   dense: w act (R, C), any strides.   quantized: q as for qd_qlinear, with x of dtype act to come. */
+qd_status qd_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) QD_MUST_USE;
+qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_dtype act,
+                              qd_panels *out) QD_MUST_USE;
+
+/* As qd_linear, or qd_qlinear, with the weight that the panels were made of: same bits, any number of tokens.
+ * QD_EINVAL: the panels were made by a device with other units. */
+qd_status qd_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
 /* ---- the forward of a decoder block -------------------------------------------------------------------------------------- */
 
@@ -134,9 +145,9 @@ qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
 /* h = total as numbers: (double)total * 2^(e_i + e_j - 42), rounded to h's dtype (F32 or F64).  h may lie over total (F64). */
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) QD_MUST_USE;
 
-/* Rows [first, first + R) of total += sum over units of (O_u - X_u)^T X_u on a grid, exactly as qd_hessian: how far the original
- * model's input O lies from the quantized model's X, against X (GPTAQ, arXiv:2504.02692: dXX^T).   original, x act (U, T, C),
- * unit last stride; row_exponent, column_exponent I32 (C); total I64 (R, C), unit last stride.  d = o - x in fp32; each unit's
+/* Rows [first, first + R) of total += sum over units of (O_u - X_u)^T X_u on a grid, exactly as qd_hessian: how far the
+ * original model's input O lies from the quantized model's X, against X (GPTAQ, arXiv:2504.02692: dXX^T).
+ * original, x act (U, T, C), unit last stride; row_exponent, column_exponent I32 (C); total I64 (R, C), unit last stride.  d = o - x in fp32; each unit's
  * element (i, j) is a product over T in fp32 (bf16 widened) of d_i and x_j, times 2^(42 - f_i - e_j) in double, then as there.
  * f is the grid of the diagonal of (O - X)^T (O - X), e that of X^T X, both of qd_hessian_grid with one bound: since
  * |sum d_i x_j| <= sqrt(D_ii H_jj), no total overflows.  QD_EINVAL: an exponent beyond +-400, rows beyond C. */
@@ -178,10 +189,10 @@ qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivo
 /* P = alpha triu(D U^T, strictly) U, D = cross in processing order (GPTAQ, arXiv:2504.02692): how an input's distance from the
  * original's moves the columns to come.   cross F32 (C, C), in natural order, unit last stride;  order I32 (C) or rank 0:
  * position p is column order[p] of cross;  u F32 triangle of qd_factor in that order;  p F32 triangle: holds P transposed,
- * p(j, a) = P[a][j], j > a, zeros elsewhere.  In fp64, tiles of 256 counted from 0: for k > a, T[a][k] = sum over tiles of b, in
- * order from k's own, of the tile's chain of D[a][b] U[k][b] (U[k][b] = 0 for b < k), the first tile's as it is;  P[a][j] = alpha
- * times the sum over tiles of k, from a's own to j's, of the tile's chain of T[a][k] U[k][j] (T[a][k] = 0 for k <= a, U[k][j] = 0
- * for j < k), the first as it is;  rounded once.  QD_EINVAL: order is not a permutation. */
+ * p(j, a) = P[a][j], j > a, zeros elsewhere.  In fp64, tiles of 256 counted from 0: for k > a, T[a][k] = sum over tiles of b,
+ * in order from k's own, of the tile's chain of D[a][b] U[k][b] (U[k][b] = 0 for b < k), the first tile's as it is;
+ * P[a][j] = alpha times the sum over tiles of k, from a's own to j's, of the tile's chain of T[a][k] U[k][j] (T[a][k] = 0 for
+ * k <= a, U[k][j] = 0 for j < k), the first as it is;  rounded once.  QD_EINVAL: order is not a permutation. */
 typedef struct qd_asymmetry_args {
   qd_tensor cross, order;
   qd_tri    u;
@@ -220,11 +231,10 @@ qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_t
  * (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0 w_j = fma(-e_c, U_cj, w_j) for the later columns j of the
  * block and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its
  * first, w_j = w_j - chain over them of e_c U_cj.
- * p (GPTAQ, arXiv:2504.02692): F32 triangle of qd_asymmetry in the same order; of 0 columns: plain GPTQ.  With w_c as it was when
- * column c got its code, each w_j = fma(-e_c, U_cj, w_j) is then followed by w_j = fma(w_c, P_cj, w_j), and beyond the block the
- * chunks of e by those of w: w_j = w_j + chain over them of w_c P_cj.
- * Rows do not know each other.  A NaN or an infinity in w or u ends up in the
- * row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
+ * p (GPTAQ, arXiv:2504.02692): F32 triangle of qd_asymmetry in the same order; of 0 columns: plain GPTQ.  With w_c as it was
+ * when column c got its code, each w_j = fma(-e_c, U_cj, w_j) is then followed by w_j = fma(w_c, P_cj, w_j), and beyond the
+ * block the chunks of e by those of w: w_j = w_j + chain over them of w_c P_cj.
+ * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
  * the first row and its first such group in processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;

@@ -2,8 +2,9 @@
 #include "kernels/solvers.h"
 
 qd_status qd_rtn_beyond(int64_t row, int64_t group, qd_scheme scheme) {
-  QD_FAIL(QD_ENUMERIC, "row %" PRId64 ", group %" PRId64 ": the weights span more than a scale in %s can hold", row, group,
-          qd_dtype_name(scheme.scale_dtype));
+  bool half = scheme.scale_dtype == QD_F16;
+  QD_FAIL(QD_ENUMERIC, "row %" PRId64 ", group %" PRId64 ": the weights span more than a scale in %s can hold%s", row, group,
+          half ? "fp16 (at most 65504)" : "fp32", half ? "; --scale-dtype f32 stores wider ones" : "");
 }
 
 /* ref64 has F64 where a contract says F32. */

@@ -15,6 +15,7 @@ typedef struct qd_weight {
   qd_slot    slot;
   qd_dtype   dtype;      /* of the original tensor */
   bool       quantized;
+  const char *kept;      /* why a linear was not quantized (qd_fate_name); NULL: it was, or nobody tried */
   bool       stored;     /* a finished linear that came with its original: q waits for qd_block_use_stored */
   qd_tensor  original;   /* as it came (plain); in the image */
   qd_qtensor q;          /* quantized */

@@ -27,7 +27,21 @@ qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model) {
 
 qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) { return arithmetic == QD_ARITHMETIC_F32 ? QD_F32 : QD_BF16; }
 
-bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
+const char *qd_odd_shape_name(qd_odd_shape odd_shape) {
+  static const char *const names[] = {"ragged", "per-channel", "skip"};
+  return names[odd_shape];
+}
+
+const char *qd_fate_name(qd_fate fate) {
+  static const char *const names[] = {"plain", "ragged", "per-channel", "ignore", "odd-shape"};
+  return names[fate];
+}
+
+static bool is_odd(const qd_scheme *scheme, int64_t columns) {
+  return scheme->group_size != QD_PER_CHANNEL && columns % scheme->group_size != 0;
+}
+
+qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out) {
   *out = job->scheme;
   bool keep = false;
   for (int i = 0; i < job->n_rules; i++) {
@@ -37,7 +51,12 @@ bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
     out->bits = job->rule[i].bits;
     out->group_size = job->rule[i].group_size;
   }
-  return !keep;
+  if (keep) return QD_FATE_IGNORED;
+  if (!is_odd(out, columns)) return QD_FATE_PLAIN;
+  if (job->odd_shape == QD_ODD_SKIP) return QD_FATE_SKIPPED;
+  if (job->odd_shape == QD_ODD_RAGGED) return QD_FATE_RAGGED;
+  out->group_size = QD_PER_CHANNEL;
+  return QD_FATE_WHOLE_ROWS;
 }
 
 static qd_json *describe_rules(const qd_job *job) {
@@ -83,6 +102,7 @@ static void describe_method(const qd_job *job, qd_json *out) {
   if (job->kl_positions > 0) qd_json_set_integer(out, "kl_positions", job->kl_positions);
   if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
+  qd_json_set_text(out, "odd_shape", qd_odd_shape_name(job->odd_shape));
   qd_json_set(out, "rules", describe_rules(job));
 }
 

@@ -15,6 +15,9 @@ enum { QD_MAX_RULES = 64 };
 typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
 
+/* A linear whose width is no multiple of its group: the last group is shorter, one group a row, or the linear is kept. */
+typedef enum qd_odd_shape { QD_ODD_RAGGED, QD_ODD_PER_CHANNEL, QD_ODD_SKIP } qd_odd_shape;
+
 /* --activations: where the activations of the calibration sequences are (acts.h).  AUTO: in memory where the plan fits, else on
  * disk. */
 typedef enum qd_acts_place { QD_ACTS_MEMORY, QD_ACTS_DISK, QD_ACTS_AUTO } qd_acts_place;
@@ -36,6 +39,7 @@ typedef struct qd_job {
   double           damp;
   int64_t          block;         /* columns of a GPTQ block */
   qd_on_failure    on_failure;
+  qd_odd_shape     odd_shape;
   bool             gptaq;         /* correct for how far inputs have moved from the original model's */
   double           gptaq_alpha;   /* how much of it, 0 .. 1 */
   int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
@@ -72,8 +76,22 @@ static inline bool qd_job_is_asymmetric(const qd_job *job) { return job->gptaq &
 /* Whether the original model's activations are kept beside the quantized one's. */
 static inline bool qd_job_keeps_original(const qd_job *job) { return qd_job_is_asymmetric(job) || job->kl_positions > 0; }
 
-/* The scheme of one linear; false: it is ignored (kept as it is). */
-bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);
+/* What becomes of a linear: quantized (in groups that divide its width, with a last group that is shorter, by whole rows
+ * because no group divides it), or kept as it is because --ignore finds it or by --odd-shape skip. */
+typedef enum qd_fate {
+  QD_FATE_PLAIN,
+  QD_FATE_RAGGED,
+  QD_FATE_WHOLE_ROWS,
+  QD_FATE_IGNORED,
+  QD_FATE_SKIPPED,
+  QD_N_FATES
+} qd_fate;
+const char *qd_fate_name(qd_fate fate); /* "plain", "ragged", "per-channel", "ignore", "odd-shape" */
+static inline bool qd_fate_is_quantized(qd_fate fate) { return fate <= QD_FATE_WHOLE_ROWS; }
+const char *qd_odd_shape_name(qd_odd_shape odd_shape);
+
+/* The scheme of the linear tensor_name, `columns` wide. */
+qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out);
 
 /* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for
  * resuming. */

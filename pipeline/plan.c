@@ -34,7 +34,8 @@ static void fill_tensor(const qd_plan_request *r, const qd_slot *slot, qd_plan_t
   const qd_source_tensor *there = r->source != NULL ? qd_source_find(r->source, slot->name) : NULL;
   *t = (qd_plan_tensor){.slot = *slot, .dtype = there != NULL ? there->dtype : r->model->dtype};
   if (!qd_role_is_linear(slot->role)) return;
-  t->quantized = qd_job_scheme(r->job, slot->name, &t->scheme);
+  t->fate = qd_job_scheme(r->job, slot->name, slot->dim[1], &t->scheme);
+  t->quantized = qd_fate_is_quantized(t->fate);
   t->has_order =
       t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
 }
@@ -45,7 +46,7 @@ static bool same_kind(const qd_plan_kind *a, const qd_plan_kind *b) {
   bool same = a->n == b->n;
   for (int i = 0; same && i < a->n; i++) {
     const qd_plan_tensor *x = &a->tensor[i], *y = &b->tensor[i];
-    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->quantized == y->quantized &&
+    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->fate == y->fate &&
            same_scheme(&x->scheme, &y->scheme);
   }
   return same;

@@ -60,6 +60,7 @@ typedef struct qd_plan_tensor {
   qd_slot   slot;
   qd_dtype  dtype;
   bool      quantized, has_order;
+  qd_fate   fate; /* of a linear */
   qd_scheme scheme;
 } qd_plan_tensor;
 

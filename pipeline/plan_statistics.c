@@ -67,7 +67,8 @@ size_t qd_plan_statistics_scratch(const qd_plan_request *r) {
     most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
     if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
     if (!qd_job_is_asymmetric(r->job)) continue;
-    most = larger(most, larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
+    most =
+        larger(most, larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
   }
   return most;
 }

@@ -15,11 +15,23 @@ typedef struct task {
   double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
 } task;
 
+static void keep(const qd_run *run, qd_weight *weight, qd_role role, qd_fate fate) {
+  const qd_scheme *scheme = &weight->q.scheme;
+  weight->kept = qd_fate_name(fate);
+  if (fate == QD_FATE_SKIPPED)
+    qd_log("  block %4" PRId64 "  %-9s  kept: its %" PRId64 " columns are no multiple of the group of %" PRId64
+           " (--odd-shape skip)",
+           run->feed.next - 2, qd_role_name(role), weight->slot.dim[1], scheme->group_size);
+  else qd_log("  block %4" PRId64 "  %-9s  kept (--ignore)", run->feed.next - 2, qd_role_name(role));
+}
+
 static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, task *tasks) {
   int n = 0;
   for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
     qd_weight *weight = qd_block_find(block, role);
-    if (qd_job_scheme(run->job, weight->slot.name, &weight->q.scheme)) tasks[n++] = (task){.weight = weight, .role = role};
+    qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &weight->q.scheme);
+    if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight, .role = role};
+    else keep(run, weight, role, fate);
   }
   return n;
 }
@@ -172,6 +184,23 @@ static double sum_of_rows(const double *value, int64_t rows) {
   return total;
 }
 
+/* fp16 holds scales below 2^-14 with fewer and fewer bits; below 2^-20 their rounding shifts the grid by more than 1 in 32. */
+static int64_t coarse_scales(const qd_qtensor *q) {
+  const uint16_t *scale = q->scales.data;
+  int64_t n = 0;
+  if (q->scales.dtype != QD_F16) return 0;
+  for (int64_t i = 0; i < qd_tensor_elements(q->scales); i++) n += qd_f16_to_f32(scale[i]) < 0x1p-20f;
+  return n;
+}
+
+static void warn_of_coarse_scales(const qd_weight *weight) {
+  int64_t n = coarse_scales(&weight->q);
+  if (n > 0)
+    qd_log_warning("%s: %" PRId64 " of %" PRId64
+                   " scales are so small that fp16 rounds them coarsely; --scale-dtype f32 keeps them exact",
+                   weight->slot.name, n, qd_tensor_elements(weight->q.scales));
+}
+
 static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, double seconds) {
   int64_t rows = t->weight->slot.dim[0];
   double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
@@ -187,6 +216,7 @@ static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_sta
          "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s",
          run->feed.next - 2, qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss,
          result->relative_error, result->damping, seconds);
+  warn_of_coarse_scales(t->weight);
 }
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */

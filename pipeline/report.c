@@ -13,7 +13,9 @@ typedef struct qd_report_sums {
   double kl, difference, norm;
 } qd_report_sums;
 
-static int64_t positions_of(const qd_job *job, int64_t tokens) { return job->kl_positions < tokens ? job->kl_positions : tokens; }
+static int64_t positions_of(const qd_job *job, int64_t tokens) {
+  return job->kl_positions < tokens ? job->kl_positions : tokens;
+}
 
 static int64_t slab_of(int64_t positions) { return positions < LOGIT_ROWS ? positions : LOGIT_ROWS; }
 
@@ -61,7 +63,8 @@ static qd_status read_head(qd_run *run) {
 
 static qd_status new_rows(qd_run *run) {
   qd_report *report = &run->report;
-  int64_t positions = positions_of(run->job, run->tokens.sequence_tokens), slab = slab_of(positions), hidden = run->model.hidden;
+  int64_t positions = positions_of(run->job, run->tokens.sequence_tokens), slab = slab_of(positions),
+          hidden = run->model.hidden;
   for (int s = 0; s < N_STREAMS; s++) {
     QD_TRY(qd_tensor_new_2d(&report->arena, run->act, positions, hidden, &report->rows[s]));
     QD_TRY(qd_tensor_new_2d(&report->arena, QD_F32, slab, run->model.vocabulary, &report->logits[s]));

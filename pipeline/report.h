@@ -38,9 +38,9 @@ typedef struct qd_report {
 /* What qd_report_open takes on a rank that has so many sequences. */
 size_t qd_report_bytes(const struct qd_plan_request *request, int64_t sequences);
 
-/* Nothing where the job asks for no report.  _open reads the head, before the stream of blocks is opened, whose buffers its image
- * takes meanwhile; QD_EBADINPUT: it is not finite.  _block measures `run->report.block`, after the block has been advanced, and
- * tells the log; QD_ENUMERIC: the divergence is not finite.  Both are collective. */
+/* Nothing where the job asks for no report.  _open reads the head, before the stream of blocks is opened: until then its image
+ * takes the room planned for that stream; QD_EBADINPUT: it is not finite.  _block measures `run->report.block`, after the block
+ * has been advanced, and tells the log; QD_ENUMERIC: the divergence is not finite.  Both are collective. */
 qd_status qd_report_open(struct qd_run *run, size_t arena_bytes) QD_MUST_USE;
 qd_status qd_report_block(struct qd_run *run, int64_t block) QD_MUST_USE;
 void      qd_report_close(qd_report *report); /* a zeroed one is fine */

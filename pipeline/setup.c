@@ -3,6 +3,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/keep.h"
+#include "pipeline/rules.h"
 #include "pipeline/same_model.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
@@ -15,6 +16,7 @@
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
+  QD_TRY(qd_rules_check(run->job, &run->model));
   qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
   run->act = qd_arithmetic_act(arithmetic);
   return qd_device_use_arithmetic(run->device, arithmetic);
@@ -29,7 +31,11 @@ static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
          " in the text; %" PRId64 " documents dropped)",
          run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
          run->tokens.dropped_documents);
-  if (tokenizer == NULL || qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) return;
+  if (tokenizer == NULL) return;
+  if (qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) {
+    qd_log_warning("the first sequence cannot be shown: %s", qd_error_text());
+    return;
+  }
   for (char *c = text; *c; c++)
     if (*c == '\n' || *c == '\r') *c = ' ';
   qd_log("first sequence: \"%s ...\"", text);

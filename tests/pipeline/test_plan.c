@@ -225,6 +225,30 @@ Test(plan, rules_make_kinds_of_blocks) {
   close_stand(&s);
 }
 
+/* The hidden width of 64 is divided by 16, 300 is not. */
+Test(plan, odd_shapes_are_planned_as_they_are_done) {
+  stand s;
+  open_stand(&s, 3);
+  static const qd_fate fates[] = {QD_FATE_RAGGED, QD_FATE_WHOLE_ROWS, QD_FATE_SKIPPED};
+  int64_t bytes[3];
+  for (qd_odd_shape shape = QD_ODD_RAGGED; shape <= QD_ODD_SKIP; shape++) {
+    s.job.odd_shape = shape;
+    bytes[shape] = plan_of(&s, 1, SEQUENCES, QD_BF16)->disk_bytes;
+    cr_assert_eq(s.plan.n_kinds, 2);
+    for (int i = 0; i < s.plan.kind[0].n; i++) {
+      const qd_plan_tensor *t = &s.plan.kind[0].tensor[i];
+      if (!qd_role_is_linear(t->slot.role)) continue;
+      bool odd = t->slot.role == QD_DOWN_PROJ;
+      cr_expect_eq(t->fate, odd ? fates[shape] : QD_FATE_PLAIN);
+      cr_expect_eq(t->quantized, !odd || shape != QD_ODD_SKIP);
+    }
+  }
+  /* down_proj: 19 groups of a row become one, each with an fp16 scale and a zero point; kept, it takes 16 bits for 4. */
+  cr_expect_eq(bytes[QD_ODD_RAGGED] - bytes[QD_ODD_PER_CHANNEL], 3 * HIDDEN * 18 * 3);
+  cr_expect_gt(bytes[QD_ODD_SKIP], bytes[QD_ODD_PER_CHANNEL]);
+  close_stand(&s);
+}
+
 /* ---- jobs in arenas of exactly these sizes ------------------------------------------------------------------------------- */
 
 /* A path that outlives those of many outputs. */
@@ -295,6 +319,25 @@ Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
   expect_runs_everywhere(job);
   gptq_job(&job, ids_path(), QD_ORDER_DYNAMIC);
   expect_runs_everywhere(job);
+}
+
+/* No golden width is a multiple of 20: every linear is odd. */
+Test(plan, its_sizes_are_enough_for_odd_shapes) {
+  char model[PATH_BYTES];
+  snprintf(model, sizeof model, "%s", golden_path("llama"));
+  qd_job job = small_job(model, NULL);
+  gptq_job(&job, ids_path(), QD_ORDER_DYNAMIC);
+  job.scheme.group_size = 20;
+  for (qd_odd_shape shape = QD_ODD_RAGGED; shape <= QD_ODD_SKIP; shape++) {
+    job.odd_shape = shape;
+    if (shape == QD_ODD_SKIP) {
+      job.n_rules = 1;
+      job.rule[0] = (qd_rule){.expression = "q_proj", .bits = 3, .group_size = 8};
+      MUST(qd_pattern_open(job.rule[0].expression, "--override", &job.rule[0].pattern));
+    }
+    expect_runs_everywhere(job);
+  }
+  qd_pattern_close(job.rule[0].pattern);
 }
 
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */

@@ -121,6 +121,8 @@ Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
   add_rule("v_proj", 8, 3);
   MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
   cr_expect(!block.weight[1].quantized);
+  cr_expect_str_eq(block.weight[1].kept, "ignore");
+  cr_expect_null(block.weight[0].kept);
   cr_expect_eq(block.weight[0].q.scheme.bits, 4);
   cr_expect_eq(block.weight[2].q.scheme.bits, 8);
   cr_expect_eq(block.weight[2].q.scales.dim[1], 4);
@@ -129,6 +131,21 @@ Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
     error[i] = s.run.result[i].relative_error;
   }
   cr_expect(error[2] < error[0] / 50, "%g and %g", error[2], error[0]);
+}
+
+/* Of 5 and 3 only the first divides the width. */
+Test(quantize, an_odd_shape_is_kept_or_takes_a_group_a_row) {
+  add_rule("[qk]_proj", 4, 5);
+  add_rule("v_proj", 8, 3);
+  s.job.odd_shape = QD_ODD_SKIP;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(block.weight[1].quantized && !block.weight[2].quantized);
+  cr_expect_str_eq(block.weight[2].kept, "odd-shape");
+  s.job.odd_shape = QD_ODD_PER_CHANNEL;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(block.weight[2].quantized);
+  cr_expect_eq(block.weight[2].q.scheme.group_size, QD_PER_CHANNEL);
+  cr_expect_eq(block.weight[2].q.scales.dim[1], 1);
 }
 
 Test(quantize, nothing_is_left_when_all_is_kept) {
@@ -157,7 +174,8 @@ Test(quantize, a_scale_that_does_not_fit_is_told_with_its_tensor) {
   weights[2][3 * HIDDEN + 9] = qd_bf16_from_f32(1e7f);
   cr_expect_eq(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats), QD_ENUMERIC);
   cr_expect(
-      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL,
+      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL &&
+          strstr(qd_error_text(), "--scale-dtype f32") != NULL,
       "%s", qd_error_text());
 }
 
