@@ -72,7 +72,7 @@ quantize() { # RANKS OUTPUT
     ulimit -v $((limit * 1024 * 1024))
     "${launch[@]}" "$build/qdist" quantize "${job[@]}" -o "$2"
   )
-  sed -n 's/^[^ ]* \(seconds \|rank [0-9]\)/\1/p' "$2/qdist.log"
+  sed -n 's/^[^ ]* \(seconds \|rank [0-9]\|cpu \)/\1/p' "$2/qdist.log"
 }
 
 quantize 1 "$folder/$shape-1"
