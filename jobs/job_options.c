@@ -1,5 +1,6 @@
 #include "jobs/job_options.h"
 
+#include "pipeline/report.h"
 #include "workers/agree.h"
 
 #include <stdlib.h>
@@ -29,7 +30,15 @@ enum {
   KEY_STOP_AFTER,
   KEY_STATUS,
   KEY_HESSIAN_BOUND,
-  KEY_MAX_HOST
+  KEY_MAX_HOST,
+  KEY_ODD_SHAPE,
+  KEY_SCALE_DTYPE,
+  KEY_ACTIVATIONS,
+  KEY_KEEP,
+  KEY_GPTAQ,
+  KEY_GPTAQ_ALPHA,
+  KEY_REPORT_KL,
+  KEY_KL_POSITIONS
 };
 
 static const struct argp_option options_list[] = {
@@ -43,10 +52,13 @@ static const struct argp_option options_list[] = {
     {"group-size", 'g', "N", 0, "Columns that share a scale; -1: the whole row (128)", 10},
     {"groupsize", 'g', 0, OPTION_ALIAS, 0, 10},
     {"w-group-size", 'g', 0, OPTION_ALIAS, 0, 10},
+    {"odd-shape", KEY_ODD_SHAPE, "ragged|per-channel|skip", 0,
+     "A width that no group divides: the last group is shorter (default), one group a row, or the linear is kept", 10},
     {"asym", KEY_ASYM, 0, 0, "Zero points of their own (default)", 10},
     {"sym", KEY_SYM, 0, 0, "Zero point in the middle", 10},
     {"mse", KEY_MSE, 0, 0, "Search the clipping of each group (default of gptq)", 10},
     {"no-mse", KEY_NO_MSE, 0, 0, "Scales from the smallest and largest weight", 10},
+    {"scale-dtype", KEY_SCALE_DTYPE, "f16|f32", 0, "Type of the stored scales (f16)", 10},
     {"act-order", KEY_ACT_ORDER, "none|static|dynamic|group-aware", 0, "gptq: columns by descending activation (static)", 10},
     {"desc-act", KEY_DESC_ACT, 0, 0, "The same as --act-order dynamic", 10},
     {"static-groups", KEY_STATIC_GROUPS, 0, 0, "The same as --act-order static", 10},
@@ -59,6 +71,9 @@ static const struct argp_option options_list[] = {
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
+    {"gptaq", KEY_GPTAQ, 0, 0,
+     "gptq: correct for how far a linear's inputs have moved from the original model's (a second stream of activations)", 10},
+    {"gptaq-alpha", KEY_GPTAQ_ALPHA, "X", 0, "How much of that distance is corrected, 0 (plain GPTQ) to 1 (0.25)", 10},
     {"compat", KEY_COMPAT, "reference", 0, "The reference code's formulas, order of steps, fp32 scales and defaults", 10},
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
@@ -66,6 +81,9 @@ static const struct argp_option options_list[] = {
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
+    {"report-kl", KEY_REPORT_KL, 0, 0,
+     "After each block, how far the next token's distribution is from the original model's on the calibration text", 20},
+    {"kl-positions", KEY_KL_POSITIONS, "N", 0, "Positions of a sequence that --report-kl compares (64)", 20},
     {0, 0, 0, 0, "The job:", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
@@ -74,6 +92,14 @@ static const struct argp_option options_list[] = {
      "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
     {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
+    {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
+     "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
+     "there only when memory is too small for them; results are the same",
+     40},
+    {"keep-activations", KEY_KEEP, 0, 0,
+     "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
+     "running the finished blocks again; results are the same",
+     40},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
     {0}};
@@ -95,6 +121,21 @@ static void add_override(struct argp_state *state, qd_job *job, char *text) {
   if (rule->group_size == 0) qd_option_refuse(state, "--override's group is -1 or at least 1");
 }
 
+/* memory, disk:DIR or auto:DIR. */
+static void set_activations(struct argp_state *state, qd_job *job, const char *text) {
+  static const struct { const char *prefix; qd_acts_place place; } with_folder[] = {{"disk:", QD_ACTS_DISK},
+                                                                                    {"auto:", QD_ACTS_AUTO}};
+  job->acts_place = QD_ACTS_MEMORY, job->acts_folder = NULL;
+  if (strcmp(text, "memory") == 0) return;
+  for (size_t i = 0; i < sizeof with_folder / sizeof *with_folder; i++) {
+    size_t n = strlen(with_folder[i].prefix);
+    if (strncmp(text, with_folder[i].prefix, n) != 0 || text[n] == '\0') continue;
+    job->acts_place = with_folder[i].place, job->acts_folder = text + n;
+    return;
+  }
+  qd_option_refuse(state, "--activations takes memory, disk:DIR or auto:DIR, got \"%s\"", text);
+}
+
 static void set_method(struct argp_state *state, qd_job *job, const char *name) {
   const char *names[16];
   int n = 0;
@@ -103,9 +144,29 @@ static void set_method(struct argp_state *state, qd_job *job, const char *name) 
   job->method = qd_method_at(qd_option_choice(state, "--method", name, names));
 }
 
+/* An option and its opposite on one line: nobody can know which was meant. */
+static void set_once(struct argp_state *state, int *setting, int value, const char *options) {
+  if (*setting >= 0 && *setting != value) qd_option_refuse(state, "%s contradict each other: give one of them", options);
+  *setting = value;
+}
+
 static int find_act_order(struct argp_state *state, const char *text) {
   static const char *const orders[] = {"none", "static", "dynamic", "group-aware", NULL};
   return qd_option_choice(state, "--act-order", text, orders);
+}
+
+/* What needs the original model's activations beside the others. */
+static void settle_original(struct argp_state *state, qd_job_options *options, bool writes) {
+  qd_job *job = &options->job;
+  if (job->gptaq && strcmp(job->method->name, "gptq") != 0)
+    qd_option_refuse(state, "--gptaq belongs to --method gptq, it means nothing to --method %s", job->method->name);
+  if (options->gptaq_alpha >= 0 && !job->gptaq) qd_option_refuse(state, "--gptaq-alpha means nothing without --gptaq");
+  if (options->kl_positions > 0 && !options->report_kl)
+    qd_option_refuse(state, "--kl-positions means nothing without --report-kl");
+  if (writes && options->report_kl && options->text.dataset == NULL)
+    qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
+  job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
+  if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
 }
 
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes) {
@@ -113,47 +174,71 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   qd_text_options_settle(state, &options->text);
   if (job->method == NULL) job->method = qd_method_find("gptq");
   bool compat = job->scheme.compat;
+  job->scheme.symmetric = options->symmetric == 1;
+  job->true_sequential = options->sequential != 0;
+  job->no_resume = options->resume == 0;
   job->scheme.mse = options->mse >= 0 ? options->mse == 1 : job->method->default_mse && !compat;
   job->act_order = options->order >= 0 ? (qd_act_order)options->order : compat ? QD_ORDER_NONE : job->method->default_act_order;
   if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
     qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order),
                      job->method->name);
-  job->scheme.scale_dtype = compat ? QD_F32 : QD_F16;
+  settle_original(state, options, writes);
+  job->scheme.scale_dtype = (options->scale >= 0 ? options->scale == 1 : compat) ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
   if (writes && job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
   if (writes && job->method->needs_factor && options->text.dataset == NULL)
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
   if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
-  job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
+  job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack, job->compute = options->text.compute;
 }
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
-  static const char *const failures[] = {"rtn", "stop", NULL}, *const compats[] = {"reference", NULL};
+  static const char *const failures[] = {"rtn", "stop", NULL}, *const compats[] = {"reference", NULL},
+                    *const shapes[] = {"ragged", "per-channel", "skip", NULL}, *const scales[] = {"f16", "f32", NULL};
   qd_job_options *options = state->input;
   qd_job *job = &options->job;
   switch (key) {
     case 'b': job->scheme.bits = (int)qd_option_integer(state, "--bits", text, QD_MIN_BITS, QD_MAX_BITS); return 0;
     case 'g': job->scheme.group_size = qd_option_integer(state, "--group-size", text, -1, INT32_MAX); return 0;
-    case KEY_SYM: job->scheme.symmetric = true; return 0;
-    case KEY_ASYM: job->scheme.symmetric = false; return 0;
-    case KEY_MSE: options->mse = 1; return 0;
-    case KEY_NO_MSE: options->mse = 0; return 0;
-    case KEY_ACT_ORDER: options->order = find_act_order(state, text); return 0;
-    case KEY_DESC_ACT: options->order = QD_ORDER_DYNAMIC; return 0;
-    case KEY_STATIC_GROUPS: options->order = QD_ORDER_STATIC; return 0;
-    case KEY_SEQUENTIAL: job->true_sequential = true; return 0;
-    case KEY_NO_SEQUENTIAL: job->true_sequential = false; return 0;
+    case KEY_SCALE_DTYPE: options->scale = qd_option_choice(state, "--scale-dtype", text, scales); return 0;
+    case KEY_ODD_SHAPE: job->odd_shape = (qd_odd_shape)qd_option_choice(state, "--odd-shape", text, shapes); return 0;
     case KEY_DAMP: job->damp = qd_option_number(state, "--damp", text, 0, 1e6); return 0;
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
       return 0;
+    case KEY_GPTAQ: job->gptaq = true; return 0;
+    case KEY_GPTAQ_ALPHA: options->gptaq_alpha = qd_option_number(state, "--gptaq-alpha", text, 0, 1); return 0;
+    case KEY_REPORT_KL: options->report_kl = true; return 0;
+    case KEY_KL_POSITIONS: options->kl_positions = qd_option_integer(state, "--kl-positions", text, 1, INT32_MAX); return 0;
     case KEY_BLOCK: job->block = qd_option_integer(state, "--block-size", text, 1, QD_PRODUCT_CHUNK); return 0;
     case KEY_COMPAT: qd_option_choice(state, "--compat", text, compats); job->scheme.compat = true; return 0;
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
     case KEY_OVERRIDE: add_override(state, job, text); return 0;
     case KEY_METHOD: set_method(state, job, text); return 0;
     default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+/* Options that have an opposite. */
+static error_t parse_pairs(int key, char *text, struct argp_state *state) {
+  static const char symmetry[] = "--sym and --asym", clipping[] = "--mse and --no-mse",
+                    order[] = "--act-order, --desc-act and --static-groups",
+                    sequence[] = "--true-sequential and --no-true-sequential", resuming[] = "--resume and --no-resume";
+  qd_job_options *options = state->input;
+  switch (key) {
+    case KEY_SYM: set_once(state, &options->symmetric, 1, symmetry); return 0;
+    case KEY_ASYM: set_once(state, &options->symmetric, 0, symmetry); return 0;
+    case KEY_MSE: set_once(state, &options->mse, 1, clipping); return 0;
+    case KEY_NO_MSE: set_once(state, &options->mse, 0, clipping); return 0;
+    case KEY_ACT_ORDER: set_once(state, &options->order, find_act_order(state, text), order); return 0;
+    case KEY_DESC_ACT: set_once(state, &options->order, QD_ORDER_DYNAMIC, order); return 0;
+    case KEY_STATIC_GROUPS: set_once(state, &options->order, QD_ORDER_STATIC, order); return 0;
+    case KEY_SEQUENTIAL: set_once(state, &options->sequential, 1, sequence); return 0;
+    case KEY_NO_SEQUENTIAL: set_once(state, &options->sequential, 0, sequence); return 0;
+    case KEY_RESUME: set_once(state, &options->resume, 1, resuming); return 0;
+    case KEY_NO_RESUME: set_once(state, &options->resume, 0, resuming); return 0;
+    default: return parse_method(key, text, state);
   }
 }
 
@@ -165,16 +250,16 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case 'o': job->output = qd_option_text(state, "--output", text); return 0;
     case KEY_NSAMPLES: job->nsamples = qd_option_integer(state, "--nsamples", text, 1, 1 << 24); return 0;
     case KEY_SHARD: job->shard_bytes = qd_option_bytes(state, "--shard-size", text); return 0;
-    case KEY_RESUME: job->no_resume = false; return 0;
-    case KEY_NO_RESUME: job->no_resume = true; return 0;
     case KEY_STOP_AFTER: job->stop_after_seconds = qd_option_seconds(state, "--stop-after", text); return 0;
     case KEY_STATUS: job->status_file = qd_option_text(state, "--status-file", text); return 0;
     case KEY_HESSIAN_BOUND:
       job->hessian_bound = qd_option_number(state, "--hessian-bound", text, 1, QD_HESSIAN_BOUND);
       return 0;
+    case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
+    case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
-    default: return parse_method(key, text, state);
+    default: return parse_pairs(key, text, state);
   }
 }
 
@@ -184,7 +269,6 @@ const struct argp qd_job_argp = {.options = options_list, .parser = parse, .chil
 
 qd_job_options qd_job_options_new(void) {
   return (qd_job_options){.job = {.scheme = {.bits = 4, .group_size = 128},
-                                  .true_sequential = true,
                                   .damp = 0.01,
                                   .block = QD_GPTQ_BLOCK,
                                   .nsamples = 128,
@@ -193,8 +277,13 @@ qd_job_options qd_job_options_new(void) {
                                   .hessian_bound = QD_HESSIAN_BOUND},
                           .common = qd_common_defaults,
                           .text = qd_text_defaults,
+                          .symmetric = -1,
                           .mse = -1,
-                          .order = -1};
+                          .order = -1,
+                          .gptaq_alpha = -1,
+                          .sequential = -1,
+                          .resume = -1,
+                          .scale = -1};
 }
 
 static qd_status open_rules(qd_job *job) {

@@ -9,7 +9,10 @@ typedef struct qd_job_options {
   qd_job job;
   qd_common_options common;
   qd_text_options text;
-  int mse, order; /* -1: not given */
+  int symmetric, mse, order, sequential, resume, scale; /* -1: not given */
+  double gptaq_alpha; /* -1: not given */
+  bool report_kl;
+  int64_t kl_positions; /* 0: not given */
 } qd_job_options;
 
 extern const struct argp qd_job_argp; /* a child parser; its input is a qd_job_options */

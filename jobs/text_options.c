@@ -2,7 +2,7 @@
 
 const qd_text_options qd_text_defaults = {.pack = true, .arithmetic = -1};
 
-enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARITHMETIC };
+enum { KEY_SEQLEN = 0x200, KEY_SEED, KEY_BOS, KEY_NO_PACK, KEY_COMPUTE, KEY_ARITHMETIC, KEY_READERS };
 
 static const struct argp_option options_list[] = {
     {0, 0, 0, 0, "Text:", 20},
@@ -18,21 +18,26 @@ static const struct argp_option options_list[] = {
     {"no-pack", KEY_NO_PACK, 0, 0, "jsonl: one document a row; shorter ones are dropped and counted", 20},
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
-    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs", 0, "The same by the name of the products' order", 30},
+    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
+     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing", 30},
+    {"readers", KEY_READERS, "coordinator|node|all", 0,
+     "Who reads the model's files: rank 0 (default), one rank of each node, or every rank its part; results are the same", 85},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
   static const char *const bos[] = {"auto", "yes", "no", NULL}, *const compute[] = {"model", "fp32", "bf16", NULL};
-  static const char *const arithmetic[] = {"f32", "bf16-pairs", NULL};
+  static const char *const readers[] = {"coordinator", "node", "all", NULL};
+  static const char *const arithmetic[] = {"f32", "bf16-pairs", "bf16-amx", NULL};
   qd_text_options *options = state->input;
   switch (key) {
     case 'd': options->dataset = qd_option_text(state, "--dataset", text); return 0;
-    case KEY_SEQLEN: options->sequence_tokens = qd_option_integer(state, "--seqlen", text, 2, 1 << 24); return 0;
+    case KEY_SEQLEN: options->sequence_tokens = qd_option_integer(state, "--seqlen", text, 1, 1 << 24); return 0;
     case KEY_SEED: options->seed = qd_option_integer(state, "--seed", text, 0, INT64_MAX); return 0;
     case KEY_BOS: options->bos = (qd_add_bos)qd_option_choice(state, "--add-bos", text, bos); return 0;
     case KEY_NO_PACK: options->pack = false; return 0;
     case KEY_COMPUTE: options->compute = (qd_compute)qd_option_choice(state, "--compute-dtype", text, compute); return 0;
     case KEY_ARITHMETIC: options->arithmetic = qd_option_choice(state, "--arithmetic", text, arithmetic); return 0;
+    case KEY_READERS: options->readers = (qd_readers)qd_option_choice(state, "--readers", text, readers); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -40,10 +45,12 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 const struct argp qd_text_argp = {.options = options_list, .parser = parse};
 
 void qd_text_options_settle(struct argp_state *state, qd_text_options *options) {
+  static const qd_compute asked_by_name[] = {QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX};
   if (options->arithmetic < 0) return;
-  qd_compute wanted = options->arithmetic == 0 ? QD_COMPUTE_FP32 : QD_COMPUTE_BF16;
-  if (options->compute != QD_COMPUTE_MODEL && options->compute != wanted)
-    qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", options->arithmetic == 0 ? "f32" : "bf16-pairs",
-               options->compute == QD_COMPUTE_FP32 ? "fp32" : "bf16");
-  options->compute = wanted;
+  qd_arithmetic arithmetic = (qd_arithmetic)options->arithmetic;
+  bool is_fp32 = arithmetic == QD_ARITHMETIC_F32;
+  if (options->compute != QD_COMPUTE_MODEL && (options->compute == QD_COMPUTE_FP32) != is_fp32)
+    qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", qd_arithmetic_name(arithmetic),
+                     is_fp32 ? "bf16" : "fp32");
+  options->compute = asked_by_name[arithmetic];
 }

@@ -1,4 +1,4 @@
-/* Options that quantize and evaluate share: the text and the arithmetic. */
+/* Options that quantize and evaluate share: the text, the arithmetic, and who reads the model. */
 #ifndef QDIST_JOBS_TEXT_OPTIONS_H
 #define QDIST_JOBS_TEXT_OPTIONS_H
 
@@ -12,7 +12,8 @@ typedef struct qd_text_options {
   qd_add_bos  bos;
   bool        pack;
   qd_compute  compute;
-  int         arithmetic; /* -1: not given; 0 f32, 1 bf16-pairs */
+  qd_readers  readers;
+  int         arithmetic; /* a qd_arithmetic; -1: not given */
 } qd_text_options;
 
 extern const struct argp qd_text_argp; /* a child parser; its input is a qd_text_options */

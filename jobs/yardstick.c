@@ -16,11 +16,13 @@ struct qd_yardstick {
   dnnl_memory_t memory[3];
 };
 
-static dnnl_cpu_isa_t limit_of(qd_isa isa) {
-  switch (isa) {
+static dnnl_cpu_isa_t limit_of(const qd_device *device) {
+  switch (device->isa) {
     case QD_ISA_AVX2: return dnnl_cpu_isa_avx2;
     case QD_ISA_AVX512: return dnnl_cpu_isa_avx512_core;
     case QD_ISA_AVX512_BF16: return dnnl_cpu_isa_avx512_core_bf16;
+    case QD_ISA_AMX:
+      return device->arithmetic == QD_ARITHMETIC_BF16_AMX ? dnnl_cpu_isa_avx512_core_amx : dnnl_cpu_isa_avx512_core_bf16;
     case QD_ISA_PORTABLE: break;
   }
   return dnnl_cpu_isa_sse41;
@@ -28,7 +30,7 @@ static dnnl_cpu_isa_t limit_of(qd_isa isa) {
 
 void qd_yardstick_limit(const qd_device *device) {
   omp_set_num_threads(device->threads);
-  (void)dnnl_set_max_cpu_isa(limit_of(device->isa));
+  (void)dnnl_set_max_cpu_isa(limit_of(device));
 }
 
 const char *qd_yardstick_name(void) {

@@ -1,3 +1,4 @@
+#include "kernels/chain_ref.h"
 #include "kernels/lanes_ref.h"
 #include "kernels/vecmath.h"
 
@@ -10,30 +11,17 @@
 /* One query of one head: keys [first, end) are seen.  a and b are the operands of the next product. */
 typedef struct query {
   const qd_attention_args *args;
+  qd_ref_order order;
   int64_t  i, head, kv_head, first, end;
   qd_real *p, *a, *b;
 } query;
 
-static qd_real chain(const qd_real *a, const qd_real *b, int64_t n) {
-  qd_real s = 0;
-  for (int64_t k = 0; k < n; k++) s = qd_real_fma(a[k], b[k], s);
-  return s;
-}
-
-static qd_real chain_pairs(const qd_real *a, const qd_real *b, int64_t n) {
-  qd_real s = 0;
-  for (int64_t k = 0; k < n; k += 2) {
-    s = k + 1 < n ? qd_real_fma(a[k + 1], b[k + 1], s) : qd_real_fma(0, 0, s);
-    s = qd_real_fma(a[k], b[k], s);
-  }
-  return s;
-}
-
 static qd_real product(const query *q, int64_t n) {
+  qd_tensor a = qd_tensor_1d(q->a, QD_REAL_DTYPE, n), b = qd_tensor_1d(q->b, QD_REAL_DTYPE, n);
   qd_real c = 0;
   for (int64_t k = 0; k < n; k += QD_PRODUCT_CHUNK) {
     int64_t size = n - k < QD_PRODUCT_CHUNK ? n - k : QD_PRODUCT_CHUNK;
-    qd_real s = q->args->q.dtype == QD_BF16 ? chain_pairs(q->a + k, q->b + k, size) : chain(q->a + k, q->b + k, size);
+    qd_real s = qd_ref_chain(q->order, (qd_ref_operand){a, k, 1, size}, (qd_ref_operand){b, k, 1, size});
     c = k == 0 ? s : c + s;
   }
   return c;
@@ -99,7 +87,8 @@ qd_status QD_REF(attention)(qd_device *device, const qd_attention_args *args) {
   size_t mark = qd_arena_mark(&device->scratch);
   qd_real *memory;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)size, 3 * sizeof *memory, &memory));
-  attend_all(args, (query){.args = args, .p = memory, .a = memory + size, .b = memory + 2 * size});
+  attend_all(args, (query){.args = args, .order = qd_ref_order_of(device, args->q.dtype), .p = memory, .a = memory + size,
+                           .b = memory + 2 * size});
   qd_arena_rewind(&device->scratch, mark);
   return QD_OK;
 }

@@ -1,6 +1,8 @@
 #include "kernels/device.h"
 
+#include "kernels/amx.h"
 #include "kernels/ops_table.h"
+#include "kernels/unit_proof.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +19,13 @@ static const size_t default_scratch_bytes = (size_t)64 << 30;
 size_t qd_cpu_packing_bytes(int threads); /* gemm_cpu.c: what the packing buffers of so many threads take */
 
 const char *qd_isa_name(qd_isa isa) {
-  static const char *const names[] = {"portable", "avx2", "avx512", "avx512_bf16"};
+  static const char *const names[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
   return names[isa];
+}
+
+const char *qd_arithmetic_name(qd_arithmetic arithmetic) {
+  static const char *const names[] = {"f32", "bf16-pairs", "bf16-amx"};
+  return names[arithmetic];
 }
 
 #if defined(__x86_64__)
@@ -36,7 +43,8 @@ qd_isa qd_isa_best(void) {
   bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512vl");
   if (!wide) return QD_ISA_AVX2;
-  return __builtin_cpu_supports("avx512bf16") ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512;
+  if (!__builtin_cpu_supports("avx512bf16")) return QD_ISA_AVX512;
+  return qd_amx_is_usable() ? QD_ISA_AMX : QD_ISA_AVX512_BF16;
 #else
   return QD_ISA_PORTABLE;
 #endif
@@ -75,14 +83,14 @@ static qd_status choose_isa(const char *wanted, qd_isa *out) {
   *out = best;
   if (wanted == NULL || wanted[0] == '\0') wanted = getenv("QDIST_ISA");
   if (wanted == NULL || wanted[0] == '\0') return QD_OK;
-  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AVX512_BF16; isa++)
+  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
     if (strcmp(wanted, qd_isa_name(isa)) == 0 && (isa != QD_ISA_PORTABLE || best == QD_ISA_PORTABLE)) {
       QD_CHECK(isa <= best, QD_EUSAGE, "--isa %s: this CPU (%s) has no more than %s", wanted, qd_cpu_model(),
                qd_isa_name(best));
       *out = isa;
       return QD_OK;
     }
-  QD_FAIL(QD_EUSAGE, "--isa takes avx2, avx512 or avx512_bf16, got \"%s\"", wanted);
+  QD_FAIL(QD_EUSAGE, "--isa takes avx2, avx512, avx512_bf16 or amx, got \"%s\"", wanted);
 }
 
 static int choose_threads(int wanted) {
@@ -107,7 +115,15 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
   QD_CHECK(device->ops != NULL, QD_EUSAGE, "there is no device \"%s\"", options.name);
   QD_TRY(choose_isa(options.isa, &device->isa));
   qd_flush_denormals();
-  return qd_device_reserve(device, options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes);
+  QD_TRY(qd_device_reserve(device, options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes));
+  qd_status status = qd_device_use_arithmetic(device, QD_ARITHMETIC_BF16_PAIRS);
+  if (status != QD_OK) qd_device_close(device);
+  return status;
+}
+
+qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) {
+  device->arithmetic = arithmetic;
+  return arithmetic == QD_ARITHMETIC_F32 ? QD_OK : qd_unit_prove(device);
 }
 
 size_t qd_device_packing_bytes(const qd_device *device) { return qd_cpu_packing_bytes(device->threads); }

@@ -35,6 +35,17 @@ qd_status qd_cpu_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
   return QD_OK;
 }
 
+qd_status qd_cpu_subtract(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
+#pragma omp parallel num_threads(device->threads)
+  {
+    qd_flush_denormals();
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < y.dim[0]; t++)
+      QD_ISA_CALL(device, qd_subtract_row, (row_of(a, t), row_of(b, t), row_of(y, t), a.dtype, y.dim[1]));
+  }
+  return QD_OK;
+}
+
 /* Elements are moved as bits. */
 static void gather_row(const void *x, const int32_t *column, void *y, qd_dtype dtype, int64_t n) {
   if (dtype == QD_BF16)

@@ -24,6 +24,16 @@ void QD_ISA(qd_add_row)(const void *a, const void *b, void *y, qd_dtype dtype, i
   }
 }
 
+void QD_ISA(qd_subtract_row)(const void *a, const void *b, float *y, qd_dtype dtype, int64_t n) {
+  float t[QD_PIECE];
+  for (int64_t at = 0; at < n; at += QD_PIECE) {
+    int64_t size = qd_piece(at, n);
+    qd_piece_load(a, dtype, at, size, y + at);
+    qd_piece_load(b, dtype, at, size, t);
+    for (int64_t i = 0; i < size; i++) y[at + i] -= t[i];
+  }
+}
+
 /* A number is not finite when all bits of its exponent are set. */
 static bool any_16(const uint16_t *x, uint16_t exponent, int64_t n) {
   uint16_t found = 0;

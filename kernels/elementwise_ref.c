@@ -35,6 +35,14 @@ qd_status QD_REF(add)(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) 
   return QD_OK;
 }
 
+qd_status QD_REF(subtract)(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
+  (void)device;
+  for (int64_t t = 0; t < y.dim[0]; t++)
+    for (int64_t c = 0; c < y.dim[1]; c++)
+      qd_ref_store(y, t * y.stride[0] + c, qd_ref_load(a, t * a.stride[0] + c) - qd_ref_load(b, t * b.stride[0] + c));
+  return QD_OK;
+}
+
 qd_status QD_REF(gather_columns)(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) {
   (void)device;
   const int32_t *column = order.data;

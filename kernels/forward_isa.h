@@ -8,6 +8,7 @@
 
 QD_ISA_DECLARE(void, qd_swiglu_row, (const void *gate, const void *up, void *y, qd_dtype dtype, int64_t n));
 QD_ISA_DECLARE(void, qd_add_row, (const void *a, const void *b, void *y, qd_dtype dtype, int64_t n));
+QD_ISA_DECLARE(void, qd_subtract_row, (const void *a, const void *b, float *y, qd_dtype dtype, int64_t n));
 QD_ISA_DECLARE(void, qd_rmsnorm_row, (const void *x, const float *w, double eps, void *y, qd_dtype dtype, int64_t n));
 QD_ISA_DECLARE(void, qd_rope_table_row,
                (const double *frequency, double position, double factor, float *cosine, float *sine, int64_t n));

@@ -46,13 +46,16 @@ enum { F32_VECTORS = 2, F64_VECTORS = 2 };
 #endif
 
 const qd_gemm_unit *QD_ISA(qd_gemm_find_unit)(qd_panel_kind kind) {
-  static const qd_gemm_unit f32 = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_f32), f32_strip};
-  static const qd_gemm_unit f64 = {F64_ROWS, F64_LANES * F64_VECTORS, sizeof(double), QD_ISA(qd_panel_pack_f64), f64_strip};
-  static const qd_gemm_unit wide = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_wide), f32_strip};
+  static const qd_gemm_unit f32 = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_f32), f32_strip, NULL};
+  static const qd_gemm_unit f64 = {F64_ROWS, F64_LANES * F64_VECTORS, sizeof(double), QD_ISA(qd_panel_pack_f64), f64_strip, NULL};
+  static const qd_gemm_unit wide = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_wide), f32_strip, NULL};
 #ifdef QD_HAVE_PAIRS
   static const qd_gemm_unit pairs = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(uint32_t), QD_ISA(qd_panel_pack_pairs),
-                                     pairs_strip};
+                                     pairs_strip, NULL};
   if (kind == QD_PANEL_PAIRS) return &pairs;
 #endif
-  return kind == QD_PANEL_F32 ? &f32 : kind == QD_PANEL_F64 ? &f64 : kind == QD_PANEL_WIDE ? &wide : NULL;
+  return kind == QD_PANEL_F32   ? &f32
+         : kind == QD_PANEL_F64  ? &f64
+         : kind == QD_PANEL_WIDE ? &wide
+                                 : QD_ISA(qd_gemm_find_amx_unit)(kind);
 }

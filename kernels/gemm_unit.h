@@ -14,6 +14,8 @@ typedef enum qd_panel_kind {
   QD_PANEL_F64,
   QD_PANEL_WIDE,  /* bf16 widened to fp32, the odd k of each pair first: a fp32 panel of an even number of steps */
   QD_PANEL_PAIRS, /* bf16, a step is a pair (k, k + 1) in 32 bits: for VDPBF16PS */
+  QD_PANEL_BLOCKS, /* as WIDE, padded with zeros to whole blocks of 32 k: bf16-amx without its unit (gemm_amx_isa.c) */
+  QD_PANEL_TILES,  /* as PAIRS, padded likewise; panels of a are tiles, a block's rows one after the other: for TDPBF16PS */
 } qd_panel_kind;
 
 typedef enum qd_tile_update { QD_TILE_STORE, QD_TILE_ADD, QD_TILE_SUBTRACT } qd_tile_update;
@@ -46,6 +48,7 @@ typedef struct qd_gemm_unit {
    * it so. */
   void (*pack)(const qd_gemm_rows *from, int width, void *panels);
   void (*strip)(const qd_gemm_strip *strip);
+  void (*pack_a)(const qd_gemm_rows *from, int width, void *panels); /* where panels of a look otherwise; NULL: they do not */
 } qd_gemm_unit;
 
 QD_ISA_DECLARE(void, qd_panel_pack_f32, (const qd_gemm_rows *from, int width, void *panels));
@@ -56,15 +59,23 @@ QD_ISA_DECLARE(void, qd_panel_pack_pairs, (const qd_gemm_rows *from, int width, 
 /* What operands of a dtype (F32, BF16, F64) are packed as on the units of the device. */
 qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype);
 
-/* NULL where the build has no such kind (QD_PANEL_PAIRS but on AVX-512). */
+/* NULL where the build has no such kind (QD_PANEL_PAIRS and QD_PANEL_TILES but on AVX-512). */
 QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_unit, (qd_panel_kind kind));
+QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_amx_unit, (qd_panel_kind kind)); /* BLOCKS and TILES: gemm_amx_isa.c */
 
 /* Panels are written with whole vectors, whose surplus falls on what is written later and, at the end, into a tail behind the
  * panel. */
 enum { QD_PANEL_TAIL = 16, QD_MAX_TILE_ROWS = 14, QD_MAX_TILE_COLUMNS = 32 };
 
 static inline int64_t qd_panel_steps(qd_panel_kind kind, int64_t k) {
-  return kind == QD_PANEL_PAIRS ? (k + 1) / 2 : kind == QD_PANEL_WIDE ? (k + 1) / 2 * 2 : k;
+  int64_t blocks = (k + QD_AMX_BLOCK - 1) / QD_AMX_BLOCK;
+  switch (kind) {
+    case QD_PANEL_WIDE: return (k + 1) / 2 * 2;
+    case QD_PANEL_PAIRS: return (k + 1) / 2;
+    case QD_PANEL_BLOCKS: return blocks * QD_AMX_BLOCK;
+    case QD_PANEL_TILES: return blocks * QD_AMX_BLOCK / 2;
+    default: return k;
+  }
 }
 
 /* Elements from one panel to the next; a multiple of 64 bytes. */

@@ -26,29 +26,24 @@ static float *w_at(const solver *s, int64_t column) {
   return (float *)s->args->w.data + s->row * s->args->w.stride[0] + column;
 }
 
-/* U[c][j], c running: contiguous up to the end of c's tile. */
-static const float *u_at(const solver *s, int64_t c, int64_t j) {
-  return (const float *)s->args->u.data + qd_tri_index(j, c);
-}
-
-/* U[c][j] for c in [first, first + n), any n, to `to` with a stride. */
-static void copy_u(const solver *s, int64_t first, int64_t n, int64_t j, float *to, int64_t stride) {
+/* U[c][j] (or P[c][j]) for c in [first, first + n), any n, to `to` with a stride: contiguous up to the end of c's tile. */
+static void copy_column(qd_tri u, int64_t first, int64_t n, int64_t j, float *to, int64_t stride) {
   for (int64_t c = first, part; c < first + n; c += part) {
     part = QD_TRI_TILE - c % QD_TRI_TILE;
     if (part > first + n - c) part = first + n - c;
-    const float *from = u_at(s, c, j);
+    const float *from = (const float *)u.data + qd_tri_index(j, c);
     for (int64_t i = 0; i < part; i++) to[(c - first + i) * stride] = from[i];
   }
 }
 
-/* The strip's columns of U, rows from the block's first to each column. */
-static void load_strip(const solver *s, int64_t first, int64_t n) {
+/* The strip's columns of U or P, rows from the block's first to each column. */
+static void load_strip(const solver *s, qd_tri u, int64_t first, int64_t n, float *strip) {
   int64_t last = first + n;
   for (int64_t i = 0; i < QD_GPTQ_STRIP; i++) {
     int64_t known = i < n ? first + i + 1 - s->begin : 0;
-    float *u = s->tile.u + i;
-    if (known > 0) copy_u(s, s->begin, known, first + i, u, QD_GPTQ_STRIP);
-    for (int64_t k = known; k < last - s->begin; k++) u[k * QD_GPTQ_STRIP] = 0;
+    float *to = strip + i;
+    if (known > 0) copy_column(u, s->begin, known, first + i, to, QD_GPTQ_STRIP);
+    for (int64_t k = known; k < last - s->begin; k++) to[k * QD_GPTQ_STRIP] = 0;
   }
 }
 
@@ -56,7 +51,8 @@ static void load_strip(const solver *s, int64_t first, int64_t n) {
 static void apply(const solver *s, int64_t first, int64_t last, int64_t from, int64_t to) {
   for (int64_t j = first; j < last; j += QD_GPTQ_STRIP) {
     int64_t n = last - j < QD_GPTQ_STRIP ? last - j : QD_GPTQ_STRIP;
-    load_strip(s, j, n);
+    load_strip(s, s->args->u, j, n, s->tile.u);
+    if (s->tile.p != NULL) load_strip(s, s->args->p, j, n, s->tile.p);
     QD_ISA_CALL(s->device, qd_gptq_apply, (&s->tile, j - s->begin, n, from - s->begin, to - s->begin));
   }
 }
@@ -130,29 +126,32 @@ static void write_codes(const solver *s) {
   }
 }
 
-/* U[begin..end)[j..j + n) as (block, n), n within one tile of u. */
-static qd_tensor u_piece(const solver *s, int64_t j, int64_t n) {
+/* U[begin..end)[j..j + n), or P's, as (block, n), n within one tile of u. */
+static qd_tensor piece_of(const solver *s, qd_tri u, int64_t j, int64_t n) {
   int64_t width = s->end - s->begin;
-  qd_tensor u = {.dtype = QD_F32, .rank = 2, .dim = {width, n}, .stride = {1, QD_TRI_TILE}};
+  qd_tensor piece = {.dtype = QD_F32, .rank = 2, .dim = {width, n}, .stride = {1, QD_TRI_TILE}};
   if (s->begin / QD_TRI_TILE == (s->end - 1) / QD_TRI_TILE) {
-    u.data = (float *)s->args->u.data + qd_tri_index(j, s->begin);
-    return u;
+    piece.data = (float *)u.data + qd_tri_index(j, s->begin);
+    return piece;
   }
-  for (int64_t i = 0; i < n; i++) copy_u(s, s->begin, width, j + i, s->piece + i * width, 1);
-  u.data = s->piece;
-  u.stride[1] = width;
-  return u;
+  for (int64_t i = 0; i < n; i++) copy_column(u, s->begin, width, j + i, s->piece + i * width, 1);
+  piece.data = s->piece;
+  piece.stride[1] = width;
+  return piece;
 }
 
 static void update_beyond(const solver *s) {
   const qd_gptq_tile *tile = &s->tile;
   int64_t rows = tile->rows, stride = s->args->w.stride[0];
   qd_tensor e = {.data = tile->e, .dtype = QD_F32, .rank = 2, .dim = {rows, s->end - s->begin}, .stride = {1, tile->pitch}};
+  qd_tensor coded = e;
+  coded.data = tile->w;
   for (int64_t j = s->end, last; j < s->columns; j = last) {
     last = (j / QD_TRI_TILE + 1) * QD_TRI_TILE;
     if (last > s->columns) last = s->columns;
     qd_tensor w = {.data = w_at(s, j), .dtype = QD_F32, .rank = 2, .dim = {rows, last - j}, .stride = {stride, 1}};
-    qd_gemm_serial(s->device, s->thread, QD_GEMM_SUBTRACT, e, u_piece(s, j, last - j), w);
+    qd_gemm_serial(s->device, s->thread, QD_GEMM_SUBTRACT, e, piece_of(s, s->args->u, j, last - j), w);
+    if (tile->p != NULL) qd_gemm_serial(s->device, s->thread, QD_GEMM_ADD, coded, piece_of(s, s->args->p, j, last - j), w);
   }
 }
 
@@ -192,6 +191,7 @@ static qd_status solver_init(solver *s, qd_device *device, const qd_gptq_args *a
   QD_TRY(qd_arena_new(&device->scratch, width * pitch, sizeof *tile->e, &tile->e));
   QD_TRY(qd_arena_new(&device->scratch, width * pitch, sizeof *tile->code, &tile->code));
   QD_TRY(qd_arena_new(&device->scratch, width * QD_GPTQ_STRIP, sizeof *tile->u, &tile->u));
+  if (args->p.n > 0) QD_TRY(qd_arena_new(&device->scratch, width * QD_GPTQ_STRIP, sizeof *tile->p, &tile->p));
   QD_TRY(qd_arena_new(&device->scratch, (size_t)slots * pitch, sizeof *tile->scale, &tile->scale));
   QD_TRY(qd_arena_new(&device->scratch, (size_t)slots * pitch, sizeof *tile->zero, &tile->zero));
   QD_TRY(qd_arena_new(&device->scratch, pitch, sizeof *tile->loss, &tile->loss));
@@ -205,7 +205,8 @@ static size_t solver_bytes(const qd_gptq_args *args, int64_t tile_rows) {
   size_t width = (size_t)(args->block < columns ? args->block : columns), pitch = (size_t)(tile_rows + QD_GPTQ_ROW_GAP);
   size_t slots = args->fit ? 1 : (size_t)args->scale.dim[1];
   return 2 * qd_arena_cost(width * pitch, sizeof(float)) + qd_arena_cost(width * pitch, sizeof(uint8_t)) +
-         qd_arena_cost(width * QD_GPTQ_STRIP, sizeof(float)) + 2 * qd_arena_cost(slots * pitch, sizeof(float)) +
+         (args->p.n > 0 ? 2 : 1) * qd_arena_cost(width * QD_GPTQ_STRIP, sizeof(float)) +
+         2 * qd_arena_cost(slots * pitch, sizeof(float)) +
          qd_arena_cost(pitch, sizeof(double)) + qd_arena_cost(width * QD_TRI_TILE, sizeof(float));
 }
 

@@ -14,9 +14,10 @@ enum {
 /* Columns count from the block's first; column c of a matrix starts at c * pitch. */
 typedef struct qd_gptq_tile {
   int64_t  rows, padded, pitch;
-  float   *w, *e;        /* the block's weights and errors                                                              */
+  float   *w, *e;        /* the block's weights, each column as it was when it got its code, and errors                 */
   uint8_t *code;
   float   *u;            /* of one strip: U[k][first + i] at k * QD_GPTQ_STRIP + i, 0 beyond the strip                  */
+  float   *p;            /* the same of P; NULL: there is none                                                          */
   float   *scale, *zero; /* the grids of the groups at hand: slot i starts at i * pitch                                 */
   double  *loss;         /* one a row                                                                                   */
 } qd_gptq_tile;
@@ -26,7 +27,8 @@ QD_ISA_DECLARE(void, qd_gptq_take_columns,
                (const qd_gptq_tile *tile, const float *from, int64_t stride, int64_t first, int64_t n));
 QD_ISA_DECLARE(void, qd_gptq_give_columns, (const qd_gptq_tile *tile, float *to, int64_t stride, int64_t first, int64_t n));
 
-/* w_j = fma(-e_k, U_kj, w_j), k ascending in [from, to), for the strip's columns j in [first, first + n). */
+/* w_j = fma(-e_k, U_kj, w_j), with P then w_j = fma(w_k, P_kj, w_j), k ascending in [from, to), for the strip's columns j in
+ * [first, first + n). */
 QD_ISA_DECLARE(void, qd_gptq_apply, (const qd_gptq_tile *tile, int64_t first, int64_t n, int64_t from, int64_t to));
 
 /* Column c on the grid of `slot`, after the errors of the strip's columns before it: code, error, loss. */

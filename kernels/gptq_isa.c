@@ -29,8 +29,8 @@ void QD_ISA(qd_gptq_give_columns)(const qd_gptq_tile *tile, float *to, int64_t s
 }
 
 typedef struct columns {
-  int64_t first, n; /* n may reach beyond COLUMNS: the rest is left alone */
-  const float *u;   /* U[k][first] at k * QD_GPTQ_STRIP                   */
+  int64_t first, n;   /* n may reach beyond COLUMNS: the rest is left alone */
+  const float *u, *p; /* U[k][first] at k * QD_GPTQ_STRIP; and P's, or NULL */
 } columns;
 
 /* Rows [row, row + 16 ROW_VECTORS). */
@@ -41,11 +41,15 @@ static inline void apply_tile(const qd_gptq_tile *tile, columns at, int64_t row,
     for (int v = 0; v < ROW_VECTORS; v++)
       sum[j][v] = j < n ? v16_load(tile->w + (first + j) * pitch + row + v * LANES) : v16_set(0);
   for (int64_t k = from; k < to; k++) {
-    v16 e[ROW_VECTORS];
+    v16 e[ROW_VECTORS], w[ROW_VECTORS];
     for (int v = 0; v < ROW_VECTORS; v++) e[v] = v16_load(tile->e + k * pitch + row + v * LANES);
+    for (int v = 0; at.p != NULL && v < ROW_VECTORS; v++) w[v] = v16_load(tile->w + k * pitch + row + v * LANES);
     for (int j = 0; j < COLUMNS; j++) {
       v16 factor = v16_set(at.u[k * QD_GPTQ_STRIP + j]);
       for (int v = 0; v < ROW_VECTORS; v++) sum[j][v] = v16_fnma(e[v], factor, sum[j][v]);
+      if (at.p == NULL) continue;
+      factor = v16_set(at.p[k * QD_GPTQ_STRIP + j]);
+      for (int v = 0; v < ROW_VECTORS; v++) sum[j][v] = v16_fma(w[v], factor, sum[j][v]);
     }
   }
   for (int j = 0; j < COLUMNS && j < n; j++)
@@ -54,16 +58,23 @@ static inline void apply_tile(const qd_gptq_tile *tile, columns at, int64_t row,
 
 void QD_ISA(qd_gptq_apply)(const qd_gptq_tile *tile, int64_t first, int64_t n, int64_t from, int64_t to) {
   for (int64_t row = 0; row < tile->padded; row += LANES * ROW_VECTORS)
-    for (int64_t j = 0; j < n; j += COLUMNS) apply_tile(tile, (columns){first + j, n - j, tile->u + j}, row, from, to);
+    for (int64_t j = 0; j < n; j += COLUMNS) {
+      if (tile->p == NULL) apply_tile(tile, (columns){first + j, n - j, tile->u + j, NULL}, row, from, to);
+      else apply_tile(tile, (columns){first + j, n - j, tile->u + j, tile->p + j}, row, from, to);
+    }
 }
 
 void QD_ISA(qd_gptq_column)(const qd_gptq_tile *tile, int64_t first, int64_t c, int64_t slot, float top) {
   int64_t pitch = tile->pitch;
-  const float *u = tile->u + (c - first);
+  const float *u = tile->u + (c - first), *p = tile->p ? tile->p + (c - first) : NULL;
   v16 pivot = v16_set(u[c * QD_GPTQ_STRIP]), most = v16_set(top);
   for (int64_t row = 0; row < tile->padded; row += LANES) {
     v16 w = v16_load(tile->w + c * pitch + row);
-    for (int64_t k = first; k < c; k++) w = v16_fnma(v16_load(tile->e + k * pitch + row), v16_set(u[k * QD_GPTQ_STRIP]), w);
+    for (int64_t k = first; k < c; k++) {
+      w = v16_fnma(v16_load(tile->e + k * pitch + row), v16_set(u[k * QD_GPTQ_STRIP]), w);
+      if (p != NULL) w = v16_fma(v16_load(tile->w + k * pitch + row), v16_set(p[k * QD_GPTQ_STRIP]), w);
+    }
+    v16_store(tile->w + c * pitch + row, w);
     v16 scale = v16_load(tile->scale + slot * pitch + row), zero = v16_load(tile->zero + slot * pitch + row);
     v16 code = v16_code(w, scale, zero, most);
     v16 error = v16_div(v16_sub(w, v16_mul(scale, v16_sub(code, zero))), pivot);

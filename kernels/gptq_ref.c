@@ -5,14 +5,13 @@
 typedef struct row_state {
   const qd_gptq_args *args;
   int64_t      index;
-  qd_real     *w, *began, *e;
+  qd_real     *w, *began, *e; /* w_c of a column that has its code stays what it was then */
   qd_ref_grid  grid;
   double       loss;
 } row_state;
 
-static qd_real u_at(const qd_gptq_args *args, int64_t c, int64_t j) {
-  return ((const qd_real *)args->u.data)[qd_tri_index(j, c)];
-}
+/* U[c][j] or P[c][j], j >= c. */
+static qd_real at(qd_tri t, int64_t c, int64_t j) { return ((const qd_real *)t.data)[qd_tri_index(j, c)]; }
 
 /* The grid that column c is quantized with. */
 static qd_status take_grid(row_state *row, int64_t c) {
@@ -40,22 +39,32 @@ static qd_status solve_block(row_state *row, int64_t begin, int64_t end) {
     QD_TRY(take_grid(row, c));
     qd_real code = qd_ref_code(row->w[c], row->grid, (qd_real)qd_scheme_max_code(args->scheme));
     codes[qd_gptq_stored(args, c)] = (uint8_t)code;
-    qd_real e = (row->w[c] - row->grid.scale * (code - row->grid.zero)) / u_at(args, c, c);
+    qd_real e = (row->w[c] - row->grid.scale * (code - row->grid.zero)) / at(args->u, c, c);
     row->loss = row->loss + (double)e * (double)e / 2;
-    for (int64_t j = c + 1; j < end; j++) row->w[j] = qd_real_fma(-e, u_at(args, c, j), row->w[j]);
+    for (int64_t j = c + 1; j < end; j++) {
+      row->w[j] = qd_real_fma(-e, at(args->u, c, j), row->w[j]);
+      if (args->p.n > 0) row->w[j] = qd_real_fma(row->w[c], at(args->p, c, j), row->w[j]);
+    }
     row->e[c] = e;
   }
   return QD_OK;
 }
 
+/* The chain of x_c t[c][j] over a chunk of the block's columns. */
+static qd_real chain_of(const qd_real *x, qd_tri t, int64_t first, int64_t end, int64_t j) {
+  qd_real chain = 0;
+  for (int64_t c = first; c < end && c < first + QD_PRODUCT_CHUNK; c++) chain = qd_real_fma(x[c], at(t, c, j), chain);
+  return chain;
+}
+
 static void update_beyond(row_state *row, int64_t begin, int64_t end) {
-  for (int64_t j = end; j < row->args->w.dim[1]; j++)
-    for (int64_t first = begin; first < end; first += QD_PRODUCT_CHUNK) {
-      qd_real chain = 0;
-      for (int64_t c = first; c < end && c < first + QD_PRODUCT_CHUNK; c++)
-        chain = qd_real_fma(row->e[c], u_at(row->args, c, j), chain);
-      row->w[j] = row->w[j] - chain;
-    }
+  const qd_gptq_args *args = row->args;
+  for (int64_t j = end; j < args->w.dim[1]; j++) {
+    for (int64_t first = begin; first < end; first += QD_PRODUCT_CHUNK)
+      row->w[j] = row->w[j] - chain_of(row->e, args->u, first, end, j);
+    for (int64_t first = begin; args->p.n > 0 && first < end; first += QD_PRODUCT_CHUNK)
+      row->w[j] = row->w[j] + chain_of(row->w, args->p, first, end, j);
+  }
 }
 
 static qd_status solve_row(row_state *row) {

@@ -4,11 +4,11 @@
  * other, so that its int64 sums stay in cache.  One unit's rectangle is one product over all tokens in fp32, then converted and
  * added: a few per cent of the product.  Bound by the rate of the matrix kernel. */
 #include "kernels/gemm_cpu.h"
+#include "kernels/grid.h"
 #include "kernels/ops_table.h"
 #include "kernels/scratch.h"
 #include "kernels/statistics_isa.h"
 
-#include <math.h>
 #include <omp.h>
 
 enum { TILE = QD_TRI_TILE, MAX_SIDE = 480, UNIT = 32 };
@@ -18,7 +18,7 @@ typedef struct rectangle {
 } rectangle;
 
 typedef struct plan {
-  const double *scale; /* by column: scale_i scale_j = 2^(42 - e_i - e_j) */
+  double *scale;       /* by column: scale_i scale_j = 2^(42 - e_i - e_j) */
   const rectangle *piece;
   int64_t n_pieces;
   float *partial; /* MAX_SIDE x MAX_SIDE a thread */
@@ -54,15 +54,6 @@ static qd_status plan_pieces(qd_device *device, int64_t n, plan *p) {
   return QD_OK;
 }
 
-static qd_status plan_scale(qd_device *device, qd_tensor exponent, plan *p) {
-  const int32_t *e = exponent.data;
-  double *scale;
-  QD_TRY(qd_arena_new(&device->scratch, (size_t)exponent.dim[0], sizeof *scale, &scale));
-  for (int64_t j = 0; j < exponent.dim[0]; j++) scale[j] = ldexp(1, 21 - e[j]);
-  p->scale = scale;
-  return QD_OK;
-}
-
 static void add_piece(qd_device *device, const plan *p, rectangle r, const float *partial, qd_tri total) {
   for (int64_t i = r.row; i < r.row + r.rows; i++) {
     const float *from = partial + (i - r.row) * MAX_SIDE;
@@ -90,7 +81,7 @@ static void sum_piece(qd_device *device, const plan *p, rectangle r, qd_tensor x
 static qd_status run(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) {
   plan p;
   QD_TRY(plan_pieces(device, total.n, &p));
-  QD_TRY(plan_scale(device, exponent, &p));
+  QD_TRY(qd_grid_powers(&device->scratch, exponent, QD_TO_UNITS, &p.scale));
   QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, sizeof(float) * MAX_SIDE * MAX_SIDE, &p.partial));
 #pragma omp parallel num_threads(device->threads)
   {

@@ -1,51 +1,26 @@
-#include "kernels/ref_real.h"
-
-static const double limit = 0x1p62;
-
-static qd_real chain(qd_tensor x, const int64_t column[2], int64_t first, int64_t end) {
-  qd_real s = 0;
-  for (int64_t t = first; t < end; t++)
-    s = qd_real_fma(qd_ref_load(x, t * x.stride[0] + column[0]), qd_ref_load(x, t * x.stride[0] + column[1]), s);
-  return s;
-}
-
-static qd_real chain_of_pairs(qd_tensor x, const int64_t column[2], int64_t first, int64_t end) {
-  qd_real s = 0;
-  for (int64_t t = first; t < end; t += 2)
-    for (int64_t k = t + 1; k >= t; k--) { /* the odd one first */
-      qd_real a = k < end ? qd_ref_load(x, k * x.stride[0] + column[0]) : 0;
-      qd_real b = k < end ? qd_ref_load(x, k * x.stride[0] + column[1]) : 0;
-      s = qd_real_fma(a, b, s);
-    }
-  return s;
-}
+#include "kernels/chain_ref.h"
+#include "kernels/grid.h"
 
 /* Element (i, j) of one unit's X^T X.   x (T, C). */
-static qd_real element(qd_tensor x, int64_t i, int64_t j) {
-  int64_t column[2] = {i * x.stride[1], j * x.stride[1]};
+static qd_real element(qd_ref_order order, qd_tensor x, int64_t i, int64_t j) {
   qd_real sum = 0;
-  for (int64_t first = 0; first < x.dim[0]; first += QD_PRODUCT_CHUNK) {
-    int64_t end = first + QD_PRODUCT_CHUNK < x.dim[0] ? first + QD_PRODUCT_CHUNK : x.dim[0];
-    qd_real s = x.dtype == QD_BF16 ? chain_of_pairs(x, column, first, end) : chain(x, column, first, end);
-    sum = first == 0 ? s : sum + s;
+  for (int64_t t = 0; t < x.dim[0]; t += QD_PRODUCT_CHUNK) {
+    int64_t at = t * x.stride[0], n = x.dim[0] - t < QD_PRODUCT_CHUNK ? x.dim[0] - t : QD_PRODUCT_CHUNK;
+    qd_real s = qd_ref_chain(order, (qd_ref_operand){x, at + i * x.stride[1], x.stride[0], n},
+                             (qd_ref_operand){x, at + j * x.stride[1], x.stride[0], n});
+    sum = t == 0 ? s : sum + s;
   }
   return sum;
 }
 
-/* A NaN counts as 2^62. */
-static uint64_t on_grid(double value) {
-  value = value < limit ? value : limit;
-  value = value > -limit ? value : -limit;
-  return (uint64_t)(int64_t)rint(value);
-}
-
 qd_status QD_REF(hessian)(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total) {
-  (void)device;
+  qd_ref_order order = qd_ref_order_of(device, x.dtype);
   const int32_t *e = exponent.data;
   uint64_t *sum = total.data;
   for (int64_t u = 0; u < x.dim[0]; u++)
     for (int64_t i = 0; i < total.n; i++)
       for (int64_t j = 0; j <= i; j++)
-        sum[qd_tri_index(i, j)] += on_grid((double)element(qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
+        sum[qd_tri_index(i, j)] +=
+            qd_grid_units((double)element(order, qd_tensor_at(x, u), i, j) * ldexp(1, 42 - e[i] - e[j]));
   return QD_OK;
 }

@@ -1,18 +1,10 @@
 /* The Hessian as numbers: tiles over threads. */
+#include "kernels/grid.h"
 #include "kernels/ops_table.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { TILE = QD_TRI_TILE };
-
-/* Powers of two whose product is the value of one unit: column[i] column[j] = 2^(e_i + e_j - 42). */
-static qd_status column_units(qd_device *device, qd_tensor exponent, double **out) {
-  const int32_t *e = exponent.data;
-  QD_TRY(qd_arena_new(&device->scratch, (size_t)exponent.dim[0], sizeof **out, out));
-  for (int64_t j = 0; j < exponent.dim[0]; j++) (*out)[j] = ldexp(1, e[j] - 21);
-  return QD_OK;
-}
 
 /* One row of a tile: the first n elements are numbers, the rest becomes zero.   `to` may be `from` (F64). */
 static void convert_row(const int64_t *from, double row, const double *column, int64_t n, qd_dtype dtype, void *to) {
@@ -39,7 +31,7 @@ static void convert_tile(qd_tri total, const double *unit, qd_tri h, int64_t ti,
 qd_status qd_cpu_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) {
   size_t mark = qd_arena_mark(&device->scratch);
   double *unit;
-  QD_TRY(column_units(device, exponent, &unit));
+  QD_TRY(qd_grid_powers(&device->scratch, exponent, QD_FROM_UNITS, &unit));
   int64_t side = (h.n + TILE - 1) / TILE;
 #pragma omp parallel num_threads(device->threads)
   {

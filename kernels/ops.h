@@ -6,13 +6,19 @@
  * Words used below
  *   chain(k)   one chain of fused multiply-adds from zero, k ascending:  s = fma(a_k, b_k, s)
  *   product    sum over chunks of 256 consecutive k (chunk c holds k = 256 c ...), in order, of the chunk's chain:
- *              the first chunk's chain as it is, then c = c + chain.  bf16 operands: the chain runs over pairs (k, k + 1), the
- * odd one first, what VDPBF16PS computes: denormals in and out are zero; a missing odd partner is a product of zeros. lanes sum
- * over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8, l and l + 4, l and l
- * + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32 totals are added in order in
- * double.  "lanes in double": the same with double lanes and no cut. round      to the output's dtype: none for F32; to nearest
- * even for BF16. "act" is F32 or BF16: all activations of a call have one dtype.  Dimension letters: T tokens, C in features, R
- * out features, H heads, K kv heads, D head size, G groups, V vocabulary, U units (sequences).
+ *              the first chunk's chain as it is, then c = c + chain.  BF16 operands: denormals in and out are zero, and
+ *                bf16-pairs  the chain runs over pairs (k, k + 1), the odd one first, as VDPBF16PS does; a missing odd partner
+ *                            is a product of zeros
+ *                bf16-amx    the chain is over blocks of 32 consecutive k, as TDPBF16PS does on a tile of zeros:  from zero,
+ *                            s = s + (even + odd), even being the chain over the block's even k and odd that over its odd k;
+ *                            what the last block lacks of 32 are products of zeros
+ *   lanes      sum over a vector: element i goes to lane i mod 16 (lane = lane + x_i, i ascending), then lanes l and l + 8, l
+ *              and l + 4, l and l + 2, l and l + 1 are added.  A vector longer than 4096 is cut in runs of 4096; the runs' fp32
+ *              totals are added in order in double.  "lanes in double": the same with double lanes and no cut
+ *   round      to the output's dtype: none for F32; to nearest even for BF16
+ *   act        F32 or BF16: all activations of a call have one dtype
+ * Dimension letters: T tokens, C in features, R out features, H heads, K kv heads, D head size, G groups, V vocabulary, U units
+ * (sequences).
  *
  * All return QD_ESHAPE or QD_EDTYPE (a caller's mistake, found before anything is written) or QD_ENOMEM (scratch), unless said
  * otherwise.  None is collective. */
@@ -24,7 +30,14 @@
 #include "kernels/qtensor.h"
 #include "kernels/tri.h"
 
-enum { QD_ARITHMETIC_VERSION = 1, QD_PRODUCT_CHUNK = 256, QD_SUM_RUN = 4096, QD_GPTQ_BLOCK = 128, QD_LOSS_TILE = 128 };
+enum {
+  QD_ARITHMETIC_VERSION = 1,
+  QD_PRODUCT_CHUNK = 256,
+  QD_AMX_BLOCK = 32,
+  QD_SUM_RUN = 4096,
+  QD_GPTQ_BLOCK = 128,
+  QD_LOSS_TILE = 128
+};
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
@@ -91,6 +104,9 @@ qd_status qd_swiglu(qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y
 /* y = round(a + b).   all act (T, C); y may be a or b. */
 qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) QD_MUST_USE;
 
+/* y = a - b in fp32, not rounded.   a, b act (T, C), y F32 (T, C). */
+qd_status qd_subtract(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) QD_MUST_USE;
+
 /* y[t][p] = x[t][order[p]].   x act (T, C), order I32 (C), y act (T, C); no overlap. */
 qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) QD_MUST_USE;
 
@@ -129,6 +145,25 @@ qd_status qd_hessian(qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri 
 /* h = total as numbers: (double)total * 2^(e_i + e_j - 42), rounded to h's dtype (F32 or F64).  h may lie over total (F64). */
 qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h) QD_MUST_USE;
 
+/* Rows [first, first + R) of total += sum over units of (O_u - X_u)^T X_u on a grid, exactly as qd_hessian: how far the
+ * original model's input O lies from the quantized model's X, against X (GPTAQ, arXiv:2504.02692: dXX^T).
+ * original, x act (U, T, C), unit last stride; row_exponent, column_exponent I32 (C); total I64 (R, C), unit last stride.  d = o - x in fp32; each unit's
+ * element (i, j) is a product over T in fp32 (bf16 widened) of d_i and x_j, times 2^(42 - f_i - e_j) in double, then as there.
+ * f is the grid of the diagonal of (O - X)^T (O - X), e that of X^T X, both of qd_hessian_grid with one bound: since
+ * |sum d_i x_j| <= sqrt(D_ii H_jj), no total overflows.  QD_EINVAL: an exponent beyond +-400, rows beyond C. */
+typedef struct qd_cross_args {
+  qd_tensor original, x;
+  qd_tensor row_exponent, column_exponent;
+  int64_t   first;
+  qd_tensor total;
+} qd_cross_args;
+qd_status qd_cross(qd_device *device, const qd_cross_args *args) QD_MUST_USE;
+
+/* values = total as numbers: (double)total * 2^(f_i + e_j - 42), rounded to fp32.   total I64 (R, C), row_exponent I32 (R),
+ * column_exponent I32 (C), values F32 (R, C); unit last strides. */
+qd_status qd_cross_values(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent,
+                          qd_tensor values) QD_MUST_USE;
+
 /* value[r] = x_r H x_r^T.   x F32 (R, C), h F32 triangle of C, value F64 (R).
  * p_i = product, in fp32, over the j up to the end of i's tile row (j < 256 (i / 256 + 1): its chunks are that row's tiles) of
  * x_j H_ij, with H_ij = 0 where j >= i; then in double, from 0, i ascending: v = v + x_i * (2 p_i + H_ii x_i). */
@@ -150,6 +185,21 @@ typedef struct qd_factor_args {
   qd_tri    work, u;
 } qd_factor_args;
 qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivot) QD_MUST_USE;
+
+/* P = alpha triu(D U^T, strictly) U, D = cross in processing order (GPTAQ, arXiv:2504.02692): how an input's distance from the
+ * original's moves the columns to come.   cross F32 (C, C), in natural order, unit last stride;  order I32 (C) or rank 0:
+ * position p is column order[p] of cross;  u F32 triangle of qd_factor in that order;  p F32 triangle: holds P transposed,
+ * p(j, a) = P[a][j], j > a, zeros elsewhere.  In fp64, tiles of 256 counted from 0: for k > a, T[a][k] = sum over tiles of b,
+ * in order from k's own, of the tile's chain of D[a][b] U[k][b] (U[k][b] = 0 for b < k), the first tile's as it is;
+ * P[a][j] = alpha times the sum over tiles of k, from a's own to j's, of the tile's chain of T[a][k] U[k][j] (T[a][k] = 0 for
+ * k <= a, U[k][j] = 0 for j < k), the first as it is;  rounded once.  QD_EINVAL: order is not a permutation. */
+typedef struct qd_asymmetry_args {
+  qd_tensor cross, order;
+  qd_tri    u;
+  double    alpha;
+  qd_tri    p;
+} qd_asymmetry_args;
+qd_status qd_asymmetry(qd_device *device, const qd_asymmetry_args *args) QD_MUST_USE;
 
 /* The grid of each row and group (arXiv:2210.17323, the quantizer of its code).   w F32 (R, C), scale F32 (R, G), zero U8 (R,
  * G); unit last strides, G as qd_scheme_groups says. In fp32: lo = min(0, min w), hi = max(0, max w); symmetric: hi = max(-lo,
@@ -180,8 +230,11 @@ qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_t
  * the group's columns have now (compat: had when c's block began) code = clamp(rint(w_c / s) + z, 0, max_code);  e_c = (w_c - s
  * (code - z)) / U_cc;  loss = loss + (double)e_c e_c / 2, from 0 w_j = fma(-e_c, U_cj, w_j) for the later columns j of the
  * block and at the block's end, for every column j beyond it: for each 256 consecutive columns of the block, counted from its
- * first, w_j = w_j - chain over them of e_c U_cj. Rows do not know each other.  A NaN or an infinity in w or u ends up in the
- * row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
+ * first, w_j = w_j - chain over them of e_c U_cj.
+ * p (GPTAQ, arXiv:2504.02692): F32 triangle of qd_asymmetry in the same order; of 0 columns: plain GPTQ.  With w_c as it was
+ * when column c got its code, each w_j = fma(-e_c, U_cj, w_j) is then followed by w_j = fma(w_c, P_cj, w_j), and beyond the
+ * block the chunks of e by those of w: w_j = w_j + chain over them of w_c P_cj.
+ * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
  * the first row and its first such group in processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;
@@ -191,6 +244,7 @@ typedef struct qd_gptq_args {
   bool      fit;
   int64_t   block;
   qd_tensor code, scale, zero, loss;
+  qd_tri    p;
 } qd_gptq_args;
 qd_status qd_gptq(qd_device *device, const qd_gptq_args *args) QD_MUST_USE;
 

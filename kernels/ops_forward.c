@@ -135,6 +135,16 @@ qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
   return device->ops->add(device, a, b, y);
 }
 
+qd_status qd_subtract(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) {
+  QD_TRY(check_act(device, "subtract", "a", a));
+  QD_TRY(check_dtype("subtract", "b", b, a.dtype));
+  QD_TRY(check_dtype("subtract", "y", y, real_dtype(device)));
+  QD_TRY(check_rank("subtract", "a", a, 2));
+  QD_TRY(check_matrix("subtract", "b", b, a.dim[0], a.dim[1]));
+  QD_TRY(check_matrix("subtract", "y", y, a.dim[0], a.dim[1]));
+  return device->ops->subtract(device, a, b, y);
+}
+
 qd_status qd_gather_columns(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y) {
   QD_TRY(check_act(device, "gather_columns", "x", x));
   QD_TRY(check_dtype("gather_columns", "y", y, x.dtype));

@@ -2,8 +2,9 @@
 #include "kernels/solvers.h"
 
 qd_status qd_rtn_beyond(int64_t row, int64_t group, qd_scheme scheme) {
-  QD_FAIL(QD_ENUMERIC, "row %" PRId64 ", group %" PRId64 ": the weights span more than a scale in %s can hold", row, group,
-          qd_dtype_name(scheme.scale_dtype));
+  bool half = scheme.scale_dtype == QD_F16;
+  QD_FAIL(QD_ENUMERIC, "row %" PRId64 ", group %" PRId64 ": the weights span more than a scale in %s can hold%s", row, group,
+          half ? "fp16 (at most 65504)" : "fp32", half ? "; --scale-dtype f32 stores wider ones" : "");
 }
 
 /* ref64 has F64 where a contract says F32. */
@@ -72,15 +73,21 @@ static qd_status check_groups_consecutive(const qd_gptq_args *args) {
   return QD_OK;
 }
 
+static qd_status check_factor(const char *what, const qd_device *device, qd_tri t, int64_t columns) {
+  QD_CHECK(t.dtype == real_dtype(device), QD_EDTYPE, "%s is %s, expected %s", what, qd_dtype_name(t.dtype),
+           qd_dtype_name(real_dtype(device)));
+  QD_CHECK(t.n == columns, QD_ESHAPE, "%s has %" PRId64 " columns, the weights %" PRId64, what, t.n, columns);
+  return QD_OK;
+}
+
 static qd_status check_gptq(qd_device *device, const qd_gptq_args *args) {
   QD_TRY(check_grid(device, args->w, args->scheme, args->scale, args->zero));
   int64_t rows = args->w.dim[0], columns = args->w.dim[1];
   QD_TRY(check_matrix("the codes", args->code, QD_U8, rows, columns));
   QD_TRY(check_vector("the loss", args->loss, QD_F64, rows));
   QD_TRY(check_vector("the stored positions", args->stored, QD_I32, columns));
-  QD_CHECK(args->u.dtype == real_dtype(device), QD_EDTYPE, "the factor is %s, expected %s", qd_dtype_name(args->u.dtype),
-           qd_dtype_name(real_dtype(device)));
-  QD_CHECK(args->u.n == columns, QD_ESHAPE, "the factor has %" PRId64 " columns, the weights %" PRId64, args->u.n, columns);
+  QD_TRY(check_factor("the factor", device, args->u, columns));
+  if (args->p.n > 0) QD_TRY(check_factor("the asymmetry", device, args->p, columns));
   QD_CHECK(args->block >= 1, QD_EINVAL, "a block must have at least 1 column, got %" PRId64, args->block);
   uint8_t *seen;
   size_t mark = qd_arena_mark(&device->scratch);

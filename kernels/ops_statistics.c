@@ -92,6 +92,42 @@ qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent,
   return device->ops->hessian_values(device, total, exponent, h);
 }
 
+/* A matrix whose rows lie side by side or further apart. */
+static qd_status check_matrix(const char *op, const char *name, qd_tensor t, qd_dtype dtype, int64_t columns) {
+  QD_TRY(check_dtype(op, name, t.dtype, dtype));
+  QD_TRY(check_rank(op, name, t, 2));
+  QD_TRY(check_dim(op, name, t.dim[1], columns));
+  QD_CHECK(columns <= 1 || t.stride[1] == 1, QD_ESHAPE, "%s: the columns of %s must lie side by side", op, name);
+  return QD_OK;
+}
+
+qd_status qd_cross(qd_device *device, const qd_cross_args *args) {
+  qd_tensor x = args->x, original = args->original;
+  QD_TRY(check_act(device, "cross", x.dtype));
+  QD_TRY(check_dtype("cross", "original", original.dtype, x.dtype));
+  QD_TRY(check_rank("cross", "x", x, 3));
+  QD_TRY(check_rank("cross", "original", original, 3));
+  for (int d = 0; d < 3; d++) QD_TRY(check_dim("cross", "original", original.dim[d], x.dim[d]));
+  QD_CHECK(x.dim[2] <= 1 || (x.stride[2] == 1 && original.stride[2] == 1), QD_ESHAPE,
+           "cross: the columns of x and original must lie side by side");
+  QD_TRY(check_matrix("cross", "total", args->total, QD_I64, x.dim[2]));
+  QD_TRY(check_exponent("cross", args->row_exponent, x.dim[2]));
+  QD_TRY(check_exponent("cross", args->column_exponent, x.dim[2]));
+  QD_CHECK(args->first >= 0 && args->first <= x.dim[2] - args->total.dim[0], QD_EINVAL,
+           "cross: rows %" PRId64 " and %" PRId64 " more, of %" PRId64 " columns", args->first, args->total.dim[0], x.dim[2]);
+  return device->ops->cross(device, args);
+}
+
+qd_status qd_cross_values(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent,
+                          qd_tensor values) {
+  QD_TRY(check_matrix("cross_values", "total", total, QD_I64, total.dim[1]));
+  QD_TRY(check_matrix("cross_values", "values", values, real_dtype(device), total.dim[1]));
+  QD_TRY(check_dim("cross_values", "values", values.dim[0], total.dim[0]));
+  QD_TRY(check_exponent("cross_values", row_exponent, total.dim[0]));
+  QD_TRY(check_exponent("cross_values", column_exponent, total.dim[1]));
+  return device->ops->cross_values(device, total, row_exponent, column_exponent, values);
+}
+
 qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) {
   QD_TRY(check_dtype("sqerror", "x", x.dtype, real_dtype(device)));
   QD_TRY(check_rank("sqerror", "x", x, 2));
@@ -103,25 +139,25 @@ qd_status qd_sqerror(qd_device *device, qd_tensor x, qd_tri h, qd_tensor value) 
 }
 
 /* Each column once.   seen: n zeroed bytes. */
-static qd_status check_permutation(qd_tensor order, unsigned char *seen) {
+static qd_status check_permutation(const char *op, qd_tensor order, unsigned char *seen) {
   const int32_t *column = order.data;
   for (int64_t p = 0; p < order.dim[0]; p++) {
     QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EINVAL,
-             "factor: order[%" PRId64 "] is %" PRId32 ", but there are %" PRId64 " columns", p, column[p], order.dim[0]);
-    QD_CHECK(!seen[column[p]], QD_EINVAL, "factor: order names column %" PRId32 " twice", column[p]);
+             "%s: order[%" PRId64 "] is %" PRId32 ", but there are %" PRId64 " columns", op, p, column[p], order.dim[0]);
+    QD_CHECK(!seen[column[p]], QD_EINVAL, "%s: order names column %" PRId32 " twice", op, column[p]);
     seen[column[p]] = 1;
   }
   return QD_OK;
 }
 
-static qd_status check_order(qd_device *device, qd_tensor order, int64_t n) {
+static qd_status check_order(qd_device *device, const char *op, qd_tensor order, int64_t n) {
   if (order.rank == 0) return QD_OK;
-  QD_TRY(check_vector("factor", "order", order, QD_I32, n));
+  QD_TRY(check_vector(op, "order", order, QD_I32, n));
   size_t mark = qd_arena_mark(&device->scratch);
   unsigned char *seen;
   QD_TRY(qd_arena_new(&device->scratch, (size_t)n, 1, &seen));
   memset(seen, 0, (size_t)n);
-  qd_status status = check_permutation(order, seen);
+  qd_status status = check_permutation(op, order, seen);
   qd_arena_rewind(&device->scratch, mark);
   return status;
 }
@@ -133,6 +169,16 @@ qd_status qd_factor(qd_device *device, const qd_factor_args *args, int64_t *pivo
   QD_TRY(check_tri("factor", "u", args->u, real_dtype(device), n));
   QD_TRY(check_tri("factor", "work", args->work, QD_F64, n));
   QD_TRY(check_vector("factor", "add", args->add, QD_F64, n));
-  QD_TRY(check_order(device, args->order, n));
+  QD_TRY(check_order(device, "factor", args->order, n));
   return device->ops->factor(device, args, pivot);
+}
+
+qd_status qd_asymmetry(qd_device *device, const qd_asymmetry_args *args) {
+  int64_t n = args->u.n;
+  QD_TRY(check_matrix("asymmetry", "cross", args->cross, real_dtype(device), n));
+  QD_TRY(check_dim("asymmetry", "cross", args->cross.dim[0], n));
+  QD_TRY(check_tri("asymmetry", "u", args->u, real_dtype(device), n));
+  QD_TRY(check_tri("asymmetry", "p", args->p, real_dtype(device), n));
+  QD_TRY(check_order(device, "asymmetry", args->order, n));
+  return device->ops->asymmetry(device, args);
 }

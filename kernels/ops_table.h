@@ -19,6 +19,7 @@
   X(attention, (qd_device *device, const qd_attention_args *args))                                                         \
   X(swiglu, (qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y))                                                \
   X(add, (qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y))                                                       \
+  X(subtract, (qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y))                                                  \
   X(gather_columns, (qd_device *device, qd_tensor x, qd_tensor order, qd_tensor y))                                        \
   X(nll, (qd_device *device, qd_tensor logits, qd_tensor target, qd_tensor nll))                                           \
   X(kl, (qd_device *device, qd_tensor p, qd_tensor q, qd_tensor kl, qd_tensor same))                                       \
@@ -26,8 +27,12 @@
   X(hessian_grid, (qd_device *device, qd_tensor diagonal, double bound, qd_tensor exponent))                               \
   X(hessian, (qd_device *device, qd_tensor x, qd_tensor exponent, qd_tri total))                                           \
   X(hessian_values, (qd_device *device, qd_tri total, qd_tensor exponent, qd_tri h))                                       \
+  X(cross, (qd_device *device, const qd_cross_args *args))                                                                 \
+  X(cross_values,                                                                                                          \
+    (qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent, qd_tensor values))             \
   X(sqerror, (qd_device *device, qd_tensor x, qd_tri h, qd_tensor value))                                                  \
   X(factor, (qd_device *device, const qd_factor_args *args, int64_t *pivot))                                               \
+  X(asymmetry, (qd_device *device, const qd_asymmetry_args *args))                                                         \
   X(rtn_fit, (qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero))                          \
   X(rtn_quantize, (qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code))     \
   X(gptq, (qd_device *device, const qd_gptq_args *args))                                                                   \

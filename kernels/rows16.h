@@ -17,6 +17,7 @@ static inline v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
 static inline v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
 static inline v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
 static inline v16 v16_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
 static inline v16 v16_fnma(v16 a, v16 b, v16 c) { return _mm512_fnmadd_ps(a, b, c); } /* fma(-a, b, c) */
 static inline v16 v16_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }               /* a > b ? a : b */
 static inline v16 v16_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }               /* a < b ? a : b */
@@ -39,6 +40,9 @@ static inline v16 v16_add(v16 a, v16 b) { return (v16){_mm256_add_ps(a.low, b.lo
 static inline v16 v16_sub(v16 a, v16 b) { return (v16){_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
 static inline v16 v16_mul(v16 a, v16 b) { return (v16){_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
 static inline v16 v16_div(v16 a, v16 b) { return (v16){_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+static inline v16 v16_fma(v16 a, v16 b, v16 c) {
+  return (v16){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
 static inline v16 v16_fnma(v16 a, v16 b, v16 c) {
   return (v16){_mm256_fnmadd_ps(a.low, b.low, c.low), _mm256_fnmadd_ps(a.high, b.high, c.high)};
 }
@@ -68,6 +72,7 @@ static inline v16 v16_add(v16 a, v16 b) { V16_LOOP(a.x[l] + b.x[l]); }
 static inline v16 v16_sub(v16 a, v16 b) { V16_LOOP(a.x[l] - b.x[l]); }
 static inline v16 v16_mul(v16 a, v16 b) { V16_LOOP(a.x[l] * b.x[l]); }
 static inline v16 v16_div(v16 a, v16 b) { V16_LOOP(a.x[l] / b.x[l]); }
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_LOOP(fmaf(a.x[l], b.x[l], c.x[l])); }
 static inline v16 v16_fnma(v16 a, v16 b, v16 c) { V16_LOOP(fmaf(-a.x[l], b.x[l], c.x[l])); }
 static inline v16 v16_max(v16 a, v16 b) { V16_LOOP(a.x[l] > b.x[l] ? a.x[l] : b.x[l]); }
 static inline v16 v16_min(v16 a, v16 b) { V16_LOOP(a.x[l] < b.x[l] ? a.x[l] : b.x[l]); }

@@ -28,12 +28,21 @@ size_t qd_scratch_hessian(const qd_device *device, int64_t columns) {
   return is_cpu(device) ? qd_cpu_scratch_hessian(device, columns) : 0;
 }
 
+size_t qd_scratch_cross(const qd_device *device, int64_t columns, int64_t tokens, qd_dtype act) {
+  return is_cpu(device) ? qd_cpu_scratch_cross(device, columns, tokens, act) : 0;
+}
+
 size_t qd_scratch_sqerror(const qd_device *device) { return is_cpu(device) ? qd_cpu_scratch_sqerror(device) : 0; }
 
 /* The check of an order takes a byte a column before the work begins, far less than the work. */
 size_t qd_scratch_factor(const qd_device *device, int64_t columns) {
   if (is_cpu(device)) return qd_cpu_scratch_factor(device, columns);
   return qd_arena_cost((size_t)(columns + 1) * QD_TRI_TILE, sizeof(double));
+}
+
+size_t qd_scratch_asymmetry(const qd_device *device, int64_t columns) {
+  if (is_cpu(device)) return qd_cpu_scratch_asymmetry(device, columns);
+  return qd_arena_cost((size_t)((columns + QD_TRI_TILE - 1) / QD_TRI_TILE * QD_TRI_TILE), sizeof(double));
 }
 
 size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {

@@ -14,17 +14,23 @@ size_t qd_scratch_qlinear(const qd_device *device, qd_tensor x, int64_t rows, bo
 /* The exact sum and its values, C columns. */
 size_t qd_scratch_hessian(const qd_device *device, int64_t columns);
 
+/* Rows of the cross sum and their values, of sequences of so many tokens. */
+size_t qd_scratch_cross(const qd_device *device, int64_t columns, int64_t tokens, qd_dtype act);
+
 size_t qd_scratch_sqerror(const qd_device *device);
 size_t qd_scratch_factor(const qd_device *device, int64_t columns);
+size_t qd_scratch_asymmetry(const qd_device *device, int64_t columns);
 
-/* Shapes, scheme, block and fit are read. */
+/* Shapes, scheme, block, fit and the columns of p are read. */
 size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args);
 
 /* The cpu device's, each beside the code that takes it. */
 size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args);
 size_t qd_cpu_scratch_hessian(const qd_device *device, int64_t columns);
+size_t qd_cpu_scratch_cross(const qd_device *device, int64_t columns, int64_t tokens, qd_dtype act);
 size_t qd_cpu_scratch_sqerror(const qd_device *device);
 size_t qd_cpu_scratch_factor(const qd_device *device, int64_t columns);
+size_t qd_cpu_scratch_asymmetry(const qd_device *device, int64_t columns);
 size_t qd_cpu_scratch_gptq(const qd_device *device, const qd_gptq_args *args);
 
 #endif

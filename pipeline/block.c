@@ -35,6 +35,14 @@ qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const 
   return QD_OK;
 }
 
+void qd_block_use_stored(qd_block *block) {
+  for (int i = 0; i < block->n; i++) {
+    if (!block->weight[i].stored) continue;
+    block->weight[i].quantized = true;
+    block->weight[i].compute = (qd_tensor){0};
+  }
+}
+
 qd_status qd_weight_expand(qd_device *device, qd_weight *weight, qd_dtype act, qd_arena *arena) {
   QD_TRY(qd_tensor_new_2d(arena, act, weight->q.rows, weight->q.columns, &weight->compute));
   return qd_dequant(device, &weight->q, weight->compute);

@@ -15,6 +15,8 @@ typedef struct qd_weight {
   qd_slot    slot;
   qd_dtype   dtype;      /* of the original tensor */
   bool       quantized;
+  const char *kept;      /* why a linear was not quantized (qd_fate_name); NULL: it was, or nobody tried */
+  bool       stored;     /* a finished linear that came with its original: q waits for qd_block_use_stored */
   qd_tensor  original;   /* as it came (plain); in the image */
   qd_qtensor q;          /* quantized */
   qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */
@@ -34,6 +36,9 @@ qd_status qd_block_check_finite(const qd_block *block, qd_device *device, const 
 
 /* Widen or round everything plain to what is computed with: linears and embeddings to `act`, norms and biases to F32. */
 qd_status qd_block_prepare(qd_block *block, qd_dtype act, qd_arena *arena) QD_MUST_USE;
+
+/* From now on finished linears are computed with as they are stored, no longer with the originals that came with them. */
+void qd_block_use_stored(qd_block *block);
 
 /* The effective weight of a quantized linear in act dtype, from the arena: `compute` from now on. */
 qd_status qd_weight_expand(qd_device *device, qd_weight *weight, qd_dtype act, qd_arena *arena) QD_MUST_USE;

@@ -25,6 +25,8 @@ int64_t qd_decoder_mid_widest(const qd_model *model) {
   return widest;
 }
 
+bool qd_decoder_touches_residual(qd_stage stage) { return stage == QD_STAGE_O || stage == QD_STAGE_DOWN; }
+
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status make_tables(qd_decoder *decoder) {

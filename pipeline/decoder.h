@@ -47,6 +47,9 @@ void      qd_decoder_close(qd_decoder *decoder);
 int64_t qd_decoder_mid_columns(const qd_model *model, qd_stage stage);
 int64_t qd_decoder_mid_widest(const qd_model *model);
 
+/* Whether a stage changes h; the others only go from mid to mid. */
+bool qd_decoder_touches_residual(qd_stage stage);
+
 /* h = the embeddings of ids (I32, T). */
 qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, qd_tensor h) QD_MUST_USE;
 

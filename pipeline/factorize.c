@@ -93,6 +93,17 @@ static qd_status share_factor(qd_run *run, int owner, qd_stage_factor *factor) {
   return factor->failed ? QD_OK : qd_comm_bcast(run->comm, factor->u.data, qd_tri_bytes(factor->u.n, QD_F32), owner);
 }
 
+/* Of the cross sum and the factor; the owner has both. */
+static qd_status form_asymmetry(qd_run *run, int owner, const qd_stats *stats, qd_stage_factor *factor) {
+  if (!stats->asymmetric || factor->failed) return QD_OK;
+  factor->p = (qd_tri){.dtype = QD_F32, .n = stats->columns};
+  QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(stats->columns), sizeof(float), &factor->p.data));
+  qd_asymmetry_args args = {
+      .cross = stats->cross, .order = factor->order, .u = factor->u, .alpha = run->job->gptaq_alpha, .p = factor->p};
+  QD_TRY_ALL(run->comm, run->comm->rank == owner ? qd_asymmetry(run->device, &args) : QD_OK);
+  return qd_comm_bcast(run->comm, factor->p.data, qd_tri_bytes(factor->p.n, QD_F32), owner);
+}
+
 qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const qd_stats *stats, int64_t group_size,
                        qd_stage_factor *factor) {
   int64_t columns = stats->columns;
@@ -109,7 +120,8 @@ qd_status qd_factorize(qd_run *run, const qd_block *block, qd_stage stage, const
   QD_TRY(make_order(run, stats->h, dead_value, group_size, factor));
   if (!run->job->method->needs_factor) return QD_OK;
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &factor->u.data));
-  int owner = (int)((block->index * QD_N_STAGES + (int64_t)stage) % run->comm->size);
+  int owner = qd_stage_owner(run, block->index, stage);
   QD_TRY_ALL(run->comm, run->comm->rank == owner ? climb_ladder(run, block, stage, stats, mean, dead_value, factor) : QD_OK);
-  return share_factor(run, owner, factor);
+  QD_TRY(share_factor(run, owner, factor));
+  return form_asymmetry(run, owner, stats, factor);
 }

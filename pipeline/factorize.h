@@ -8,6 +8,7 @@ typedef struct qd_stage_factor {
   qd_tensor dead;      /* U8 (C): 1 where the input is always zero */
   qd_tensor order;     /* I32 (C): column at each processing position */
   qd_tri    u;         /* F32; data NULL if the method needs none */
+  qd_tri    p;         /* F32: GPTAQ's, in the same order; of 0 columns: there is none */
   double    damping;   /* as used, relative to the mean diagonal */
   bool      failed;    /* no damping of the ladder helped: round to nearest */
 } qd_stage_factor;

@@ -81,6 +81,64 @@ static qd_status digest_my_part(const qd_run *run) {
   return QD_OK;
 }
 
+/* ---- what was not read yet ----------------------------------------------------------------------------------------------- */
+
+enum { PIECES = 4, PIECE_BYTES = 16384, SAMPLE_BYTES = PIECES * PIECE_BYTES };
+
+/* Where a piece begins: side by side in a small tensor, the last one at the end of a large one. */
+static uint64_t piece_at(uint64_t whole, uint64_t piece) {
+  return whole <= SAMPLE_BYTES ? piece * PIECE_BYTES : piece * (whole - PIECE_BYTES) / (PIECES - 1);
+}
+
+/* What one tensor adds: its description, then its sample. */
+static qd_status sample_tensor(const qd_source *source, const qd_source_tensor *t, unsigned char *bytes, qd_digest *out) {
+  int64_t shape[2 + QD_MAX_RANK] = {t->dtype, t->rank};
+  size_t n = sizeof shape;
+  for (int i = 0; i < t->rank; i++) shape[2 + i] = t->dim[i];
+  memcpy(bytes, shape, sizeof shape);
+  for (uint64_t piece = 0; piece < PIECES && piece_at(t->bytes, piece) < t->bytes; piece++) {
+    uint64_t at = piece_at(t->bytes, piece), left = t->bytes - at;
+    size_t length = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
+    QD_TRY(qd_source_read(source, t, at, bytes + n, length));
+    n += length;
+  }
+  qd_digest_of(bytes, n, out);
+  return QD_OK;
+}
+
+static qd_status sample_all(const qd_source *source, unsigned char *bytes, qd_digest *digests) {
+  for (size_t i = 0; i < qd_source_tensors(source); i++) {
+    const qd_source_tensor *t = qd_source_tensor_at(source, i);
+    qd_digest_of(t->name, strlen(t->name), &digests[2 * i]);
+    QD_TRY(sample_tensor(source, t, bytes, &digests[2 * i + 1]));
+  }
+  return QD_OK;
+}
+
+qd_status qd_identity_sample(const qd_source *source, qd_digest *out) {
+  size_t n = 2 * qd_source_tensors(source);
+  unsigned char *bytes;
+  qd_digest *digests = NULL;
+  QD_TRY(qd_heap_new(SAMPLE_BYTES + (2 + QD_MAX_RANK) * sizeof(int64_t), 1, &bytes));
+  qd_status status = qd_heap_new(n, sizeof *digests, &digests);
+  if (status == QD_OK) status = sample_all(source, bytes, digests);
+  if (status == QD_OK) qd_digest_of(digests, n * sizeof *digests, out);
+  qd_heap_free(digests);
+  qd_heap_free(bytes);
+  return status;
+}
+
+static qd_status check_sample(const qd_run *run) {
+  const char *was = qd_json_text(qd_json_get(run->stored.job, QD_SAMPLE_KEY));
+  qd_digest now;
+  if (was == NULL) return QD_OK;
+  QD_TRY(qd_identity_sample(run->source, &now));
+  QD_CHECK(strcmp(was, now.hex) == 0, QD_EEXIST,
+           "%s holds a job on another model: weights in %s that are not quantized yet have changed (digest %s, was %s)",
+           run->job->output, run->job->model, now.hex, was);
+  return QD_OK;
+}
+
 qd_status qd_identity_check(qd_run *run) {
   bool unchanged = false;
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? unchanged_by_log(run, &unchanged) : QD_OK);
@@ -88,5 +146,6 @@ qd_status qd_identity_check(qd_run *run) {
   if (unchanged) return QD_OK;
   if (run->comm->rank == 0) qd_log("the model's files are not those noted in the log: digesting what is stored already");
   QD_TRY_ALL(run->comm, digest_my_part(run));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? check_sample(run) : QD_OK);
   return QD_OK;
 }

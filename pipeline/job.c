@@ -15,14 +15,33 @@ bool qd_act_order_find(const char *name, qd_act_order *out) {
   return false;
 }
 
-qd_dtype qd_compute_act(qd_compute compute, qd_dtype model) {
-  if (compute == QD_COMPUTE_MODEL) return model == QD_BF16 ? QD_BF16 : QD_F32;
-  return compute == QD_COMPUTE_BF16 ? QD_BF16 : QD_F32;
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model) {
+  switch (compute) {
+    case QD_COMPUTE_BF16_AMX: return QD_ARITHMETIC_BF16_AMX;
+    case QD_COMPUTE_BF16: return QD_ARITHMETIC_BF16_PAIRS;
+    case QD_COMPUTE_FP32: return QD_ARITHMETIC_F32;
+    case QD_COMPUTE_MODEL: break;
+  }
+  return model == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
 }
 
-const char *qd_arithmetic_name(qd_dtype act) { return act == QD_BF16 ? "bf16-pairs" : "f32"; }
+qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) { return arithmetic == QD_ARITHMETIC_F32 ? QD_F32 : QD_BF16; }
 
-bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
+const char *qd_odd_shape_name(qd_odd_shape odd_shape) {
+  static const char *const names[] = {"ragged", "per-channel", "skip"};
+  return names[odd_shape];
+}
+
+const char *qd_fate_name(qd_fate fate) {
+  static const char *const names[] = {"plain", "ragged", "per-channel", "ignore", "odd-shape"};
+  return names[fate];
+}
+
+static bool is_odd(const qd_scheme *scheme, int64_t columns) {
+  return scheme->group_size != QD_PER_CHANNEL && columns % scheme->group_size != 0;
+}
+
+qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out) {
   *out = job->scheme;
   bool keep = false;
   for (int i = 0; i < job->n_rules; i++) {
@@ -32,7 +51,12 @@ bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out) {
     out->bits = job->rule[i].bits;
     out->group_size = job->rule[i].group_size;
   }
-  return !keep;
+  if (keep) return QD_FATE_IGNORED;
+  if (!is_odd(out, columns)) return QD_FATE_PLAIN;
+  if (job->odd_shape == QD_ODD_SKIP) return QD_FATE_SKIPPED;
+  if (job->odd_shape == QD_ODD_RAGGED) return QD_FATE_RAGGED;
+  out->group_size = QD_PER_CHANNEL;
+  return QD_FATE_WHOLE_ROWS;
 }
 
 static qd_json *describe_rules(const qd_job *job) {
@@ -74,8 +98,11 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_number(out, "damp", job->damp);
   qd_json_set_integer(out, "block_size", job->block);
   qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
+  if (job->gptaq) qd_json_set_number(out, "gptaq_alpha", job->gptaq_alpha);
+  if (job->kl_positions > 0) qd_json_set_integer(out, "kl_positions", job->kl_positions);
   if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
+  qd_json_set_text(out, "odd_shape", qd_odd_shape_name(job->odd_shape));
   qd_json_set(out, "rules", describe_rules(job));
 }
 
@@ -83,7 +110,7 @@ qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_toke
                          const qd_digest *tokenizer) {
   qd_json *out = qd_json_object();
   describe_method(job, out);
-  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_act(job->compute, model->dtype)));
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(qd_compute_arithmetic(job->compute, model->dtype)));
   qd_json_set_integer(out, "shard_bytes", job->shard_bytes);
   qd_json *original = qd_json_object();
   qd_json_set_text(original, "architecture", model->arch->name);

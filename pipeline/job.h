@@ -6,12 +6,21 @@
 #include "pipeline/model.h"
 #include "storage/pattern.h"
 #include "storage/tokens.h"
+#include "workers/stream.h"
 
 enum { QD_MAX_RULES = 64 };
 #define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
 
-typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16 } qd_compute;
+/* What a job asks to be computed in: the model's own type, or an arithmetic by name. */
+typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX } qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
+
+/* A linear whose width is no multiple of its group: the last group is shorter, one group a row, or the linear is kept. */
+typedef enum qd_odd_shape { QD_ODD_RAGGED, QD_ODD_PER_CHANNEL, QD_ODD_SKIP } qd_odd_shape;
+
+/* --activations: where the activations of the calibration sequences are (acts.h).  AUTO: in memory where the plan fits, else on
+ * disk. */
+typedef enum qd_acts_place { QD_ACTS_MEMORY, QD_ACTS_DISK, QD_ACTS_AUTO } qd_acts_place;
 
 /* --ignore REGEX (bits 0) and --override REGEX=bits:group, in the order given; the last that finds a name decides. */
 typedef struct qd_rule {
@@ -30,6 +39,10 @@ typedef struct qd_job {
   double           damp;
   int64_t          block;         /* columns of a GPTQ block */
   qd_on_failure    on_failure;
+  qd_odd_shape     odd_shape;
+  bool             gptaq;         /* correct for how far inputs have moved from the original model's */
+  double           gptaq_alpha;   /* how much of it, 0 .. 1 */
+  int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
   const char      *dataset;       /* NULL: none */
@@ -41,6 +54,10 @@ typedef struct qd_job {
   bool             no_resume;
   double           stop_after_seconds; /* 0: no limit */
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
+  qd_acts_place    acts_place;
+  const char      *acts_folder;    /* NULL: in memory */
+  bool             keep_activations;
+  qd_readers       readers;
   const char      *status_file;
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */
@@ -49,12 +66,32 @@ typedef struct qd_job {
 const char *qd_act_order_name(qd_act_order order);
 bool        qd_act_order_find(const char *name, qd_act_order *out);
 
-/* The dtype that activations have: F32 or BF16; and the arithmetic's name ("f32", "bf16-pairs"). */
-qd_dtype    qd_compute_act(qd_compute compute, qd_dtype model);
-const char *qd_arithmetic_name(qd_dtype act);
+/* The arithmetic, and the dtype that activations have in it: F32 or BF16. */
+qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model);
+qd_dtype      qd_arithmetic_act(qd_arithmetic arithmetic);
 
-/* The scheme of one linear; false: it is ignored (kept as it is). */
-bool qd_job_scheme(const qd_job *job, const char *tensor_name, qd_scheme *out);
+/* GPTAQ with an alpha of 0 is GPTQ. */
+static inline bool qd_job_is_asymmetric(const qd_job *job) { return job->gptaq && job->gptaq_alpha > 0; }
+
+/* Whether the original model's activations are kept beside the quantized one's. */
+static inline bool qd_job_keeps_original(const qd_job *job) { return qd_job_is_asymmetric(job) || job->kl_positions > 0; }
+
+/* What becomes of a linear: quantized (in groups that divide its width, with a last group that is shorter, by whole rows
+ * because no group divides it), or kept as it is because --ignore finds it or by --odd-shape skip. */
+typedef enum qd_fate {
+  QD_FATE_PLAIN,
+  QD_FATE_RAGGED,
+  QD_FATE_WHOLE_ROWS,
+  QD_FATE_IGNORED,
+  QD_FATE_SKIPPED,
+  QD_N_FATES
+} qd_fate;
+const char *qd_fate_name(qd_fate fate); /* "plain", "ragged", "per-channel", "ignore", "odd-shape" */
+static inline bool qd_fate_is_quantized(qd_fate fate) { return fate <= QD_FATE_WHOLE_ROWS; }
+const char *qd_odd_shape_name(qd_odd_shape odd_shape);
+
+/* The scheme of the linear tensor_name, `columns` wide. */
+qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out);
 
 /* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for
  * resuming. */

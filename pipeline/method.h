@@ -14,6 +14,7 @@ typedef struct qd_method_input {
   int64_t    block;      /* columns of a GPTQ block */
   qd_tensor  w;          /* F32 (R, C): some rows of the linear; may be overwritten */
   qd_tri     u;          /* F32, of the factor in processing order; data NULL: there is none */
+  qd_tri     p;          /* F32, GPTAQ's P in processing order; of 0 columns: there is none */
   qd_tensor  order;      /* I32 (C): column at each processing position */
   qd_tensor  dead;       /* U8 (C): 1 where the input is always zero */
 } qd_method_input;

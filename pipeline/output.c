@@ -5,6 +5,7 @@
 #include "kernels/base/log.h"
 #include "pipeline/identity.h"
 #include "storage/atomic.h"
+#include "workers/team.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -39,9 +40,9 @@ static qd_status refuse_inside_model(const qd_job *job) {
 /* ---- what is there ------------------------------------------------------------------------------------------------------- */
 
 static qd_status lock_folder(const qd_run *run, qd_output *output) {
-  char text[256], host[128] = "?";
-  gethostname(host, sizeof host - 1);
-  snprintf(text, sizeof text, "host %s pid %ld job %s\n", host, (long)getpid(), run->job->job_name ? run->job->job_name : "-");
+  char text[256], host[128];
+  snprintf(text, sizeof text, "host %s pid %ld job %s\n", qd_host_name(host, sizeof host), (long)getpid(),
+           run->job->job_name ? run->job->job_name : "-");
   QD_TRY(qd_folder_make(run->job->output));
   QD_TRY(refuse_inside_model(run->job)); /* once more: "absent/../model/x" leads there only now that absent is made */
   QD_TRY(qd_store_lock_take(run->job->output, text, &output->lock));
@@ -73,7 +74,10 @@ static qd_status refuse_foreign(const qd_job *job, qd_store_state state, const c
   return QD_OK;
 }
 
-static qd_status begin(const qd_run *run, const qd_json *job) {
+static qd_status begin(const qd_run *run, qd_json *job) {
+  qd_digest sample;
+  QD_TRY(qd_identity_sample(run->source, &sample));
+  qd_json_set_text(job, QD_SAMPLE_KEY, sample.hex);
   QD_TRY(qd_store_begin(run->job->output, job));
   qd_identity_note(run);
   return QD_OK;
@@ -87,9 +91,12 @@ static qd_status look(const qd_run *run, qd_store_state *state) {
   return status;
 }
 
-static qd_status same_job(const qd_run *run, const qd_json *job) {
+/* Weights are compared later, tensor by tensor, so that the message can name one (identity.c). */
+static qd_status same_job(const qd_run *run, qd_json *job) {
   qd_store stored;
   QD_TRY(qd_store_open(run->job->output, true, &stored));
+  const qd_json *sample = qd_json_get(stored.job, QD_SAMPLE_KEY);
+  if (sample != NULL) qd_json_set(job, QD_SAMPLE_KEY, qd_json_copy(sample));
   qd_status status = qd_job_compare(stored.job, job, run->job->output);
   qd_store_close(&stored);
   return status;
@@ -141,7 +148,10 @@ static qd_status refuse_changed(const qd_run *run) {
   QD_TRY(describe(run, &job));
   qd_status status = same_job(run, job);
   qd_json_free(job);
-  QD_CHECK(status != QD_EEXIST, QD_EEXIST, "%s changed while the job ran: %s", run->job->model, qd_error_text());
+  QD_CHECK(status != QD_EEXIST, QD_EEXIST,
+           "config.json or tokenizer.json in %s changed while the job ran: put back what was there and run the same command "
+           "again",
+           run->job->model);
   return status;
 }
 

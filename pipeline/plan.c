@@ -3,6 +3,8 @@
 #include "kernels/base/heap.h"
 #include "kernels/scratch.h"
 #include "pipeline/feed.h"
+#include "pipeline/plan_statistics.h"
+#include "pipeline/report.h"
 #include "storage/store.h"
 
 #include <string.h>
@@ -32,7 +34,8 @@ static void fill_tensor(const qd_plan_request *r, const qd_slot *slot, qd_plan_t
   const qd_source_tensor *there = r->source != NULL ? qd_source_find(r->source, slot->name) : NULL;
   *t = (qd_plan_tensor){.slot = *slot, .dtype = there != NULL ? there->dtype : r->model->dtype};
   if (!qd_role_is_linear(slot->role)) return;
-  t->quantized = qd_job_scheme(r->job, slot->name, &t->scheme);
+  t->fate = qd_job_scheme(r->job, slot->name, slot->dim[1], &t->scheme);
+  t->quantized = qd_fate_is_quantized(t->fate);
   t->has_order =
       t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
 }
@@ -43,7 +46,7 @@ static bool same_kind(const qd_plan_kind *a, const qd_plan_kind *b) {
   bool same = a->n == b->n;
   for (int i = 0; same && i < a->n; i++) {
     const qd_plan_tensor *x = &a->tensor[i], *y = &b->tensor[i];
-    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->quantized == y->quantized &&
+    same = x->slot.role == y->slot.role && x->dtype == y->dtype && x->fate == y->fate &&
            same_scheme(&x->scheme, &y->scheme);
   }
   return same;
@@ -67,6 +70,10 @@ static const qd_plan_tensor *tensor_of(const qd_plan_kind *kind, qd_role role) {
   for (int i = 0; i < kind->n; i++)
     if (kind->tensor[i].slot.role == role) return &kind->tensor[i];
   return NULL;
+}
+
+static const qd_plan_tensor *head_of(const qd_plan *plan) {
+  return tensor_of(rest_of(plan), plan->request.model->tied ? QD_EMBEDDING : QD_HEAD);
 }
 
 /* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
@@ -132,51 +139,6 @@ static size_t block_bytes(const qd_plan *plan, int rank, int64_t sequences) {
   return rank == 0 ? larger(most, rest_cost(rest_of(plan))) : most;
 }
 
-/* Some block's turn makes this rank the owner of the stage's factor (calibrate.c, factorize.c). */
-static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
-  for (int64_t b = 0; b < r->model->n_blocks && b < r->ranks; b++)
-    if ((b * QD_N_STAGES + (int64_t)stage) % r->ranks == rank) return true;
-  return false;
-}
-
-static size_t kept_statistics(int64_t columns) {
-  return qd_arena_cost((size_t)columns, sizeof(double)) + qd_arena_cost(qd_tri_elements(columns), sizeof(float));
-}
-
-/* Diagonals of all units, and the exact sum. */
-static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
-  size_t grid =
-      qd_arena_cost((size_t)columns, sizeof(int32_t)) + qd_arena_cost((size_t)(r->sequences * columns), sizeof(double));
-  return grid +
-         larger(qd_arena_cost((size_t)(3 * columns), sizeof(double)), qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
-}
-
-static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
-  size_t bytes = qd_arena_cost((size_t)columns, 1) + qd_arena_cost((size_t)columns, sizeof(int32_t));
-  if (!r->job->method->needs_factor) return bytes;
-  bytes += qd_arena_cost(qd_tri_elements(columns), sizeof(float));
-  if (owner) bytes += qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
-  return bytes;
-}
-
-/* One stage at a time; without true-sequential all stages' Hessians, then one factor after the other. */
-static size_t statistics_bytes(const qd_plan_request *r, int rank) {
-  size_t kept = 0, most = 0, factors = 0;
-  if (r->sequences == 0) return 0;
-  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    size_t factor = factor_bytes(r, columns, owns(r, rank, stage)), here = kept_statistics(columns);
-    if (r->job->true_sequential) {
-      most = larger(most, here + larger(sum_bytes(r, columns), factor));
-    } else {
-      kept += here;
-      most = larger(most, kept + sum_bytes(r, columns));
-      factors = larger(factors, factor);
-    }
-  }
-  return larger(most, kept + factors);
-}
-
 /* ---- scratch ------------------------------------------------------------------------------------------------------------- */
 
 static qd_tensor shape_3d(qd_dtype dtype, int64_t a, int64_t b, int64_t c) { return qd_tensor_3d(NULL, dtype, a, b, c); }
@@ -199,17 +161,27 @@ static size_t linear_scratch(const qd_plan_request *r, const qd_plan_tensor *t, 
   return t->has_order ? qd_arena_cost((size_t)qd_tensor_elements(x), qd_dtype_bytes(r->act)) : 0;
 }
 
-/* Some rows of a linear on their way to codes (quantize.c): the weights, the method's work, the weights again, the difference,
- * one row. */
-static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t rows) {
+/* Large enough for every thread to have whole blocks of 256 rows, in which the solver and the error run through the factor and
+ * the Hessian: so pieces cost no speed. */
+int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns) {
+  enum { BLOCK_ROWS = 2 * QD_LOSS_TILE, PIECE_WEIGHTS = 16 << 20 };
+  int64_t step = (int64_t)BLOCK_ROWS * device->threads, rows = PIECE_WEIGHTS / columns / step * step;
+  return rows < step ? step : rows;
+}
+
+/* A piece of a share on its way to codes (quantize.c): the weights; then the method's work, afterwards the difference and one
+ * row. */
+static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t share) {
+  int64_t piece = qd_plan_piece_rows(r->device, t->slot.dim[1]), rows = share < piece ? share : piece;
   size_t columns = (size_t)t->slot.dim[1], matrix = qd_arena_cost((size_t)rows * columns, sizeof(float));
   qd_method_input input = {.device = &(qd_device){.name = r->device->name, .threads = r->device->threads},
                            .scheme = t->scheme,
                            .act_order = r->job->act_order,
                            .block = r->job->block,
-                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1])};
+                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1]),
+                           .p = {.n = qd_job_is_asymmetric(r->job) ? t->slot.dim[1] : 0}};
   size_t method = larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
-  return 3 * matrix + method + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device);
+  return matrix + larger(method, matrix + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device));
 }
 
 /* A stage's linears that are quantized. */
@@ -243,7 +215,7 @@ static void cut_tasks(qd_plan *plan, const qd_plan_tensor *const *tasks, int n, 
     rows[i] = tasks[i]->slot.dim[0];
     cost[i] = (double)tasks[i]->slot.dim[1] * (double)tasks[i]->slot.dim[1];
   }
-  qd_partition_rows(n, rows, cost, QD_LOSS_TILE, plan->request.ranks, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, plan->request.ranks, shares, &n_shares);
   for (int i = 0; i < n_shares; i++)
     grow_scratch(plan, shares[i].rank, share_scratch(&plan->request, tasks[shares[i].linear], shares[i].rows.n));
 }
@@ -259,16 +231,6 @@ static void kind_shares(qd_plan *plan, const qd_plan_kind *kind, qd_share *share
   }
 }
 
-static size_t statistics_scratch(const qd_plan_request *r) {
-  size_t most = 0;
-  for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
-    int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
-    if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
-  }
-  return most;
-}
-
 /* Beside the packing buffers. */
 static qd_status plan_scratch(qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
@@ -276,7 +238,7 @@ static qd_status plan_scratch(qd_plan *plan) {
   QD_TRY(qd_heap_new((size_t)(QD_N_LINEARS + r->ranks), sizeof *shares, &shares));
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
   qd_heap_free(shares);
-  size_t statistics = statistics_scratch(r),
+  size_t statistics = qd_plan_statistics_scratch(r),
          attention = r->sequences > 0 ? attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
   for (int rank = 0; rank < r->ranks; rank++) {
     int64_t sequences = plan->rank[rank].sequences;
@@ -376,6 +338,35 @@ static int64_t disk_bytes(const qd_plan *plan) {
   return (int64_t)bytes;
 }
 
+static int64_t kept_bytes(const qd_plan_request *r) {
+  qd_acts_shape all = qd_plan_acts_shape(r, r->sequences);
+  int64_t streams = qd_job_keeps_original(r->job) ? 2 : 1;
+  return r->job->keep_activations ? 2 * streams * r->sequences * (int64_t)qd_acts_h_bytes(&all) : 0;
+}
+
+/* The model as it is streamed: the embedding, all blocks, and the head where each block's divergence is reported. */
+static size_t streamed_bytes(const qd_plan *plan) {
+  size_t bytes = original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
+  if (plan->request.job->kl_positions > 0 && plan->request.sequences > 0) bytes += original_bytes(head_of(plan));
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++)
+      bytes += (size_t)plan->kind[k].blocks * original_bytes(&plan->kind[k].tensor[i]);
+  return bytes;
+}
+
+static int first_on_node(const qd_plan_request *r, int rank) {
+  int per_node = r->ranks_on_node > 0 ? r->ranks_on_node : r->ranks;
+  return r->first_on_node != NULL ? r->first_on_node[rank] : rank - rank % per_node;
+}
+
+/* How often the model is read as a whole; ranks beyond these receive it (of parts that are gathered each rank has its own). */
+static int whole_readers(const qd_plan_request *r) {
+  int n = 0;
+  if (r->job->readers != QD_READERS_NODE) return 1;
+  for (int rank = 0; rank < r->ranks; rank++) n += first_on_node(r, rank) == rank;
+  return n;
+}
+
 /* What one other rank receives of a block, or sends to the owner: diagonals, the exact sum, the Hessian, the factor, codes. */
 static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
   size_t total = 0, bytes[QD_MAX_PARTS];
@@ -383,6 +374,8 @@ static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
     total += qd_tri_bytes(columns, QD_I64) + qd_tri_bytes(columns, QD_F32) + (size_t)(r->sequences * columns) * sizeof(double);
     if (r->job->method->needs_factor) total += qd_tri_bytes(columns, QD_F32);
+    if (qd_job_is_asymmetric(r->job))
+      total += (size_t)((columns + r->sequences) * columns) * sizeof(double) + qd_tri_bytes(columns, QD_F32);
   }
   for (int i = 0; i < kind->n; i++) {
     int n = kind->tensor[i].quantized ? part_bytes(&kind->tensor[i], bytes) : 0;
@@ -395,13 +388,25 @@ static size_t kind_traffic(const qd_plan_request *r, const qd_plan_kind *kind) {
 static int64_t traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
-  bytes += original_bytes(tensor_of(rest_of(plan), QD_EMBEDDING));
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
-    size_t block = kind_traffic(r, &plan->kind[k]);
-    for (int i = 0; i < plan->kind[k].n; i++) block += original_bytes(&plan->kind[k].tensor[i]);
-    bytes += (size_t)plan->kind[k].blocks * block;
-  }
-  return (int64_t)bytes * (r->ranks - 1);
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    bytes += (size_t)plan->kind[k].blocks * kind_traffic(r, &plan->kind[k]);
+  return (int64_t)bytes * (r->ranks - 1) + (int64_t)streamed_bytes(plan) * (r->ranks - whole_readers(r));
+}
+
+qd_acts_shape qd_plan_acts_shape(const qd_plan_request *r, int64_t sequences) {
+  return (qd_acts_shape){.dtype = r->act,
+                         .sequences = sequences,
+                         .tokens = r->tokens,
+                         .hidden = r->model->hidden,
+                         .widest = qd_decoder_mid_widest(r->model),
+                         .saves = !r->job->true_sequential,
+                         .disk = r->acts_on_disk ? r->job->acts_folder : NULL};
+}
+
+qd_acts_shape qd_plan_original_shape(const qd_plan_request *r, int64_t sequences) {
+  qd_acts_shape shape = qd_plan_acts_shape(r, sequences);
+  shape.saves = false;
+  return shape;
 }
 
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
@@ -450,30 +455,57 @@ size_t qd_plan_evaluated_block(const qd_model *model, qd_dtype act) {
 
 /* ---- the plan ------------------------------------------------------------------------------------------------------------ */
 
-static size_t largest_item(const qd_plan_request *r) {
+/* A finished block may come with its originals. */
+static size_t largest_stored(const qd_plan *plan) {
+  size_t most = 0;
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
+    size_t cost = 0;
+    for (int i = 0; i < plan->kind[k].n; i++)
+      if (plan->kind[k].tensor[i].quantized) cost += parts_cost(&plan->kind[k].tensor[i]);
+    most = larger(most, cost);
+  }
+  return most;
+}
+
+static size_t largest_item(const qd_plan *plan) {
+  const qd_plan_request *r = &plan->request;
   size_t largest = 1;
   qd_feed feed = {.model = r->model, .source = r->source};
   if (r->source != NULL)
     for (int64_t item = 0; item < r->model->n_blocks + 2; item++) largest = larger(largest, qd_feed_item_bytes(&feed, item));
+  if (r->sequences > 0 && qd_job_keeps_original(r->job)) largest += largest_stored(plan);
   return largest;
 }
 
-static size_t largest_part(const qd_plan *plan) {
+/* Of a tensor or of what is stored of it; of blocks, or with the rest. */
+static size_t largest_part(const qd_plan *plan, size_t n_kinds) {
   size_t most = 0, bytes[QD_MAX_PARTS];
-  for (size_t k = 0; k < plan->n_kinds; k++)
+  for (size_t k = 0; k < n_kinds; k++)
     for (int i = 0; i < plan->kind[k].n; i++)
       for (int p = part_bytes(&plan->kind[k].tensor[i], bytes) - 1; p >= 0; p--) most = larger(most, bytes[p]);
   return most;
 }
 
-/* Messages are cut in pieces (comm.h); the largest whole ones are images and exact sums. */
+/* Messages are cut in pieces (comm.h). */
+size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, bool launched) {
+  size_t bytes = other_bytes + qd_store_workspace_bytes(tensor_bytes);
+  size_t message = message_bytes > QD_COMM_PIECE_BYTES ? QD_COMM_PIECE_BYTES : message_bytes;
+  if (ranks == 1) return bytes;
+  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (launched ? 0 : mpi_process_bytes);
+}
+
+/* The largest messages are images and exact sums. */
 static size_t libraries_bytes(const qd_plan *plan, size_t largest) {
   const qd_plan_request *r = &plan->request;
-  size_t bytes = other_bytes + qd_store_workspace_bytes(largest_part(plan)), message = largest;
-  if (r->ranks == 1) return bytes;
-  if (r->sequences > 0) message = larger(message, qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64));
-  if (message > QD_COMM_PIECE_BYTES) message = QD_COMM_PIECE_BYTES;
-  return bytes + mpi_buffers_bytes + MPI_COPIES * message + (r->launched ? 0 : mpi_process_bytes);
+  size_t sum = r->sequences > 0 ? qd_tri_bytes(qd_decoder_mid_widest(r->model), QD_I64) : 0;
+  return qd_plan_libraries(largest_part(plan, plan->n_kinds), larger(largest, sum), r->ranks, r->launched);
+}
+
+/* A resumed job streams stored blocks too, whose parts are not cut: a cut may lie behind the place wanted by one of them. */
+static size_t stream_bytes(const qd_plan *plan, int rank, size_t largest) {
+  const qd_plan_request *r = &plan->request;
+  qd_stream_share share = qd_stream_share_of(r->job->readers, rank, r->ranks, first_on_node(r, rank));
+  return qd_stream_buffer_bytes(largest, largest_part(plan, plan->n_kinds - 1) + QD_ARENA_ALIGNMENT, share);
 }
 
 static void plan_rank(qd_plan *plan, int rank, size_t largest) {
@@ -481,13 +513,20 @@ static void plan_rank(qd_plan *plan, int rank, size_t largest) {
   qd_plan_rank *out = &plan->rank[rank];
   out->part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident;
   out->part[QD_PLAN_LIBRARIES] = libraries_bytes(plan, largest);
-  out->part[QD_PLAN_STREAM] = qd_stream_buffer_bytes(largest, rank == 0);
+  out->part[QD_PLAN_STREAM] = stream_bytes(plan, rank, largest);
   out->part[QD_PLAN_BLOCK] = block_bytes(plan, rank, out->sequences);
-  out->part[QD_PLAN_STATISTICS] = statistics_bytes(r, rank);
+  out->part[QD_PLAN_STATISTICS] = qd_plan_statistics(r, rank);
   if (r->sequences == 0) return;
-  out->part[QD_PLAN_ACTIVATIONS] = qd_plan_activations(r->model, r->act, r->tokens, out->sequences, out->sequences);
-  if (!r->job->true_sequential)
-    out->part[QD_PLAN_ACTIVATIONS] += qd_plan_activations(r->model, r->act, r->tokens, out->sequences, 0);
+  qd_acts_shape acts = qd_plan_acts_shape(r, out->sequences);
+  out->part[QD_PLAN_ACTIVATIONS] = qd_acts_bytes(&acts);
+  out->scratch_disk_bytes = qd_acts_disk_bytes(&acts);
+  if (qd_job_keeps_original(r->job)) {
+    acts = qd_plan_original_shape(r, out->sequences);
+    out->part[QD_PLAN_ACTIVATIONS] += qd_acts_bytes(&acts);
+    out->scratch_disk_bytes += qd_acts_disk_bytes(&acts);
+  }
+  plan->scratch_disk_bytes += (int64_t)out->scratch_disk_bytes;
+  out->part[QD_PLAN_REPORT] = qd_report_bytes(r, out->sequences);
   out->part[QD_PLAN_DECODER] = qd_plan_decoder(r->model, r->tokens, r->act);
 }
 
@@ -514,7 +553,7 @@ static qd_status make(qd_plan *plan) {
   for (int64_t block = 0; block < r->model->n_blocks; block++) QD_TRY(add_kind(plan, block));
   QD_TRY(add_kind(plan, QD_REST));
   QD_TRY(qd_heap_new((size_t)r->ranks, sizeof *plan->rank, &plan->rank));
-  size_t largest = largest_item(r);
+  size_t largest = largest_item(plan);
   for (int rank = 0; rank < r->ranks; rank++) {
     plan->rank[rank].sequences = qd_partition_even(r->sequences, rank, r->ranks).n;
     plan_rank(plan, rank, largest);
@@ -522,7 +561,9 @@ static qd_status make(qd_plan *plan) {
   QD_TRY(plan_scratch(plan));
   QD_TRY(plan_writers(plan));
   for (int rank = 0; rank < r->ranks; rank++) add_up(plan, &plan->rank[rank]);
-  plan->disk_bytes = disk_bytes(plan);
+  plan->kept_bytes = kept_bytes(r);
+  plan->disk_bytes = disk_bytes(plan) + plan->kept_bytes;
+  plan->read_bytes = (int64_t)streamed_bytes(plan) * whole_readers(r);
   plan->traffic_bytes = traffic_bytes(plan);
   return QD_OK;
 }

@@ -8,6 +8,7 @@
 #define QDIST_PIPELINE_PLAN_H
 
 #include "kernels/base/limits.h"
+#include "pipeline/acts.h"
 #include "pipeline/decoder.h"
 #include "pipeline/job.h"
 #include "workers/partition.h"
@@ -20,6 +21,7 @@
   X(QD_PLAN_ACTIVATIONS, "activations")                                                                 \
   X(QD_PLAN_STATISTICS,  "statistics and factor")                                                       \
   X(QD_PLAN_DECODER,     "decoder")                     /* intermediates of one sequence */             \
+  X(QD_PLAN_REPORT,      "report")                      /* head and logits of --report-kl */            \
   X(QD_PLAN_SCRATCH,     "scratch")                     /* packing buffers, rows being quantized */     \
   X(QD_PLAN_WRITER,      "writer")                      /* a finished block on its way to disk */
 
@@ -35,6 +37,7 @@ typedef struct qd_plan_rank {
   size_t  part[QD_N_PLAN_PARTS];
   size_t  host_bytes;   /* their sum, or what loading took already if that was more */
   size_t  device_bytes; /* of an accelerator; none is used */
+  uint64_t scratch_disk_bytes; /* of --activations disk:DIR */
   int64_t sequences;
 } qd_plan_rank;
 
@@ -46,6 +49,9 @@ typedef struct qd_plan_request {
   qd_dtype         act;
   int64_t          sequences, tokens; /* 0 sequences: nothing is run, weights alone decide */
   int              ranks;
+  int              ranks_on_node;  /* consecutive ones; 0: all; not looked at with first_on_node */
+  const int       *first_on_node;  /* of each rank, where it is known (workers/team.h); else NULL */
+  bool             acts_on_disk; /* activations lie in job->acts_folder */
   bool             launched; /* this process is one of the ranks: MPI's own memory is in its size already */
 } qd_plan_request;
 
@@ -54,6 +60,7 @@ typedef struct qd_plan_tensor {
   qd_slot   slot;
   qd_dtype  dtype;
   bool      quantized, has_order;
+  qd_fate   fate; /* of a linear */
   qd_scheme scheme;
 } qd_plan_tensor;
 
@@ -69,12 +76,23 @@ typedef struct qd_plan {
   qd_plan_kind   *kind;  /* the last one is the rest: embedding, final norm, head */
   size_t          n_kinds, kind_capacity;
   qd_plan_rank   *rank;
-  int64_t         disk_bytes;    /* of the finished store, as if nothing could be compressed */
+  int64_t         disk_bytes;    /* of the output at the most: the finished store as if nothing could be compressed, and kept_bytes */
+  int64_t         kept_bytes;    /* of --keep-activations: the good ones and those that take their place */
+  int64_t         scratch_disk_bytes; /* of all ranks' activations on disk */
+  int64_t         read_bytes;    /* of the model's files, by all ranks together */
   int64_t         traffic_bytes; /* received by all ranks together, in the whole job */
 } qd_plan;
 
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
+
+/* Shares of a linear are cut at multiples of so many rows: two of the solver's row units.  Errors are kept a row and summed when
+ * all are there, so that results do not depend on it. */
+enum { QD_SHARE_ROWS = 32 };
+
+/* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
+ * no more, however large the share of a rank is. */
+int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns);
 
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 
@@ -87,9 +105,24 @@ typedef struct qd_plan_place {
  * node's ranks. */
 qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
 
+/* The same of any job: its ranks on a node together, with what they have already; and what a rank's address space needs beyond
+ * that. `way_out` ends the message: what a person can do. */
+typedef struct qd_memory_need {
+  double  node, address;
+  int64_t max_host_bytes; /* --max-host-mem, of a node; 0: none */
+} qd_memory_need;
+qd_status qd_plan_check_need(const qd_memory_need *need, qd_plan_place place, const char *way_out) QD_MUST_USE;
+
+/* A rank's address space beyond what it has: its arenas, and for each thread a stack and an arena of malloc's. */
+double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device);
+
 /* QD_EIO: what is still to be written is more than the output's file system or a quota leaves.  Without --output nothing is
  * checked. */
 qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
+
+/* QD_EIO, QD_ENOTFOUND: the activations of this node's ranks do not fit --activations disk:DIR; with what the output still needs,
+ * where that lies on the same file system. */
+qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
 
 /* The same for people: a line in the log. */
 void qd_plan_log(const qd_plan *plan, int ranks_on_node);
@@ -97,7 +130,15 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node);
 /* "1.5 GiB" */
 void qd_size_text(double bytes, char *text, size_t size);
 
+/* How a rank with so many sequences holds its activations; and those of the original stream, where the job keeps it. */
+qd_acts_shape qd_plan_acts_shape(const qd_plan_request *request, int64_t sequences);
+qd_acts_shape qd_plan_original_shape(const qd_plan_request *request, int64_t sequences);
+
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
+
+/* What libraries take: of the compressor for tensors of so many bytes, of MPI for the longest message; launched as in the
+ * request. */
+size_t qd_plan_libraries(size_t tensor_bytes, size_t message_bytes, int ranks, bool launched);
 
 /* The decoder's arena. */
 size_t qd_plan_decoder(const qd_model *model, int64_t tokens, qd_dtype act);

@@ -3,6 +3,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "storage/raw_file.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -24,25 +25,26 @@ static int descending(const void *a, const void *b) {
   return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* The heaviest ranks that could share a node. */
-static qd_status node_bytes(const qd_plan *plan, int ranks_on_node, double *out) {
-  size_t *host;
+static size_t host_of(const qd_plan_rank *rank) { return rank->host_bytes; }
+static size_t scratch_of(const qd_plan_rank *rank) { return (size_t)rank->scratch_disk_bytes; }
+
+/* Of the heaviest ranks that could share a node. */
+static qd_status node_bytes(const qd_plan *plan, int ranks_on_node, size_t (*bytes_of)(const qd_plan_rank *), double *out) {
+  size_t *bytes;
   int ranks = plan->request.ranks;
   *out = 0;
-  QD_TRY(qd_heap_new((size_t)ranks, sizeof *host, &host));
-  for (int i = 0; i < ranks; i++) host[i] = plan->rank[i].host_bytes;
-  qsort(host, (size_t)ranks, sizeof *host, descending);
-  for (int i = 0; i < ranks && i < ranks_on_node; i++) *out += (double)host[i];
-  qd_heap_free(host);
+  QD_TRY(qd_heap_new((size_t)ranks, sizeof *bytes, &bytes));
+  for (int i = 0; i < ranks; i++) bytes[i] = bytes_of(&plan->rank[i]);
+  qsort(bytes, (size_t)ranks, sizeof *bytes, descending);
+  for (int i = 0; i < ranks && i < ranks_on_node; i++) *out += (double)bytes[i];
+  qd_heap_free(bytes);
   return QD_OK;
 }
 
-/* Of a rank's address space beyond what it has: its arenas, and for each thread a stack and an arena of malloc's. */
-static double address_bytes(const qd_plan *plan, int rank) {
+double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device) {
   static const double thread_bytes = 144 * 1048576.0;
-  const qd_plan_rank *r = &plan->rank[rank];
-  double total = (double)(plan->request.device->threads + 1) * thread_bytes;
-  for (int p = QD_PLAN_PROGRAM + 1; p < QD_N_PLAN_PARTS; p++) total += (double)r->part[p];
+  double total = (double)(device->threads + 1) * thread_bytes;
+  for (int p = QD_PLAN_PROGRAM + 1; p < QD_N_PLAN_PARTS; p++) total += (double)rank->part[p];
   return total;
 }
 
@@ -68,23 +70,33 @@ static qd_status refuse(const demand *d, const char *who, const char *way_out) {
           way_out);
 }
 
-qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) {
-  static const char way_out[] =
-      "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen (qdist plan tells where it goes)";
+qd_status qd_plan_check_need(const qd_memory_need *need, qd_plan_place place, const char *way_out) {
   qd_room room;
   char who[64];
-  double node, present = (double)qd_memory_now().resident * place.running;
+  double present = (double)qd_memory_now().resident * place.running;
   demand shared = {0, 0, ""}, own = {0, 0, ""};
-  QD_TRY(node_bytes(plan, place.ranks_on_node, &node));
   snprintf(who, sizeof who, place.ranks_on_node == 1 ? "its one rank" : "the %d ranks of a node", place.ranks_on_node);
   qd_memory_room("", &room);
-  keep_worst(&shared, node, (double)room.bytes + present, room.bound);
-  if (plan->request.job->max_host_bytes > 0)
-    keep_worst(&shared, node, (double)plan->request.job->max_host_bytes, "--max-host-mem");
+  keep_worst(&shared, need->node, (double)room.bytes + present, room.bound);
+  if (need->max_host_bytes > 0) keep_worst(&shared, need->node, (double)need->max_host_bytes, "--max-host-mem");
   QD_TRY(refuse(&shared, who, way_out));
   qd_address_room(&room);
-  keep_worst(&own, address_bytes(plan, place.rank), (double)room.bytes, room.bound);
+  keep_worst(&own, need->address, (double)room.bytes, room.bound);
   return refuse(&own, "the address space of a rank", way_out);
+}
+
+static const char *way_out_of(const qd_plan *plan) {
+  if (plan->request.sequences > 0 && !plan->request.acts_on_disk)
+    return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen, or put the activations on the nodes' "
+           "disks with --activations disk:DIR (qdist plan tells where it goes)";
+  return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen (qdist plan tells where it goes)";
+}
+
+qd_status qd_plan_check_memory(const qd_plan *plan, qd_plan_place place) {
+  qd_memory_need need = {.address = qd_plan_address_bytes(&plan->rank[place.rank], plan->request.device),
+                         .max_host_bytes = plan->request.job->max_host_bytes};
+  QD_TRY(node_bytes(plan, place.ranks_on_node, host_of, &need.node));
+  return qd_plan_check_need(&need, place, way_out_of(plan));
 }
 
 /* ---- disk ---------------------------------------------------------------------------------------------------------------- */
@@ -106,19 +118,53 @@ static double folder_bytes(const char *path, int levels) {
   return total;
 }
 
-qd_status qd_plan_check_disk(const qd_plan *plan) {
-  const char *output = plan->request.job->output;
-  qd_room room;
+/* What is still to be written there. */
+static double output_need(const qd_plan *plan) {
+  return (double)plan->disk_bytes - folder_bytes(plan->request.job->output, 1);
+}
+
+static qd_status refuse_disk(const char *option, const char *path, const char *what, double need, const qd_room *room) {
   char need_text[32], have_text[32], more_text[32];
-  if (output == NULL) return QD_OK;
-  QD_TRY(qd_disk_room(output, &room));
-  double need = (double)plan->disk_bytes - folder_bytes(output, 1), have = (double)room.bytes;
+  double have = (double)room->bytes;
   qd_size_text(need, need_text, sizeof need_text);
   qd_size_text(have, have_text, sizeof have_text);
   qd_size_text(need - have, more_text, sizeof more_text);
-  QD_CHECK(need <= have, QD_EIO, "--output %s: the store may take %s, but %s leaves %s: %s too little", output, need_text,
-           room.bound, have_text, more_text);
+  QD_CHECK(need <= have, QD_EIO, "%s%s: %s may take %s, but %s leaves %s: %s too little", option, path, what, need_text,
+           room->bound, have_text, more_text);
   return QD_OK;
+}
+
+qd_status qd_plan_check_disk(const qd_plan *plan) {
+  const char *output = plan->request.job->output;
+  qd_room room;
+  if (output == NULL) return QD_OK;
+  QD_TRY(qd_disk_room(output, &room));
+  return refuse_disk("--output ", output, "the store", output_need(plan), &room);
+}
+
+/* That a file can be made there is tried, not guessed. */
+static qd_status try_scratch(const char *folder) {
+  qd_raw_file file;
+  qd_status status = qd_raw_file_nameless(folder, 0, &file);
+  qd_raw_file_close(&file);
+  QD_CHECK(status == QD_OK, status, "--activations: %s", qd_error_text());
+  return QD_OK;
+}
+
+qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) {
+  const qd_job *job = plan->request.job;
+  const char *what = "the activations of a node's ranks";
+  qd_room room;
+  double need;
+  if (!plan->request.acts_on_disk || plan->request.sequences == 0) return QD_OK;
+  QD_TRY(try_scratch(job->acts_folder));
+  QD_TRY(node_bytes(plan, place.ranks_on_node, scratch_of, &need));
+  QD_TRY(qd_disk_room(job->acts_folder, &room));
+  if (job->output != NULL && qd_same_disk(job->output, job->acts_folder)) {
+    what = "the activations of a node's ranks and, on the same file system, the store";
+    need += output_need(plan);
+  }
+  return refuse_disk("--activations disk:", job->acts_folder, what, need, &room);
 }
 
 /* ---- for people ---------------------------------------------------------------------------------------------------------- */
@@ -130,6 +176,11 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node) {
   qd_size_text((double)plan->rank[ranks - 1].host_bytes, last, sizeof last);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
+  if (plan->request.acts_on_disk && plan->request.sequences > 0) {
+    char scratch[32];
+    qd_size_text((double)plan->rank[0].scratch_disk_bytes, scratch, sizeof scratch);
+    qd_log("activations: on disk, %s a rank in %s", scratch, plan->request.job->acts_folder);
+  }
   if (ranks == 1) qd_log("plan: %s of memory, %s of disk", first, disk);
   else
     qd_log("plan: %s of memory on rank 0, %s on rank %d, %d ranks on this node; %s of disk; %s between ranks", first, last,

@@ -217,7 +217,7 @@ static double quantize_seconds(const qd_plan_request *r, const qd_plan_kind *kin
     if (!t->quantized) continue;
     double weights = (double)t->slot.dim[0] * (double)t->slot.dim[1], squares = weights * (double)t->slot.dim[1] / 2;
     seconds += weights / p->fit;
-    if (r->job->method->needs_factor) seconds += squares / p->solve;
+    if (r->job->method->needs_factor) seconds += (qd_job_is_asymmetric(r->job) ? 2 : 1) * squares / p->solve;
     if (r->sequences > 0) seconds += 2 * squares / p->measure;
   }
   return seconds / r->ranks;
@@ -229,19 +229,27 @@ static double statistics_seconds(const qd_plan_request *r, double sequences, con
     double columns = (double)qd_decoder_mid_columns(r->model, stage);
     seconds += sequences * (double)r->tokens * columns * columns / 2 / p->hessian;
     if (r->job->method->needs_factor) seconds += columns * columns * columns / 3 / p->factor;
+    if (qd_job_is_asymmetric(r->job)) /* a whole square of the exact sum; as much arithmetic as the factor's */
+      seconds += sequences * (double)r->tokens * columns * columns / p->hessian + columns * columns * columns / 3 / p->factor;
   }
   return seconds;
+}
+
+/* Both streams through the head. */
+static double report_products(const qd_plan_request *r) {
+  double positions = (double)(r->job->kl_positions < r->tokens ? r->job->kl_positions : r->tokens);
+  return 2 * positions * (double)r->model->hidden * (double)r->model->vocabulary;
 }
 
 static double block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const qd_probe *p) {
   const qd_plan_request *r = &plan->request;
   double sequences = (double)plan->rank[0].sequences, image = 0; /* the first rank has the most */
-  double passes = r->sequences == 0 ? 0 : r->job->true_sequential ? 1 : 2;
+  double passes = r->sequences == 0 ? 0 : (r->job->true_sequential ? 1 : 2) + (qd_job_keeps_original(r->job) ? 1 : 0);
   double wires = r->ranks > 1 ? (double)plan->traffic_bytes / (double)(r->ranks - 1) / (double)r->model->n_blocks / p->wire : 0;
   for (int i = 0; i < kind->n; i++)
     image += (double)kind->tensor[i].slot.dim[0] * (double)(kind->tensor[i].slot.rank == 2 ? kind->tensor[i].slot.dim[1] : 1) *
              (double)qd_dtype_bytes(kind->tensor[i].dtype);
-  double forward = passes * sequences * forward_products(r, kind) / p->linear;
+  double forward = sequences * (passes * forward_products(r, kind) + report_products(r)) / p->linear;
   double work = forward + statistics_seconds(r, sequences, p) + quantize_seconds(r, kind, p) + wires;
   return work > image / p->read ? work : image / p->read;
 }

@@ -14,7 +14,8 @@ static void span_text(double seconds, char *text, size_t size) {
   else snprintf(text, size, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
 }
 
-static qd_status write_status(const qd_run *run, const char *state, int64_t done, double left) {
+/* times: of all ranks; NULL: not yet. */
+static qd_status write_status(const qd_run *run, const char *state, int64_t done, double left, const qd_times *times) {
   const char *path = run->job->status_file, *slash;
   char folder[4096], *text;
   if (path == NULL || run->comm->rank != 0) return QD_OK;
@@ -26,6 +27,7 @@ static qd_status write_status(const qd_run *run, const char *state, int64_t done
   qd_json_set_number(status, "seconds", qd_seconds() - run->started);
   qd_json_set_number(status, "seconds_left", left);
   qd_json_set_text(status, "output", run->job->output);
+  if (times != NULL) qd_json_set(status, "seconds_of_ranks", qd_times_json(times, run->comm->size));
   qd_status result = qd_json_print(status, 2, &text);
   qd_json_free(status);
   QD_TRY(result);
@@ -38,7 +40,7 @@ static qd_status write_status(const qd_run *run, const char *state, int64_t done
 
 /* Before any work: a status file that cannot be written is told at once, not after the first block. */
 qd_status qd_progress_begin(qd_run *run) {
-  QD_TRY_ALL(run->comm, write_status(run, "running", run->first_block, 0));
+  QD_TRY_ALL(run->comm, write_status(run, "running", run->first_block, 0, NULL));
   return QD_OK;
 }
 
@@ -57,18 +59,22 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double l
   span_text(left_seconds, left_text, sizeof left_text);
   qd_log("block %" PRId64 "/%" PRId64 " done in %.2f s, loss %.5g; %s spent, about %s left", done, run->model.n_blocks, seconds,
          loss, spent_text, left_text);
-  QD_TRY_ALL(run->comm, write_status(run, "running", done, left_seconds));
+  QD_TRY_ALL(run->comm, write_status(run, "running", done, left_seconds, NULL));
   return QD_OK;
 }
 
 qd_status qd_progress_end(qd_run *run) {
   qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size,
          run->comm->size == 1 ? "" : "s");
-  qd_log_file("seconds: read %.3f calibrate %.3f quantize %.3f advance %.3f write %.3f, waiting for the reader %.3f",
-              run->seconds.read, run->seconds.calibrate, run->seconds.quantize, run->seconds.advance, run->seconds.write,
-              run->feed.stream ? qd_stream_wait_seconds(run->feed.stream) : 0.0);
-  QD_TRY_ALL(run->comm, write_status(run, "finished", run->model.n_blocks, 0));
-  return QD_OK;
+  qd_times *all;
+  QD_TRY_ALL(run->comm, qd_heap_new((size_t)run->comm->size, sizeof *all, &all));
+  qd_status status = qd_times_gather(run, all);
+  if (status == QD_OK) {
+    qd_times_log(all, run->comm->size);
+    status = qd_agree(run->comm, write_status(run, "finished", run->model.n_blocks, 0, all));
+  }
+  qd_heap_free(all);
+  return status;
 }
 
 static bool out_of_time(const qd_run *run, double block_seconds) {
@@ -82,7 +88,7 @@ qd_status qd_progress_stop(qd_run *run, int64_t block, double block_seconds) {
   QD_TRY(qd_comm_bcast(run->comm, &late, sizeof late, 0));
   if (block + 1 == run->model.n_blocks || (!signalled && !late)) return QD_OK;
   QD_TRY(qd_write_wait(run));
-  QD_TRY_ALL(run->comm, write_status(run, "stopped", block + 1, 0));
+  QD_TRY_ALL(run->comm, write_status(run, "stopped", block + 1, 0, NULL));
   return qd_agree(run->comm, qd_fail(QD_ESTOPPED, __FILE__, __LINE__,
                                      "stopped after block %" PRId64 " of %" PRId64 " (%s): the same command goes on", block + 1,
                                      run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));

@@ -1,5 +1,5 @@
 /* Linears to codes.  Given the factor, rows are independent: the rows of all linears of a stage are cut over the ranks by cost
- * at multiples of QD_LOSS_TILE, each rank quantizes its own, and afterwards every rank holds every linear whole. */
+ * at multiples of QD_SHARE_ROWS, each rank quantizes its own, and afterwards every rank holds every linear whole. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/factorize.h"
@@ -15,11 +15,23 @@ typedef struct task {
   double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
 } task;
 
+static void keep(const qd_run *run, qd_weight *weight, qd_role role, qd_fate fate) {
+  const qd_scheme *scheme = &weight->q.scheme;
+  weight->kept = qd_fate_name(fate);
+  if (fate == QD_FATE_SKIPPED)
+    qd_log("  block %4" PRId64 "  %-9s  kept: its %" PRId64 " columns are no multiple of the group of %" PRId64
+           " (--odd-shape skip)",
+           run->feed.next - 2, qd_role_name(role), weight->slot.dim[1], scheme->group_size);
+  else qd_log("  block %4" PRId64 "  %-9s  kept (--ignore)", run->feed.next - 2, qd_role_name(role));
+}
+
 static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, task *tasks) {
   int n = 0;
   for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
     qd_weight *weight = qd_block_find(block, role);
-    if (qd_job_scheme(run->job, weight->slot.name, &weight->q.scheme)) tasks[n++] = (task){.weight = weight, .role = role};
+    qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &weight->q.scheme);
+    if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight, .role = role};
+    else keep(run, weight, role, fate);
   }
   return n;
 }
@@ -40,11 +52,9 @@ static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *
 
 /* ---- one share ----------------------------------------------------------------------------------------------------------- */
 
-static qd_status widen_rows(qd_run *run, const qd_weight *weight, qd_range rows, qd_tensor *w) {
+static void widen_rows(const qd_weight *weight, qd_range rows, qd_tensor w) {
   qd_tensor from = qd_tensor_rows(weight->original, rows.first, rows.n);
-  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, from.dim[1], w));
-  qd_widen(from.data, from.dtype, w->data, (size_t)qd_tensor_elements(from));
-  return QD_OK;
+  qd_widen(from.data, from.dtype, w.data, (size_t)qd_tensor_elements(from));
 }
 
 /* d = w - q, columns in their own order. */
@@ -79,43 +89,62 @@ static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double
   return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
 }
 
-static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
-                               qd_range rows) {
+static qd_status choose_codes(qd_run *run, const qd_stage_factor *factor, qd_tensor w, qd_qtensor *q) {
   const qd_method *method = factor->failed ? &qd_method_rtn : run->job->method;
-  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
-  qd_tensor w, original, d;
-  QD_TRY(widen_rows(run, t->weight, rows, &w));
+  size_t mark = qd_arena_mark(&run->device->scratch);
   qd_method_input input = {.device = run->device,
-                           .scheme = q.scheme,
+                           .scheme = q->scheme,
                            .act_order = order_used(run, factor),
                            .block = run->job->block,
                            .w = w,
                            .u = factor->u,
+                           .p = factor->p,
                            .order = factor->order,
                            .dead = factor->dead};
-  QD_TRY(method->quantize(&input, &q));
-  QD_TRY(widen_rows(run, t->weight, rows, &original));
-  QD_TRY(difference(run, &q, original, &d));
-  QD_TRY(measure(run, stats, d, t->error + rows.first));
-  return measure(run, stats, original, t->norm + rows.first);
+  QD_TRY(method->quantize(&input, q));
+  qd_arena_rewind(&run->device->scratch, mark);
+  return QD_OK;
 }
 
-/* A method counts rows from the first of the share. */
+/* The method may overwrite what it gets: the weights are fetched once more to be measured. */
+static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
+                               qd_range rows) {
+  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
+  qd_tensor w, d;
+  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, q.columns, &w));
+  widen_rows(t->weight, rows, w);
+  QD_TRY(choose_codes(run, factor, w, &q));
+  widen_rows(t->weight, rows, w);
+  QD_TRY(difference(run, &q, w, &d));
+  QD_TRY(measure(run, stats, d, t->error + rows.first));
+  return measure(run, stats, w, t->norm + rows.first);
+}
+
+/* A method counts rows from the first of the piece. */
 static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
   if (status != QD_ENUMERIC) return status;
   if (rows.first == 0) QD_FAIL(status, "%s: %s", t->weight->slot.name, qd_error_text());
   QD_FAIL(status, "%s, its rows from %" PRId64 " on: %s", t->weight->slot.name, rows.first, qd_error_text());
 }
 
-static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks,
-                                    const qd_share *shares, int n_shares) {
+/* Piece by piece, so that scratch does not grow with the share: rows are independent, and pieces hold whole tiles. */
+static qd_status quantize_share(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
+                                qd_range share) {
+  int64_t most = qd_plan_piece_rows(run->device, t->weight->slot.dim[1]), end = share.first + share.n;
   size_t mark = qd_arena_mark(&run->device->scratch);
-  for (int i = 0; i < n_shares; i++) {
-    if (shares[i].rank != run->comm->rank) continue;
-    const task *t = &tasks[shares[i].linear];
-    QD_TRY(name_tensor(t, shares[i].rows, quantize_rows(run, factor, stats, t, shares[i].rows)));
+  for (qd_range rows = {.first = share.first}; rows.first < end; rows.first += rows.n) {
+    rows.n = end - rows.first < most ? end - rows.first : most;
+    QD_TRY(name_tensor(t, rows, quantize_rows(run, factor, stats, t, rows)));
     qd_arena_rewind(&run->device->scratch, mark);
   }
+  return QD_OK;
+}
+
+static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *tasks,
+                                    const qd_share *shares, int n_shares) {
+  for (int i = 0; i < n_shares; i++)
+    if (shares[i].rank == run->comm->rank)
+      QD_TRY(quantize_share(run, factor, stats, &tasks[shares[i].linear], shares[i].rows));
   return QD_OK;
 }
 
@@ -155,6 +184,23 @@ static double sum_of_rows(const double *value, int64_t rows) {
   return total;
 }
 
+/* fp16 holds scales below 2^-14 with fewer and fewer bits; below 2^-20 their rounding shifts the grid by more than 1 in 32. */
+static int64_t coarse_scales(const qd_qtensor *q) {
+  const uint16_t *scale = q->scales.data;
+  int64_t n = 0;
+  if (q->scales.dtype != QD_F16) return 0;
+  for (int64_t i = 0; i < qd_tensor_elements(q->scales); i++) n += qd_f16_to_f32(scale[i]) < 0x1p-20f;
+  return n;
+}
+
+static void warn_of_coarse_scales(const qd_weight *weight) {
+  int64_t n = coarse_scales(&weight->q);
+  if (n > 0)
+    qd_log_warning("%s: %" PRId64 " of %" PRId64
+                   " scales are so small that fp16 rounds them coarsely; --scale-dtype f32 keeps them exact",
+                   weight->slot.name, n, qd_tensor_elements(weight->q.scales));
+}
+
 static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t, double seconds) {
   int64_t rows = t->weight->slot.dim[0];
   double error = sum_of_rows(t->error, rows), norm = sum_of_rows(t->norm, rows);
@@ -170,6 +216,7 @@ static void finish_task(qd_run *run, const qd_stage_factor *factor, const qd_sta
          "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s",
          run->feed.next - 2, qd_role_name(t->role), rows, t->weight->slot.dim[1], t->weight->q.scheme.bits, result->loss,
          result->relative_error, result->damping, seconds);
+  warn_of_coarse_scales(t->weight);
 }
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
@@ -185,7 +232,7 @@ static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, cons
     cost[i] = (double)tasks[i].weight->slot.dim[1] * (double)tasks[i].weight->slot.dim[1];
   }
   QD_TRY(qd_heap_new((size_t)(n + run->comm->size), sizeof *shares, &shares));
-  qd_partition_rows(n, rows, cost, QD_LOSS_TILE, run->comm->size, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, run->comm->size, shares, &n_shares);
   qd_status status = qd_agree(run->comm, quantize_my_shares(run, factor, stats, tasks, shares, n_shares));
   for (int i = 0; status == QD_OK && i < n; i++) status = share_task(run, &tasks[i], i, shares, n_shares);
   qd_heap_free(shares);
@@ -204,18 +251,20 @@ static int same_order(const qd_run *run, task *tasks, int n) {
 }
 
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) {
-  double start = qd_seconds();
   task tasks[MAX_STAGE_LINEARS];
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
     int same = same_order(run, tasks + done, n - done);
     qd_stage_factor factor = {0};
     size_t mark = qd_arena_mark(&run->stats_arena);
+    qd_moment begin = qd_times_begin(run);
     if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
+    qd_times_end(run, begin, QD_TIME_FACTOR);
+    begin = qd_times_begin(run);
     QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));
+    qd_times_end(run, begin, QD_TIME_LOOP);
     qd_arena_rewind(&run->stats_arena, mark);
     done += same;
   }
-  run->seconds.quantize += qd_seconds() - start;
   return QD_OK;
 }

@@ -109,6 +109,7 @@ void qd_record_of_weight(const qd_weight *weight, const qd_linear_result *result
   if (!weight->quantized) {
     add_part(record, "values", weight->original, tensors);
     record->facts = qd_json_object();
+    if (weight->kept != NULL) qd_json_set_text(record->facts, "kept", weight->kept);
     return;
   }
   qd_part parts[QD_MAX_PARTS];

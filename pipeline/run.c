@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/output.h"
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
@@ -9,13 +10,16 @@
 #include "workers/interrupt.h"
 #include "workers/team.h"
 
-/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass. */
+/* True-sequential: each stage sees the quantized stages before it, and after the last one the block is advanced: one pass.  The
+ * original stream goes through a stage before its weights are quantized, after its inputs were compared. */
 static qd_status block_by_stages(qd_run *run, qd_block *block) {
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     qd_stats stats;
     size_t mark = qd_arena_mark(&run->stats_arena);
     QD_TRY(qd_calibrate(run, block, stage, &stats));
+    QD_TRY(qd_advance_original(run, block, stage));
     QD_TRY(qd_quantize(run, block, stage, &stats));
     QD_TRY(qd_setup_keep_input(run, stage, &stats));
     qd_arena_rewind(&run->stats_arena, mark);
@@ -27,15 +31,17 @@ static qd_status block_by_stages(qd_run *run, qd_block *block) {
 /* Otherwise all statistics come from the original block; it is then run once more with the quantized weights. */
 static qd_status block_at_once(qd_run *run, qd_block *block) {
   qd_stats stats[QD_N_STAGES];
-  qd_setup_save_residual(run);
+  qd_acts_save(&run->acts.quantized);
   QD_TRY(qd_enter(run, block));
+  QD_TRY(qd_enter_original(run, block));
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     QD_TRY(qd_calibrate(run, block, stage, &stats[stage]));
+    QD_TRY(qd_advance_original(run, block, stage));
     QD_TRY(qd_setup_keep_input(run, stage, &stats[stage]));
     if (stage + 1 < QD_N_STAGES) QD_TRY(qd_advance(run, block, stage));
   }
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_quantize(run, block, stage, &stats[stage]));
-  qd_setup_restore_residual(run);
+  qd_acts_restore(&run->acts.quantized);
   return qd_setup_forward(run, block);
 }
 
@@ -51,16 +57,26 @@ static qd_status quantize_block(qd_run *run, qd_block *block) {
   return run->job->true_sequential ? block_by_stages(run, block) : block_at_once(run, block);
 }
 
-/* A block that is on disk already only carries the activations on. */
+/* A block that is on disk already only carries the activations on: the original's through the original weights, which come with
+ * it where they are needed, then the others through the stored ones. */
 static qd_status pass_through(qd_run *run, qd_block *block) {
-  return qd_run_calibrates(run) ? qd_setup_forward(run, block) : QD_OK;
+  if (!qd_run_calibrates(run)) return QD_OK;
+  QD_TRY(qd_enter_original(run, block));
+  for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) QD_TRY(qd_advance_original(run, block, stage));
+  qd_block_use_stored(block);
+  return qd_setup_forward(run, block);
 }
 
+static qd_status embed(qd_run *run, qd_block *block) {
+  QD_TRY(qd_read(run, block));
+  return qd_setup_embed(run, block);
+}
+
+/* From the embedding on, or from where kept activations stand. */
 static qd_status all_blocks(qd_run *run) {
   qd_block block;
-  QD_TRY(qd_read(run, &block)); /* the embedding */
-  QD_TRY(qd_setup_embed(run, &block));
-  for (int64_t b = 0; b < run->model.n_blocks; b++) {
+  if (run->passed == 0) QD_TRY(embed(run, &block));
+  for (int64_t b = run->passed; b < run->model.n_blocks; b++) {
     double start = qd_seconds();
     QD_TRY(qd_read(run, &block));
     if (b < run->first_block) {
@@ -68,7 +84,9 @@ static qd_status all_blocks(qd_run *run) {
       continue;
     }
     QD_TRY(quantize_block(run, &block));
+    QD_TRY(qd_report_block(run, b));
     QD_TRY(qd_write(run, &block, qd_seconds() - start));
+    if (b + 1 < run->model.n_blocks) QD_TRY(qd_keep_write(run, b + 1));
     QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
   }
   return qd_write_wait(run);
@@ -96,13 +114,15 @@ static qd_status with_remedy(const qd_job *job, qd_status status) {
 }
 
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
-  qd_run run = {.job = job, .comm = comm, .device = device, .started = qd_seconds()};
+  qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
   qd_interrupt_install();
+  qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
+  if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
   if (status == QD_OK && !output.finished) status = work(&run);
   qd_setup_close(&run);
   status = with_remedy(job, status);

@@ -2,9 +2,13 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/keep.h"
+#include "pipeline/rules.h"
+#include "pipeline/same_model.h"
 #include "pipeline/text.h"
 #include "workers/team.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- loading ------------------------------------------------------------------------------------------------------------- */
@@ -12,8 +16,10 @@
 static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
-  run->act = qd_compute_act(run->job->compute, run->model.dtype);
-  return QD_OK;
+  QD_TRY(qd_rules_check(run->job, &run->model));
+  qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
+  run->act = qd_arithmetic_act(arithmetic);
+  return qd_device_use_arithmetic(run->device, arithmetic);
 }
 
 enum { SHOWN_TOKENS = 48 };
@@ -25,7 +31,11 @@ static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
          " in the text; %" PRId64 " documents dropped)",
          run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
          run->tokens.dropped_documents);
-  if (tokenizer == NULL || qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) return;
+  if (tokenizer == NULL) return;
+  if (qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) {
+    qd_log_warning("the first sequence cannot be shown: %s", qd_error_text());
+    return;
+  }
   for (char *c = text; *c; c++)
     if (*c == '\n' || *c == '\r') *c = ' ';
   qd_log("first sequence: \"%s ...\"", text);
@@ -48,13 +58,13 @@ static qd_status load_text(qd_run *run) {
 
 qd_status qd_setup_load(qd_run *run) {
   QD_TRY_ALL(run->comm, load_model(run));
+  QD_TRY(qd_same_model(run->source, run->comm));
   return load_text(run);
 }
 
 /* ---- planning ------------------------------------------------------------------------------------------------------------ */
 
-qd_status qd_setup_plan(qd_run *run) {
-  int rank = run->comm->rank, on_node = qd_team_ranks_on_node(run->comm);
+static qd_status make_plan(qd_run *run, bool acts_on_disk) {
   qd_plan_request request = {.job = run->job,
                              .model = &run->model,
                              .source = run->source,
@@ -63,11 +73,36 @@ qd_status qd_setup_plan(qd_run *run) {
                              .sequences = run->tokens.rows,
                              .tokens = run->tokens.sequence_tokens,
                              .ranks = run->comm->size,
+                             .first_on_node = qd_team_first_on_node(run->comm),
+                             .acts_on_disk = acts_on_disk,
                              .launched = true};
-  QD_TRY_ALL(run->comm, qd_plan_make(&request, &run->plan));
-  QD_TRY_ALL(run->comm,
-             qd_plan_check_memory(&run->plan, (qd_plan_place){.rank = rank, .ranks_on_node = on_node, .running = on_node}));
-  QD_TRY_ALL(run->comm, rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
+  qd_plan_release(&run->plan);
+  return qd_plan_make(&request, &run->plan);
+}
+
+static qd_plan_place place_of(const qd_run *run) {
+  int on_node = qd_team_ranks_on_node(run->comm);
+  return (qd_plan_place){.rank = run->comm->rank, .ranks_on_node = on_node, .running = on_node};
+}
+
+/* Whether some rank's memory is too small: no failure, where the disk is the way out.  Collective. */
+static qd_status memory_is_short(qd_run *run, bool *is_short) {
+  qd_status fits;
+  QD_TRY(qd_agree_on(run->comm, qd_plan_check_memory(&run->plan, place_of(run)), &fits));
+  *is_short = fits != QD_OK;
+  return QD_OK;
+}
+
+qd_status qd_setup_plan(qd_run *run) {
+  bool on_disk = run->job->acts_place == QD_ACTS_DISK;
+  QD_TRY_ALL(run->comm, make_plan(run, on_disk));
+  if (run->job->acts_place == QD_ACTS_AUTO) {
+    QD_TRY(memory_is_short(run, &on_disk));
+    if (on_disk) QD_TRY_ALL(run->comm, make_plan(run, true));
+  }
+  QD_TRY_ALL(run->comm, qd_plan_check_memory(&run->plan, place_of(run)));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_plan_check_disk(&run->plan) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_plan_check_scratch(&run->plan, place_of(run)));
   return QD_OK;
 }
 
@@ -77,16 +112,12 @@ qd_status qd_setup_plan(qd_run *run) {
 static size_t planned(const qd_run *run, qd_plan_part part) { return run->plan.rank[run->comm->rank].part[part]; }
 
 static qd_status open_activations(qd_run *run) {
-  int64_t n = run->mine.n, tokens = run->tokens.sequence_tokens, hidden = run->model.hidden;
-  size_t element = qd_dtype_bytes(run->act), residual = (size_t)(n * tokens * hidden) * element;
-  run->acts.mid_bytes = (size_t)(tokens * qd_decoder_mid_widest(&run->model)) * element;
-  bool saves = !run->job->true_sequential;
+  qd_acts_shape shape = qd_plan_acts_shape(&run->plan.request, run->mine.n);
   QD_TRY(qd_arena_open(&run->acts_arena, "activations", planned(run, QD_PLAN_ACTIVATIONS)));
-  run->acts.h = qd_tensor_3d(NULL, run->act, n, tokens, hidden);
-  run->acts.saved = run->acts.h;
-  QD_TRY(qd_arena_new(&run->acts_arena, residual, 1, &run->acts.h.data));
-  if (saves) QD_TRY(qd_arena_new(&run->acts_arena, residual, 1, &run->acts.saved.data));
-  return qd_arena_new(&run->acts_arena, (size_t)n, run->acts.mid_bytes, &run->acts.mid);
+  QD_TRY(qd_acts_open(&run->acts.quantized, &shape, &run->acts_arena));
+  if (!qd_run_keeps_original(run)) return QD_OK;
+  shape = qd_plan_original_shape(&run->plan.request, run->mine.n);
+  return qd_acts_open(&run->acts.original, &shape, &run->acts_arena);
 }
 
 static qd_status open_rest_arenas(qd_run *run) {
@@ -111,13 +142,27 @@ qd_status qd_setup_open_rest(qd_run *run) {
 
 qd_status qd_setup_open(qd_run *run) {
   QD_TRY_ALL(run->comm, open_arenas(run));
-  run->feed = (qd_feed){.model = &run->model, .source = run->source, .store = &run->stored, .blocks_stored = run->first_block};
+  QD_TRY(qd_keep_restore(run));
+  QD_TRY(qd_report_open(run, planned(run, QD_PLAN_REPORT)));
+  run->feed = (qd_feed){.model = &run->model,
+                        .source = run->source,
+                        .store = &run->stored,
+                        .blocks_stored = run->first_block,
+                        .with_originals = qd_run_keeps_original(run),
+                        .readers = run->job->readers,
+                        .next = run->passed > 0 ? 1 + run->passed : 0};
   return qd_feed_open(&run->feed, run->comm);
 }
 
 void qd_setup_close_arenas(qd_run *run) {
   qd_write_close(run);
+  qd_keep_close(run);
   qd_decoder_close(&run->decoder);
+  qd_report_close(&run->report);
+  run->times.seconds[QD_TIME_THREADS] +=
+      qd_acts_wait_seconds(&run->acts.quantized) + qd_acts_wait_seconds(&run->acts.original);
+  qd_acts_close(&run->acts.quantized);
+  qd_acts_close(&run->acts.original);
   qd_arena_close(&run->acts_arena);
   qd_arena_close(&run->stats_arena);
   qd_arena_close(&run->block_arena);
@@ -135,17 +180,28 @@ void qd_setup_close(qd_run *run) {
 
 /* ---- between stages ------------------------------------------------------------------------------------------------------ */
 
-static qd_status embed_mine(qd_run *run, qd_block *rest) {
-  int64_t tokens = run->tokens.sequence_tokens;
-  for (int64_t i = 0; i < run->mine.n; i++) {
-    qd_tensor ids = qd_tensor_1d(run->tokens.ids + (run->mine.first + i) * tokens, QD_I32, tokens);
-    QD_TRY(qd_decoder_embed(&run->decoder, rest, ids, qd_tensor_at(run->acts.h, i)));
+static qd_status embed_window(qd_run *run, qd_block *rest, const qd_acts_window *window) {
+  int64_t tokens = run->tokens.sequence_tokens, first = run->mine.first + window->first;
+  for (int64_t i = 0; i < window->n; i++) {
+    qd_tensor ids = qd_tensor_1d(run->tokens.ids + (first + i) * tokens, QD_I32, tokens);
+    QD_TRY(qd_decoder_embed(&run->decoder, rest, ids, qd_tensor_at(window->h, i)));
   }
   return QD_OK;
 }
 
+static qd_status embed_mine(qd_run *run, qd_acts *acts, qd_block *rest) {
+  qd_acts_window window;
+  qd_acts_begin(acts, (qd_acts_use){.writes_h = true});
+  for (;;) {
+    QD_TRY(qd_acts_next(acts, &window));
+    if (window.n == 0) return QD_OK;
+    QD_TRY(embed_window(run, rest, &window));
+  }
+}
+
 qd_status qd_setup_embed(qd_run *run, qd_block *rest) {
-  QD_TRY_ALL(run->comm, qd_run_calibrates(run) ? embed_mine(run, rest) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_run_calibrates(run) ? embed_mine(run, &run->acts.quantized, rest) : QD_OK);
+  QD_TRY_ALL(run->comm, qd_run_keeps_original(run) ? embed_mine(run, &run->acts.original, rest) : QD_OK);
   return QD_OK;
 }
 
@@ -155,9 +211,6 @@ qd_status qd_setup_forward(qd_run *run, qd_block *block) {
   return QD_OK;
 }
 
-void qd_setup_save_residual(qd_run *run) { memcpy(run->acts.saved.data, run->acts.h.data, qd_tensor_bytes(run->acts.h)); }
-void qd_setup_restore_residual(qd_run *run) { memcpy(run->acts.h.data, run->acts.saved.data, qd_tensor_bytes(run->acts.h)); }
-
 qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) {
   qd_input_result *input = &run->input[stage];
   double *diagonal;
@@ -166,6 +219,24 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   input->diagonal = qd_tensor_1d(diagonal, QD_F64, stats->columns);
   input->tokens = stats->tokens;
   strncpy(input->name, qd_stage_input_name(stage), sizeof input->name - 1);
+  return QD_OK;
+}
+
+/* ---- for the log ---------------------------------------------------------------------------------------------------------- */
+
+qd_status qd_setup_log_units(qd_run *run) {
+  enum { UNITS = QD_ISA_AMX + 1, REFUSED = UNITS };
+  int64_t ranks[UNITS + 1] = {0};
+  char text[256] = "";
+  ranks[run->device->isa] = 1, ranks[REFUSED] = run->device->unit_refused;
+  QD_TRY(qd_comm_reduce_i64(run->comm, ranks, UNITS + 1, 0));
+  for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
+    if (ranks[isa] > 0)
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s on %" PRId64, *text ? ", " : "", qd_isa_name(isa), ranks[isa]);
+  qd_log_file("arithmetic %s; units by number of ranks: %s", qd_arithmetic_name(run->device->arithmetic), text);
+  if (ranks[REFUSED] > 0)
+    qd_log_warning("on %" PRId64 " ranks a better unit is left out: it does not sum as its manual says; same bits, slower",
+                   ranks[REFUSED]);
   return QD_OK;
 }
 

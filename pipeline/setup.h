@@ -25,11 +25,12 @@ qd_status qd_setup_embed(qd_run *run, qd_block *rest) QD_MUST_USE;
 /* All stages of a block with its weights as they are. */
 qd_status qd_setup_forward(qd_run *run, qd_block *block) QD_MUST_USE;
 
-void qd_setup_save_residual(qd_run *run);
-void qd_setup_restore_residual(qd_run *run);
-
 /* Remember a stage's diagonal for the store. */
 qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
+
+/* Into the log file: the arithmetic, and on how many ranks each unit computes in it (nothing of it is part of the job).
+ * Collective. */
+qd_status qd_setup_log_units(qd_run *run) QD_MUST_USE;
 
 /* Into the log file: what memory every rank took at most, beside its plan.  Collective. */
 qd_status qd_setup_log_peaks(qd_run *run) QD_MUST_USE;

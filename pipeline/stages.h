@@ -4,30 +4,32 @@
 #define QDIST_PIPELINE_STAGES_H
 
 #include "kernels/base/task.h"
+#include "pipeline/acts.h"
 #include "pipeline/decoder.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
 #include "pipeline/plan.h"
 #include "pipeline/record.h"
+#include "pipeline/report.h"
+#include "pipeline/times.h"
+#include "storage/kept.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
 
-/* Activations of this rank's sequences, standing where the last stage left them. */
-typedef struct qd_acts {
-  qd_tensor h;      /* act (n, T, hidden): the residual stream */
-  qd_tensor saved;  /* h as the block found it; rank 0 (no data) with true-sequential */
-  unsigned char *mid;
-  size_t    mid_bytes; /* of one sequence */
-} qd_acts;
+/* Streams of activations, side by side. */
+typedef struct qd_streams {
+  qd_acts quantized; /* through the blocks as they are quantized */
+  qd_acts original;  /* through the original blocks; not open unless the job keeps it (qd_job_keeps_original) */
+} qd_streams;
 
 /* Statistics of one linear input, over all sequences. */
 typedef struct qd_stats {
   int64_t   columns, tokens;
   qd_tensor diagonal;   /* F64 (C): of X^T X, units added in order */
   qd_tri    h;          /* F32: X^T X, rounded once from the exact sum; the same on every rank */
+  bool      asymmetric; /* GPTAQ's, and the original's input differs: on every rank alike */
+  qd_tensor cross;      /* F32 (C, C): (O - X)^T X, O the original's input; on the owner of the stage, else no data */
 } qd_stats;
-
-typedef struct qd_phase_seconds { double read, calibrate, quantize, advance, write; } qd_phase_seconds;
 
 typedef struct qd_run {
   const qd_job *job;
@@ -42,18 +44,32 @@ typedef struct qd_run {
   qd_plan       plan;
   qd_tokens     tokens;          /* rows 0: no calibration */
   qd_range      mine;            /* this rank's sequences */
-  qd_acts       acts;
+  qd_streams    acts;
   qd_arena      acts_arena, block_arena, stats_arena, write_arena;
   qd_task       writer;          /* brings the last block's files to disk */
   void         *writing;         /* what it works on (write.c) */
   qd_linear_result result[QD_N_LINEARS];
   qd_input_result  input[QD_N_STAGES];
-  qd_phase_seconds seconds;
+  qd_report        report;       /* --report-kl */
+  qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
+  qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;
 
 static inline bool qd_run_calibrates(const qd_run *run) { return run->tokens.rows > 0; }
+static inline bool qd_run_keeps_original(const qd_run *run) {
+  return qd_run_calibrates(run) && qd_job_keeps_original(run->job);
+}
+
+/* Who sums, factors and hands out what belongs to a stage: another rank each time. */
+static inline int qd_stage_owner(const qd_run *run, int64_t block, qd_stage stage) {
+  return (int)((block * QD_N_STAGES + (int64_t)stage) % run->comm->size);
+}
+
+/* Some bytes of each unit (sequence), computed where the unit is run, in global order: everyone gets all.  Collective. */
+qd_status qd_units_gather(qd_run *run, void *data, size_t unit_bytes) QD_MUST_USE;
 
 /* The next block of the feed, in the form that is computed with. */
 qd_status qd_read(qd_run *run, qd_block *block) QD_MUST_USE;
@@ -61,12 +77,20 @@ qd_status qd_read(qd_run *run, qd_block *block) QD_MUST_USE;
 /* mid of every sequence -> statistics of the stage's input: exact sums, so that ranks cannot show. */
 qd_status qd_calibrate(qd_run *run, const qd_block *block, qd_stage stage, qd_stats *stats) QD_MUST_USE;
 
+/* Rows of the cross sum that are added up and sent at once, so that it takes no more memory than the Hessian's own sum. */
+static inline int64_t qd_calibrate_panel(int64_t columns) { return (columns + 1) / 2; }
+
 /* The stage's linears -> qtensors; rows over ranks, afterwards whole on every rank. */
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
 
 /* Begin a block; and one stage of its forward, with the weights as they are now. */
 qd_status qd_enter(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
+
+/* The same of the original stream, which needs the stage's original weights: before they are quantized.  Nothing where the job
+ * does not keep it. */
+qd_status qd_enter_original(qd_run *run, qd_block *block) QD_MUST_USE;
+qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal,
  * which is then told ("block 3/80 done", with the seconds that the block took).  So a kill costs the block in work and the one

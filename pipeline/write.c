@@ -2,7 +2,7 @@
  * shard size would be passed: the cut depends on the job alone.  Each file is compressed and written by one rank, blocks in
  * turn, in a thread of its own from a copy of its data; when all are on disk the coordinator notes it in the journal. */
 #include "kernels/base/heap.h"
-#include "kernels/base/log.h"
+#include "pipeline/keep.h"
 #include "pipeline/progress.h"
 #include "pipeline/stages.h"
 
@@ -68,6 +68,7 @@ static void plan_block(const qd_run *run, const qd_block *block, plan *p) {
   if (block->index != QD_REST && qd_run_calibrates(run))
     for (qd_stage s = 0; s < QD_N_STAGES; s++, p->entry.n_records++)
       qd_record_of_input(&run->input[s], block->index, &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
+  if (block->index != QD_REST) p->entry.facts = qd_report_facts(&run->report);
   cut_files(p, block->index, run->job->shard_bytes);
 }
 
@@ -96,6 +97,14 @@ static int writer_of(const plan *p, int file) {
 
 static bool is_mine(const plan *p, int file) { return writer_of(p, file) == p->run->comm->rank; }
 
+static void take_times(const plan *p, qd_run *run) {
+  for (int f = 0; f < p->entry.n_files; f++) {
+    if (!is_mine(p, f)) continue;
+    run->times.seconds[QD_TIME_COMPRESS] += p->file[f].compress_seconds;
+    run->times.seconds[QD_TIME_WRITE] += p->file[f].write_seconds;
+  }
+}
+
 /* What this rank writes must outlive the block: the next one takes its place in memory. */
 static qd_status copy_my_tensors(plan *p, qd_arena *arena) {
   qd_arena_rewind(arena, 0);
@@ -119,6 +128,7 @@ static qd_status write_my_files(void *context) {
 static void release_plan(plan *p) {
   if (p == NULL) return;
   for (int i = 0; i < p->entry.n_records; i++) qd_json_free(p->record[i].facts);
+  qd_json_free(p->entry.facts);
   qd_heap_free(p);
 }
 
@@ -133,17 +143,19 @@ static qd_status gather_files(plan *p) {
 }
 
 qd_status qd_write_wait(qd_run *run) {
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   plan *p = run->writing;
   if (p == NULL) return QD_OK;
   QD_TRY_ALL(run->comm, qd_task_wait(&run->writer));
+  take_times(p, run);
   QD_TRY(gather_files(p));
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_store_journal(run->job->output, &p->entry) : QD_OK);
   int64_t block = p->entry.block;
+  if (block != QD_REST) QD_TRY(qd_keep_note(run, block + 1));
   double seconds = p->seconds, loss = p->loss;
   run->writing = NULL;
   release_plan(p);
-  run->seconds.write += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_STORE);
   return block == QD_REST ? QD_OK : qd_progress_block(run, block, seconds, loss);
 }
 
@@ -159,9 +171,9 @@ static qd_status start_writing(qd_run *run, const qd_block *block, double second
 
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) {
   QD_TRY(qd_write_wait(run));
-  double start = qd_seconds();
+  qd_moment begin = qd_times_begin(run);
   QD_TRY_ALL(run->comm, start_writing(run, block, seconds));
-  run->seconds.write += qd_seconds() - start;
+  qd_times_end(run, begin, QD_TIME_STORE);
   return QD_OK;
 }
 

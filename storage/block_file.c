@@ -2,6 +2,7 @@
 #include "storage/block_file.h"
 
 #include "kernels/base/heap.h"
+#include "kernels/base/log.h"
 #include "storage/atomic.h"
 #include "storage/bytes.h"
 #include "storage/entry.h"
@@ -87,7 +88,7 @@ static qd_status compress_slots(workspace *space, int n, const qd_h5_layout *lay
   return QD_OK;
 }
 
-static qd_status write_chunks(qd_h5_dataset *dataset, workspace *space, unsigned char *elements) {
+static qd_status write_chunks(qd_h5_dataset *dataset, workspace *space, unsigned char *elements, double *compress_seconds) {
   const qd_h5_layout *layout = &dataset->layout;
   for (int64_t first = 0; first < layout->n_chunks; first += SLOTS) {
     int n = layout->n_chunks - first < SLOTS ? (int)(layout->n_chunks - first) : SLOTS;
@@ -96,14 +97,16 @@ static qd_status write_chunks(qd_h5_dataset *dataset, workspace *space, unsigned
       qd_h5_chunk_range(layout, first + i, &s->offset, &s->bytes);
       s->elements = elements + s->offset;
     }
+    double start = qd_seconds();
     QD_TRY(compress_slots(space, n, layout));
+    *compress_seconds += qd_seconds() - start;
     for (int i = 0; i < n; i++)
       QD_TRY(qd_h5_chunk_write(dataset, first + i, space->slot[i].frame, space->slot[i].frame_bytes));
   }
   return QD_OK;
 }
 
-static qd_status write_tensor(qd_h5_file *file, const qd_out_tensor *out) {
+static qd_status write_tensor(qd_h5_file *file, const qd_out_tensor *out, double *compress_seconds) {
   const qd_tensor *tensor = &out->tensor;
   QD_CHECK(qd_dataset_name_fits(out->dataset), QD_EINVAL, "%s: \"%.64s\" cannot be the name of a dataset", file->path,
            out->dataset);
@@ -114,18 +117,19 @@ static qd_status write_tensor(qd_h5_file *file, const qd_out_tensor *out) {
   QD_TRY(qd_h5_layout_make(tensor->dtype, tensor->rank, tensor->dim, &layout));
   QD_TRY(workspace_open(&space, layout.chunk_bytes, slots_of(&layout)));
   qd_status status = qd_h5_dataset_create(file, out->dataset, &layout, &dataset);
-  if (status == QD_OK) status = write_chunks(&dataset, &space, tensor->data);
+  if (status == QD_OK) status = write_chunks(&dataset, &space, tensor->data, compress_seconds);
   qd_h5_dataset_close(&dataset);
   qd_heap_free(space.memory);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-static qd_status write_tensors(const char *path, const qd_out_tensor *tensors, int n, qd_digest *digests) {
+static qd_status write_tensors(const char *path, const qd_out_tensor *tensors, int n, qd_entry_file *entry,
+                               qd_digest *digests) {
   qd_h5_file file;
   QD_TRY(qd_h5_create(path, &file));
   qd_status status = QD_OK;
   for (int i = 0; i < n && status == QD_OK; i++) {
-    status = write_tensor(&file, &tensors[i]);
+    status = write_tensor(&file, &tensors[i], &entry->compress_seconds);
     if (status == QD_OK) qd_digest_of(tensors[i].tensor.data, qd_tensor_bytes(tensors[i].tensor), &digests[i]);
   }
   if (status == QD_OK) status = qd_h5_finish(&file);
@@ -137,11 +141,13 @@ static qd_status write_tensors(const char *path, const qd_out_tensor *tensors, i
 static qd_status write_and_publish(const char *folder, const char *path, const qd_out_tensor *tensors, int n,
                                    qd_entry_file *file, qd_digest *digests) {
   qd_file_identity identity;
-  QD_TRY(write_tensors(path, tensors, n, digests));
+  double start = qd_seconds();
+  QD_TRY(write_tensors(path, tensors, n, file, digests));
   QD_TRY(qd_file_identify(path, &identity));
   QD_TRY(qd_digest_file(path, &file->digest));
   file->bytes = identity.size;
   QD_TRY(qd_atomic_publish(path, folder, file->name));
+  file->write_seconds = qd_seconds() - start - file->compress_seconds;
   return QD_OK;
 }
 

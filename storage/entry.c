@@ -111,6 +111,7 @@ qd_status qd_entry_to_json(const qd_entry *entry, qd_json **out) {
   for (int i = 0; i < entry->n_records; i++) qd_json_append(records, record_to_json(&entry->record[i]));
   qd_json_set(json, "files", files);
   qd_json_set(json, "records", records);
+  if (entry->facts != NULL) qd_json_set(json, "facts", qd_json_copy(entry->facts));
   *out = json;
   return QD_OK;
 }
@@ -285,6 +286,9 @@ static qd_status take_entry(const qd_json *json, const char *what, qd_entry *out
   QD_TRY(take_files(json, what, out));
   QD_TRY(take_records(json, what, out));
   QD_TRY(check_unique(out, what));
+  const qd_json *facts = qd_json_get(json, "facts");
+  QD_CHECK(facts == NULL || qd_json_is_object(facts), QD_ECORRUPT, "%s: \"facts\" is not an object", what);
+  if (facts != NULL) out->facts = qd_json_copy(facts);
   return QD_OK;
 }
 
@@ -298,6 +302,7 @@ qd_status qd_entry_from_json(const qd_json *json, const char *what, qd_entry *ou
 
 void qd_entry_release(qd_entry *entry) {
   for (int i = 0; i < entry->n_records; i++) qd_json_free(entry->record[i].facts);
+  qd_json_free(entry->facts);
   qd_heap_free(entry->record);
   qd_heap_free(entry->file);
   *entry = (qd_entry){0};

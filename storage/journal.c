@@ -22,7 +22,7 @@ static void entry_name(int64_t block, char name[NAME_BYTES]) {
   else snprintf(name, NAME_BYTES, "entry-%05" PRId64 ".json", block);
 }
 
-static qd_status write_document(qd_json *json, const char *folder, const char *name) {
+qd_status qd_journal_write(qd_json *json, const char *folder, const char *name) {
   char *partial = NULL;
   QD_TRY(qd_path_join(folder, QD_STORE_PARTIAL, &partial));
   qd_status status = qd_seal_write(json, partial, partial, name);
@@ -39,7 +39,7 @@ static qd_status read_checked(const char *path, qd_json **out) {
   return qd_forward(status, __FILE__, __LINE__);
 }
 
-static qd_status read_document(const char *folder, const char *name, qd_json **out) {
+qd_status qd_journal_read(const char *folder, const char *name, qd_json **out) {
   char *partial = NULL, *path = NULL;
   QD_TRY(qd_path_join(folder, QD_STORE_PARTIAL, &partial));
   qd_status status = qd_path_join(partial, name, &path);
@@ -63,7 +63,7 @@ qd_status qd_journal_read_job(const char *folder, qd_json **job, int64_t *arithm
   qd_json *document = NULL;
   *job = NULL;
   *arithmetic_version = 0;
-  QD_TRY(read_document(folder, QD_STORE_JOB, &document));
+  QD_TRY(qd_journal_read(folder, QD_STORE_JOB, &document));
   qd_status status = take_job(document, folder, job, arithmetic_version);
   qd_json_free(document);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
@@ -90,7 +90,7 @@ static qd_status write_job(const char *folder, const qd_json *job) {
   qd_json *document = qd_document_begin();
   qd_json_set_integer(document, "arithmetic_version", QD_ARITHMETIC_VERSION);
   qd_json_set(document, "job", qd_json_copy(job));
-  qd_status status = write_document(document, folder, QD_STORE_JOB);
+  qd_status status = qd_journal_write(document, folder, QD_STORE_JOB);
   qd_json_free(document);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
@@ -131,7 +131,7 @@ qd_status qd_store_journal(const char *folder, const qd_entry *entry) {
   char name[NAME_BYTES];
   entry_name(entry->block, name);
   qd_status status = check_entry(json, entry->block);
-  if (status == QD_OK) status = write_document(document, folder, name);
+  if (status == QD_OK) status = qd_journal_write(document, folder, name);
   qd_json_free(document);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
@@ -148,7 +148,7 @@ qd_status qd_journal_read_entry(const char *folder, int64_t block, qd_entry *out
   char name[NAME_BYTES];
   qd_json *document = NULL;
   entry_name(block, name);
-  QD_TRY(read_document(folder, name, &document));
+  QD_TRY(qd_journal_read(folder, name, &document));
   qd_status status = take_entry(document, folder, name, block, out);
   qd_json_free(document);
   if (status == QD_OK) return QD_OK;

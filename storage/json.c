@@ -267,7 +267,7 @@ qd_status qd_json_need_integer(const qd_json *object, const char *what, const ch
                                int64_t *out) {
   const qd_json *value;
   QD_TRY(find(object, what, key, &value));
-  QD_CHECK(value != NULL, QD_EBADINPUT, "%s: \"%s\" is missing", what, key);
+  QD_CHECK(value != NULL, QD_EBADINPUT, "%s: \"%s\" is missing or null", what, key);
   int64_t number = qd_json_integer(value);
   QD_CHECK(qd_json_is_integer(value) && number >= low && number <= high, QD_EBADINPUT,
            "%s: \"%s\" must be a whole number%s, it is %s", what, key, integer_range(low, high).text, describe(value).text);
@@ -311,7 +311,7 @@ qd_status qd_json_take_bool(const qd_json *object, const char *what, const char 
 qd_status qd_json_need_text(const qd_json *object, const char *what, const char *key, const char **out) {
   const qd_json *value;
   QD_TRY(find(object, what, key, &value));
-  QD_CHECK(value != NULL, QD_EBADINPUT, "%s: \"%s\" is missing", what, key);
+  QD_CHECK(value != NULL, QD_EBADINPUT, "%s: \"%s\" is missing or null", what, key);
   QD_CHECK(qd_json_is_text(value), QD_EBADINPUT, "%s: \"%s\" must be a text, it is %s", what, key, describe(value).text);
   const char *text = qd_json_text(value);
   QD_CHECK(strlen(text) == qd_json_text_bytes(value), QD_EBADINPUT, "%s: \"%s\" holds a NUL character", what, key);

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -180,12 +181,26 @@ static qd_status find_foreign(const char *folder, const char *const *endings, si
   return QD_OK;
 }
 
+/* 'folder' as a shell takes it; a quote within becomes '\''. */
+static void quote(const char *folder, char *text, size_t size) {
+  size_t n = 0;
+  text[n++] = '\'';
+  for (; *folder != '\0' && n + 6 < size; folder++) {
+    if (*folder == '\'') n += (size_t)snprintf(text + n, size - n, "'\\''");
+    else text[n++] = *folder;
+  }
+  text[n++] = '\'';
+  text[n] = '\0';
+}
+
 static qd_status refuse_pytorch(const char *folder, const char *name) {
+  char quoted[2048];
+  quote(folder, quoted, sizeof quoted);
   QD_FAIL(QD_EUNSUPPORTED,
-          "%s holds PyTorch weights (%s), which only Python can read; convert them with: python -c \"from transformers import "
-          "AutoModelForCausalLM; AutoModelForCausalLM.from_pretrained('%s', torch_dtype='auto').save_pretrained('%s', "
-          "safe_serialization=True)\"",
-          folder, name, folder, folder);
+          "%s holds PyTorch weights (%s), which only Python can read; convert them with: python -c \"import sys; "
+          "from transformers import AutoModelForCausalLM; p = sys.argv[1]; AutoModelForCausalLM.from_pretrained(p, torch_dtype='auto')"
+          ".save_pretrained(p, safe_serialization=True)\" %s",
+          folder, name, quoted);
 }
 
 static qd_status refuse_other(const char *folder, const char *name) {

@@ -48,6 +48,7 @@ typedef struct qd_entry_file {
   char      name[64];
   uint64_t  bytes;
   qd_digest digest;
+  double    compress_seconds, write_seconds; /* what writing it took, the rest in write; stored nowhere */
 } qd_entry_file;
 
 typedef struct qd_entry {
@@ -56,6 +57,7 @@ typedef struct qd_entry {
   qd_entry_file *file;
   int            n_records;
   qd_record     *record;
+  qd_json       *facts;     /* object: what is known of the block as a whole; NULL: nothing; owned */
 } qd_entry;
 void qd_entry_release(qd_entry *entry);
 

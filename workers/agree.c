@@ -54,16 +54,9 @@ static qd_status set_failure(failure *first, const char *prefix) {
   return status;
 }
 
-/* A failure of the agreeing itself is not counted: the others may not know of it. */
-static bool everyone_knows;
-
-bool qd_agree_failed(void) { return everyone_knows; }
-
-qd_status qd_agree(qd_comm *comm, qd_status mine) {
-  if (comm->size == 1) {
-    everyone_knows = everyone_knows || mine != QD_OK;
-    return mine;
-  }
+qd_status qd_agree_on(qd_comm *comm, qd_status mine, qd_status *agreed) {
+  *agreed = mine;
+  if (comm->size == 1) return QD_OK;
   int64_t n_failed = mine != QD_OK;
   failure here = failure_here(mine), first;
   QD_TRY(sum(comm, &n_failed));
@@ -74,6 +67,19 @@ qd_status qd_agree(qd_comm *comm, qd_status mine) {
   QD_TRY(sum(comm, &n_same));
   char prefix[32] = ""; /* what only the coordinator does is the job's own failure: no rank needs naming */
   if (n_same < comm->size && rank > 0) snprintf(prefix, sizeof prefix, "rank %d: ", rank);
-  everyone_knows = true;
-  return set_failure(&first, prefix);
+  *agreed = set_failure(&first, prefix);
+  return QD_OK;
+}
+
+/* A failure of the agreeing itself is not counted: the others may not know of it. */
+static bool everyone_knows;
+
+bool qd_agree_failed(void) { return everyone_knows; }
+
+qd_status qd_agree(qd_comm *comm, qd_status mine) {
+  qd_status agreed;
+  qd_status status = qd_agree_on(comm, mine, &agreed);
+  if (status != QD_OK) return status;
+  everyone_knows = everyone_knows || agreed != QD_OK;
+  return agreed;
 }

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct comm_mpi {
@@ -14,7 +15,7 @@ typedef struct comm_mpi {
   MPI_Comm mpi;
   size_t piece_bytes;
   int *counts, *places; /* one a rank; allocated at the start, so that no gather fails for want of memory on one rank */
-  int ranks_on_node;
+  int *first_on_node;    /* one a rank */
 } comm_mpi;
 
 static qd_status mpi_failed(int code, const char *file, int line, const char *what) {
@@ -86,16 +87,28 @@ static qd_status mpi_allgatherv(qd_comm *comm, const void *mine, size_t bytes, v
   return QD_OK;
 }
 
-static void mpi_close(qd_comm *comm) {
-  comm_mpi *self = (comm_mpi *)comm;
+static qd_status mpi_least_i64(qd_comm *comm, int64_t *data, size_t n) {
+  TRY_MPI(MPI_Allreduce, MPI_IN_PLACE, data, (int)n, MPI_INT64_T, MPI_MIN, ((comm_mpi *)comm)->mpi);
+  return QD_OK;
+}
+
+static void release(comm_mpi *self) {
   MPI_Comm_free(&self->mpi);
   qd_heap_free(self->counts);
   qd_heap_free(self->places);
+  qd_heap_free(self->first_on_node);
   qd_heap_free(self);
-  MPI_Finalize();
 }
 
-static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_close};
+static void mpi_close(qd_comm *comm) {
+  comm_mpi *self = (comm_mpi *)comm;
+  bool whole = comm->node != NULL; /* a node's own has none */
+  if (whole) release((comm_mpi *)comm->node);
+  release(self);
+  if (whole) MPI_Finalize();
+}
+
+static const qd_comm_ops mpi_ops = {mpi_barrier, mpi_bcast, mpi_reduce_i64, mpi_allgatherv, mpi_least_i64, mpi_close};
 
 static qd_status start(void) {
   int provided = MPI_THREAD_SINGLE;
@@ -104,22 +117,40 @@ static qd_status start(void) {
   return QD_OK;
 }
 
-static qd_status ranks_on_node(MPI_Comm all, int *n) {
-  MPI_Comm node;
-  TRY_MPI(MPI_Comm_split_type, all, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  TRY_MPI(MPI_Comm_size, node, n);
-  TRY_MPI(MPI_Comm_free, &node);
-  return QD_OK;
-}
-
 static qd_status fill(comm_mpi *self) {
-  TRY_MPI(MPI_Comm_dup, MPI_COMM_WORLD, &self->mpi);
   TRY_MPI(MPI_Comm_set_errhandler, self->mpi, MPI_ERRORS_RETURN);
   TRY_MPI(MPI_Comm_rank, self->mpi, &self->base.rank);
   TRY_MPI(MPI_Comm_size, self->mpi, &self->base.size);
-  QD_TRY(ranks_on_node(self->mpi, &self->ranks_on_node));
   QD_TRY(qd_heap_new((size_t)self->base.size, sizeof *self->counts, &self->counts));
   QD_TRY(qd_heap_new((size_t)self->base.size, sizeof *self->places, &self->places));
+  return QD_OK;
+}
+
+static qd_status split_nodes(comm_mpi *self, MPI_Comm *node) {
+  const char *text = getenv(QD_RANKS_PER_NODE);
+  long per_node = text != NULL ? strtol(text, NULL, 10) : 0;
+  if (per_node > 0) TRY_MPI(MPI_Comm_split, self->mpi, (int)(self->base.rank / per_node), self->base.rank, node);
+  else TRY_MPI(MPI_Comm_split_type, self->mpi, MPI_COMM_TYPE_SHARED, self->base.rank, MPI_INFO_NULL, node);
+  return QD_OK;
+}
+
+static qd_status new_comm(size_t piece_bytes, comm_mpi **out) {
+  QD_TRY(qd_heap_new(1, sizeof **out, out));
+  (*out)->base = (qd_comm){.ops = &mpi_ops, .name = "mpi"};
+  (*out)->piece_bytes = piece_bytes;
+  return QD_OK;
+}
+
+static qd_status find_node(comm_mpi *self) {
+  int first = self->base.rank;
+  comm_mpi *node;
+  QD_TRY(new_comm(self->piece_bytes, &node));
+  QD_TRY(split_nodes(self, &node->mpi));
+  QD_TRY(fill(node));
+  QD_TRY(qd_heap_new((size_t)self->base.size, sizeof *self->first_on_node, &self->first_on_node));
+  TRY_MPI(MPI_Bcast, &first, 1, MPI_INT, 0, node->mpi);
+  TRY_MPI(MPI_Allgather, &first, 1, MPI_INT, self->first_on_node, 1, MPI_INT, self->mpi);
+  self->base.node = &node->base;
   return QD_OK;
 }
 
@@ -128,10 +159,10 @@ qd_status qd_comm_mpi_open(size_t piece_bytes, qd_comm **out) {
   *out = NULL;
   QD_TRY(start());
   comm_mpi *self;
-  QD_TRY(qd_heap_new(1, sizeof *self, &self));
-  self->base = (qd_comm){.ops = &mpi_ops, .name = "mpi"};
-  self->piece_bytes = piece_bytes;
+  QD_TRY(new_comm(piece_bytes, &self));
+  TRY_MPI(MPI_Comm_dup, MPI_COMM_WORLD, &self->mpi);
   QD_TRY(fill(self));
+  QD_TRY(find_node(self));
   *out = &self->base;
   return QD_OK;
 }
@@ -145,7 +176,7 @@ bool qd_comm_mpi_running(void) {
 
 void qd_comm_mpi_abort(int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
-int qd_comm_mpi_ranks_on_node(const qd_comm *comm) { return ((const comm_mpi *)comm)->ranks_on_node; }
+const int *qd_comm_mpi_first_on_node(const qd_comm *comm) { return ((const comm_mpi *)comm)->first_on_node; }
 
 void qd_comm_mpi_library(char *text, size_t bytes) {
   char whole[MPI_MAX_LIBRARY_VERSION_STRING] = "";

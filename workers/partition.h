@@ -12,7 +12,7 @@ typedef struct qd_range {
 qd_range qd_partition_even(int64_t total, int rank, int size);
 
 /* Rows of several linears over ranks by cost.  Linear i has rows[i] rows of cost[i] each; a share is a range of rows of one
- * linear, cut at multiples of `tile` (so that sums over row tiles stay whole).  Gives the shares in (linear, row) order with
+ * linear, cut at multiples of `tile`.  Gives the shares in (linear, row) order with
  * their ranks: consecutive shares go to ascending ranks, and no such cut makes the largest rank's cost smaller. */
 typedef struct qd_share {
   int      linear, rank;

@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* How many processes the variable promises; 0 if it is not set. */
 static long promised(const char *variable) {
@@ -61,7 +62,26 @@ void qd_team_close(qd_comm *comm, bool abort, int exit_code) {
   if (comm != NULL) comm->ops->close(comm);
 }
 
-int qd_team_ranks_on_node(const qd_comm *comm) { return comm == qd_comm_self() ? 1 : qd_comm_mpi_ranks_on_node(comm); }
+qd_comm *qd_team_node(qd_comm *comm) { return comm->node != NULL ? comm->node : comm; }
+
+int qd_team_ranks_on_node(const qd_comm *comm) { return comm->node != NULL ? comm->node->size : comm->size; }
+
+const int *qd_team_first_on_node(const qd_comm *comm) {
+  static const int alone[] = {0};
+  return comm == qd_comm_self() ? alone : qd_comm_mpi_first_on_node(comm);
+}
+
+int qd_team_nodes(const qd_comm *comm) {
+  int n = 0;
+  for (int r = 0; r < comm->size; r++) n += qd_team_first_on_node(comm)[r] == r;
+  return n;
+}
+
+const char *qd_host_name(char *text, size_t size) {
+  if (gethostname(text, size) != 0) strncpy(text, "?", size);
+  text[size - 1] = '\0';
+  return text;
+}
 
 /* "Open MPI v4.1.4, package: ..." and "MPICH Version:\t4.0.2\n..." become "Open MPI 4.1.4" and "MPICH 4.0.2". */
 const char *qd_team_library(void) {

@@ -10,21 +10,27 @@
 static struct {
   qd_common_options common;
   qd_bench_request  request;
+  qd_arithmetic arithmetic;
   bool json;
 } wanted;
 
-enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_GROUP };
+enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
 
 static const struct argp_option options_list[] = {
     {"shape", KEY_SHAPE, "M[xN[xK]]", 0, "Of every operation named: tokens x out features x in features", 1},
     {"group-size", KEY_GROUP, "N", 0, "Columns that share a scale, of quantized weights (128); -1: a whole row", 1},
+    {"arithmetic", KEY_ARITHMETIC, "bf16-pairs|bf16-amx", 0, "The order in which products of bf16 are summed (bf16-pairs)", 1},
     {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
     {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
+  static const char *const orders[] = {"bf16-pairs", "bf16-amx", NULL};
   qd_bench_request *request = &wanted.request;
   switch (key) {
+    case KEY_ARITHMETIC:
+      wanted.arithmetic = (qd_arithmetic)(QD_ARITHMETIC_BF16_PAIRS + qd_option_choice(state, "--arithmetic", text, orders));
+      return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_GROUP:
@@ -64,6 +70,7 @@ static void parse_command_line(int argc, char **argv) {
   wanted.common = qd_common_defaults;
   wanted.request.repeats = 3;
   wanted.request.group_size = 128;
+  wanted.arithmetic = QD_ARITHMETIC_BF16_PAIRS;
   qd_options_parse(&argp, argc, argv, NULL);
 }
 
@@ -88,9 +95,9 @@ static void print_row(const qd_bench_row *row) {
 
 static void print_text(const qd_bench *bench) {
   const char *yardstick = qd_yardstick_name();
-  printf("%s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
+  printf("%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
          "%.1f; triad %.1f GB/s\n\n",
-         qd_cpu_model(), bench->isa, bench->threads, bench->peak[0], bench->peak[1], yardstick ? yardstick : "none",
+         qd_cpu_model(), bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1], yardstick ? yardstick : "none",
          bench->yardstick[0], bench->yardstick[1], bench->yardstick[2], bench->triad);
   printf("%-10s %-5s %4s %-16s %10s %9s %8s %8s %9s %8s %8s %8s\n", "operation", "dtype", "bits", "shape", "seconds", "GFLOP/s",
          "GB/s", "of peak", "yardstick", "of triad", "of loop", "x dense");
@@ -125,6 +132,7 @@ static qd_status print_json(const qd_bench *bench) {
   qd_json *out = qd_json_object(), *ops = qd_json_array();
   qd_json_set_text(out, "cpu", qd_cpu_model());
   qd_json_set_text(out, "isa", bench->isa);
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(wanted.arithmetic));
   qd_json_set_integer(out, "threads", bench->threads);
   qd_json_set(out, "peak", rates_json(bench->peak));
   qd_json_set_number(out, "triad_gbytes_per_second", bench->triad);
@@ -144,7 +152,8 @@ static qd_status bench_here(void) {
   qd_bench bench;
   qd_device_options options = qd_common_device(&wanted.common);
   QD_TRY(qd_device_open(&device, options));
-  qd_status status = qd_bench_run(&device, &wanted.request, &bench);
+  qd_status status = qd_device_use_arithmetic(&device, wanted.arithmetic);
+  if (status == QD_OK) status = qd_bench_run(&device, &wanted.request, &bench);
   if (status == QD_OK) status = wanted.json ? print_json(&bench) : (print_text(&bench), QD_OK);
   qd_device_close(&device);
   return status;

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_JSON };
+enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_MAX_HOST, KEY_JSON };
 
 static struct {
   qd_evaluation_request request;
@@ -21,6 +21,7 @@ static const struct argp_option options_list[] = {
     {"reference", KEY_REFERENCE, "DIR", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
     {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
     {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 1},
     {0}};
 
@@ -30,7 +31,7 @@ static void settle(struct argp_state *state) {
   if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
-  wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;
+  wanted.request.readers = wanted.text.readers, wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -40,6 +41,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_REFERENCE: wanted.request.reference = qd_option_text(state, "--reference", text); return 0;
     case KEY_MAX_WINDOWS: wanted.request.max_windows = qd_option_integer(state, "--max-windows", text, 1, 1 << 30); return 0;
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
+    case KEY_MAX_HOST: wanted.request.max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
@@ -69,7 +71,7 @@ static void parse_command_line(int argc, char **argv) {
 static void print_text(const qd_evaluation *e) {
   printf("perplexity %.4f +/- %.4f  (%s style, %" PRId64 " windows, %" PRId64 " predictions, arithmetic %s, %.1f s)\n",
          e->perplexity, e->standard_error, qd_ppl_style_name(wanted.request.style), e->windows, e->tokens,
-         qd_arithmetic_name(e->act), e->seconds);
+         qd_arithmetic_name(e->arithmetic), e->seconds);
   if (e->has_reference)
     printf("against %s: KL divergence %.6f nats, top-1 agreement %.2f %%, mean NLL there %.6f, here %.6f\n",
            wanted.request.reference, e->kl_mean, 100 * e->top1_agreement, e->reference_mean_nll, e->mean_nll);
@@ -84,13 +86,15 @@ static qd_status print_json(const qd_evaluation *e) {
   qd_json_set_integer(out, "windows", e->windows);
   qd_json_set_integer(out, "tokens", e->tokens);
   qd_json_set_text(out, "ppl_style", qd_ppl_style_name(wanted.request.style));
-  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(e->act));
+  qd_json_set_text(out, "arithmetic", qd_arithmetic_name(e->arithmetic));
   if (e->has_reference) {
     qd_json_set_text(out, "reference", wanted.request.reference);
     qd_json_set_number(out, "kl_mean", e->kl_mean);
     qd_json_set_number(out, "top1_agreement", e->top1_agreement);
     qd_json_set_number(out, "reference_mean_nll", e->reference_mean_nll);
   }
+  qd_json_set_integer(out, "planned_host_bytes", e->planned_bytes);
+  qd_json_set_integer(out, "peak_host_bytes", e->peak_bytes);
   qd_json_set_number(out, "seconds", e->seconds);
   return qd_print_json(out);
 }

@@ -38,6 +38,14 @@ static void append_entry(qd_json *tensors, const qd_entry *entry) {
     if (strcmp(entry->record[i].scheme, "statistics") != 0) qd_json_append(tensors, tensor_json(&entry->record[i]));
 }
 
+/* What is known of blocks as a whole; a block without is an empty object. */
+static qd_json *block_facts(const qd_store *store) {
+  qd_json *all = qd_json_array();
+  for (int64_t b = 0; b < store->n_blocks; b++)
+    qd_json_append(all, store->block[b].facts != NULL ? qd_json_copy(store->block[b].facts) : qd_json_object());
+  return all;
+}
+
 static qd_status print_json(const qd_store *store, const qd_summary *summary) {
   qd_json *out = qd_json_object(), *tensors = qd_json_array();
   qd_json_set_text(out, "store", wanted.folder);
@@ -48,6 +56,7 @@ static qd_status print_json(const qd_store *store, const qd_summary *summary) {
   qd_json_set_integer(out, "all_weights", summary->all_weights);
   qd_json_set_integer(out, "file_bytes", (int64_t)summary->file_bytes);
   qd_json_set_integer(out, "blocks", store->n_blocks);
+  qd_json_set(out, "block_facts", block_facts(store));
   qd_json_set(out, "job", qd_json_copy(store->job));
   for (int64_t b = 0; b < store->n_blocks; b++) append_entry(tensors, &store->block[b]);
   append_entry(tensors, &store->rest);
@@ -71,12 +80,22 @@ static void print_record(const qd_record *record) {
          qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
 }
 
+static void print_block_facts(const qd_entry *entry) {
+  const char *key;
+  const qd_json *value;
+  if (entry->facts == NULL) return;
+  printf("block %" PRId64 ":", entry->block);
+  for (size_t i = 0; qd_json_member(entry->facts, i, &key, &value); i++) printf("  %s %.6g", key, qd_json_number(value));
+  printf("\n");
+}
+
 static qd_status print_text(const qd_store *store, const qd_summary *summary) {
   char *job;
   QD_TRY(qd_json_print(store->job, 2, &job));
   for (int64_t b = 0; b < store->n_blocks; b++)
     for (int i = 0; i < store->block[b].n_records; i++) print_record(&store->block[b].record[i]);
   for (int i = 0; i < store->rest.n_records; i++) print_record(&store->rest.record[i]);
+  for (int64_t b = 0; b < store->n_blocks; b++) print_block_facts(&store->block[b]);
   printf("\njob %s\n", job);
   printf("\n%" PRId64 " weights quantized of %" PRId64
          "; %.4f bits a weight, %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",

@@ -69,10 +69,38 @@ static qd_json *rank_json(const qd_plan_rank *rank) {
   qd_json *out = qd_json_object(), *parts = qd_json_object();
   qd_json_set_integer(out, "host_bytes", (int64_t)rank->host_bytes);
   qd_json_set_integer(out, "device_bytes", (int64_t)rank->device_bytes);
+  qd_json_set_integer(out, "scratch_disk_bytes", (int64_t)rank->scratch_disk_bytes);
   qd_json_set_integer(out, "sequences", rank->sequences);
   for (int p = 0; p < QD_N_PLAN_PARTS; p++)
     qd_json_set_integer(parts, qd_plan_part_name((qd_plan_part)p), (int64_t)rank->part[p]);
   qd_json_set(out, "parts", parts);
+  return out;
+}
+
+/* Linears of one role whose fate is `fate`, in all blocks. */
+static int64_t linears_of(const qd_plan *plan, qd_role role, qd_fate fate) {
+  int64_t n = 0;
+  for (size_t k = 0; k < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++) {
+      const qd_plan_tensor *t = &plan->kind[k].tensor[i];
+      if (t->slot.role == role && t->fate == fate) n += plan->kind[k].blocks;
+    }
+  return n;
+}
+
+static qd_json *unlike_json(const qd_plan *plan) {
+  qd_json *out = qd_json_array();
+  for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
+    for (qd_role role = 0; role < QD_N_LINEARS; role++) {
+      int64_t n = linears_of(plan, role, fate);
+      if (n == 0) continue;
+      qd_json *linear = qd_json_object();
+      qd_json_set_text(linear, "linear", qd_role_name(role));
+      qd_json_set_integer(linear, "columns", qd_model_columns(plan->request.model, role));
+      qd_json_set_text(linear, "fate", qd_fate_name(fate));
+      qd_json_set_integer(linear, "linears", n);
+      qd_json_append(out, linear);
+    }
   return out;
 }
 
@@ -82,7 +110,13 @@ static qd_status print_json(const report *r) {
   qd_json_set(out, "ranks", ranks);
   qd_json_set_integer(out, "ranks_per_node", r->on_node);
   qd_json_set_integer(out, "disk_bytes", r->plan.disk_bytes);
+  qd_json_set_integer(out, "kept_bytes", r->plan.kept_bytes);
+  qd_json_set_integer(out, "scratch_disk_bytes", r->plan.scratch_disk_bytes);
+  qd_json_set_text(out, "activations", r->plan.request.acts_on_disk ? "disk" : "memory");
+  qd_json_set_text(out, "readers", qd_readers_name(r->plan.request.job->readers));
+  qd_json_set_integer(out, "read_bytes", r->plan.read_bytes);
   qd_json_set_integer(out, "traffic_bytes", r->plan.traffic_bytes);
+  qd_json_set(out, "unlike", unlike_json(&r->plan));
   qd_json_set_number(out, "seconds", r->seconds);
   qd_json_set_bool(out, "fits", r->fit == QD_OK);
   if (r->fit != QD_OK) qd_json_set_text(out, "why", r->why);
@@ -121,17 +155,42 @@ static void print_sequences(const qd_plan *plan) {
   if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
 }
 
+/* Linears that are not simply cut into groups. */
+static void print_unlike(const qd_plan *plan) {
+  static const char *const fates[QD_N_FATES] = {[QD_FATE_RAGGED] = "no group divides the width: the last one is shorter",
+                                                [QD_FATE_WHOLE_ROWS] = "no group divides the width: one group a row",
+                                                [QD_FATE_IGNORED] = "kept: --ignore",
+                                                [QD_FATE_SKIPPED] = "kept: no group divides the width (--odd-shape skip)"};
+  for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
+    for (qd_role role = 0; role < QD_N_LINEARS; role++) {
+      int64_t n = linears_of(plan, role, fate);
+      if (n > 0)
+        printf("%" PRId64 " %s of %" PRId64 " columns: %s\n", n, qd_role_name(role),
+               qd_model_columns(plan->request.model, role), fates[fate]);
+    }
+}
+
+static void print_scratch(const qd_plan *plan) {
+  char all[32], most[32];
+  if (plan->scratch_disk_bytes == 0) return;
+  qd_size_text((double)plan->scratch_disk_bytes, all, sizeof all);
+  qd_size_text((double)plan->rank[0].scratch_disk_bytes, most, sizeof most);
+  printf("activations on disk: %s in %s, at most %s a rank\n", all, plan->request.job->acts_folder, most);
+}
+
 static void print_text(const report *r) {
   const qd_plan *plan = &r->plan;
-  char disk[32], traffic[32];
+  char disk[32], read[32], traffic[32];
   print_memory(plan);
   print_sequences(plan);
+  print_unlike(plan);
+  print_scratch(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
+  qd_size_text((double)plan->read_bytes, read, sizeof read);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
-  printf(
-      "device memory: none is used\ndisk: at most %s\nbetween ranks: %s\ntime: about %.0f s, by a short probe of this "
-      "machine\n",
-      disk, traffic, r->seconds);
+  printf("device memory: none is used\ndisk: at most %s\nread of the model: %s (readers: %s)\nbetween ranks: %s\n", disk, read,
+         qd_readers_name(plan->request.job->readers), traffic);
+  printf("time: about %.0f s, by a short probe of this machine\n", r->seconds);
   if (r->fit == QD_OK) puts("it fits");
 }
 
@@ -149,26 +208,41 @@ static qd_plan_request request_of(const qd_run *run) {
   enum { USUAL_TOKENS = 2048 };
   qd_plan_request r = {.job = job, .model = &run->model, .source = run->source, .device = run->device, .act = run->act,
                        .ranks = wanted.ranks > 0 ? wanted.ranks : run->comm->size, .launched = run->comm->size > 1,
-                       .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens};
+                       .sequences = run->tokens.rows, .tokens = run->tokens.sequence_tokens,
+                       .ranks_on_node = wanted.on_node, .acts_on_disk = job->acts_place == QD_ACTS_DISK};
   if (job->dataset != NULL || !job->method->needs_factor) return r;
   int64_t usual = run->model.max_positions < USUAL_TOKENS ? run->model.max_positions : USUAL_TOKENS;
   r.sequences = job->nsamples, r.tokens = job->sequence_tokens > 0 ? job->sequence_tokens : usual;
   return r;
 }
 
+static qd_plan_place place_of(const report *r, const qd_comm *comm) {
+  return (qd_plan_place){.rank = 0, .ranks_on_node = r->on_node, .running = comm->size < r->on_node ? comm->size : r->on_node};
+}
+
 static qd_status check(report *r, const qd_comm *comm) {
-  qd_plan_place place = {.rank = 0, .ranks_on_node = r->on_node, .running = comm->size < r->on_node ? comm->size : r->on_node};
-  r->fit = qd_plan_check_memory(&r->plan, place);
+  r->fit = qd_plan_check_memory(&r->plan, place_of(r, comm));
   if (r->fit == QD_OK) r->fit = qd_plan_check_disk(&r->plan);
+  if (r->fit == QD_OK) r->fit = qd_plan_check_scratch(&r->plan, place_of(r, comm));
   if (r->fit != QD_OK) snprintf(r->why, sizeof r->why, "%s", qd_error_text());
   return QD_OK;
 }
 
+/* --activations auto: what the first rank sees of its memory decides. */
+static qd_status make_plan(qd_run *run, report *r) {
+  qd_plan_request request = request_of(run);
+  r->on_node = wanted.on_node > 0 ? wanted.on_node : request.ranks;
+  QD_TRY(qd_agree(run->comm, qd_plan_make(&request, &r->plan)));
+  if (run->job->acts_place != QD_ACTS_AUTO) return QD_OK;
+  request.acts_on_disk = qd_plan_check_memory(&r->plan, place_of(r, run->comm)) != QD_OK;
+  QD_TRY(qd_comm_bcast(run->comm, &request.acts_on_disk, sizeof request.acts_on_disk, 0));
+  qd_plan_release(&r->plan);
+  return qd_agree(run->comm, qd_plan_make(&request, &r->plan));
+}
+
 static qd_status plan_and_print(qd_run *run, report *r) {
   qd_probe probe;
-  qd_plan_request request = request_of(run);
-  QD_TRY(qd_agree(run->comm, qd_plan_make(&request, &r->plan)));
-  r->on_node = wanted.on_node > 0 ? wanted.on_node : request.ranks;
+  QD_TRY(make_plan(run, r));
   QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
   r->seconds = qd_probe_seconds(&r->plan, &probe);
   QD_TRY(check(r, run->comm));

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/quota.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -169,4 +170,18 @@ qd_status qd_disk_room(const char *path, qd_room *out) {
   close(fd);
   QD_CHECK(failed == 0, QD_EIO, "cannot tell the free space at %s: %s", path, strerror(errno));
   return QD_OK;
+}
+
+static bool device_of(const char *path, dev_t *device) {
+  struct stat facts;
+  int fd = open_nearest(path);
+  bool there = fd >= 0 && fstat(fd, &facts) == 0;
+  if (fd >= 0) close(fd);
+  if (there) *device = facts.st_dev;
+  return there;
+}
+
+bool qd_same_disk(const char *a, const char *b) {
+  dev_t device_a, device_b;
+  return device_of(a, &device_a) && device_of(b, &device_b) && device_a == device_b;
 }

@@ -27,4 +27,7 @@ void qd_address_room(qd_room *out);
  * of what is free for everyone and of the user's and the group's quota. */
 qd_status qd_disk_room(const char *path, qd_room *out) QD_MUST_USE;
 
+/* Whether two paths (or the nearest folders above them that exist) lie on the same file system. */
+bool qd_same_disk(const char *a, const char *b);
+
 #endif

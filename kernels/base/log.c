@@ -67,8 +67,11 @@ void qd_log_file(const char *format, ...) {
   va_end(arguments);
 }
 
-double qd_seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+static double read_clock(clockid_t clock) {
+  struct timespec now = {0};
+  clock_gettime(clock, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
+
+double qd_seconds(void) { return read_clock(CLOCK_MONOTONIC); }
+double qd_cpu_seconds(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }

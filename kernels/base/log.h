@@ -15,6 +15,7 @@ void qd_log(const char *format, ...) __attribute__((format(printf, 1, 2)));     
 void qd_log_warning(const char *format, ...) __attribute__((format(printf, 1, 2))); /* the same, with "warning: "   */
 void qd_log_file(const char *format, ...) __attribute__((format(printf, 1, 2)));    /* file only                    */
 
-double qd_seconds(void); /* a monotonic clock, for what is told to people; never decides anything */
+double qd_seconds(void);     /* a monotonic clock, for what is told to people; never decides anything */
+double qd_cpu_seconds(void); /* what this thread has had of a core */
 
 #endif

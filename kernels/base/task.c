@@ -7,7 +7,9 @@
 
 static void *task_main(void *argument) {
   qd_task *task = argument;
+  task->begun = qd_seconds();
   task->status = task->work(task->context);
+  task->ended = qd_seconds();
   if (task->status != QD_OK) snprintf(task->text, sizeof task->text, "%s", qd_error_text());
   return NULL;
 }
@@ -28,6 +30,7 @@ static void join(qd_task *task) {
   pthread_join(task->thread, NULL);
   task->running = false;
   task->wait_seconds += qd_seconds() - begin;
+  task->work_seconds += task->ended - task->begun;
 }
 
 qd_status qd_task_wait(qd_task *task) {

@@ -15,6 +15,8 @@ typedef struct qd_task {
   qd_status status;
   char      text[4096]; /* error texts belong to threads */
   double    wait_seconds; /* how long qd_task_wait waited, in all */
+  double    work_seconds; /* how long the work took that was waited for, in all */
+  double    begun, ended; /* the thread's own until it was waited for */
 } qd_task;
 
 /* context is the task's alone until it was waited for.  The task must not be running. */

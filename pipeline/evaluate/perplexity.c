@@ -2,16 +2,15 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
-#include "pipeline/evaluate/subject.h"
-#include "pipeline/plan.h"
+#include "pipeline/evaluate/evaluation_plan.h"
 #include "pipeline/text.h"
 #include "workers/agree.h"
 #include "workers/partition.h"
+#include "workers/team.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { LOGIT_ROWS = 128 };
 static const size_t hidden_bytes_a_rank = (size_t)2 << 30;
 
 /* What is measured of one window: sums over its predictions, positions ascending. */
@@ -77,8 +76,10 @@ static qd_status check_vocabularies(const evaluation *e) {
 
 static qd_status open_models(evaluation *e) {
   QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
+  e->subject.readers = e->request->readers;
   if (e->request->reference == NULL) return QD_OK;
   QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
+  e->reference.readers = e->request->readers;
   return qd_agree(e->comm, check_vocabularies(e));
 }
 
@@ -92,16 +93,16 @@ typedef struct slab {
 static qd_status new_slab(evaluation *e, slab *s) {
   qd_arena *scratch = &e->device->scratch;
   int64_t vocabulary = e->subject.model.vocabulary;
-  QD_TRY(qd_tensor_new_2d(scratch, QD_F32, LOGIT_ROWS, vocabulary, &s->logits));
-  if (e->request->reference != NULL) QD_TRY(qd_tensor_new_2d(scratch, QD_F32, LOGIT_ROWS, vocabulary, &s->reference_logits));
+  QD_TRY(qd_tensor_new_2d(scratch, QD_F32, QD_LOGIT_ROWS, vocabulary, &s->logits));
+  if (e->request->reference != NULL) QD_TRY(qd_tensor_new_2d(scratch, QD_F32, QD_LOGIT_ROWS, vocabulary, &s->reference_logits));
   double *doubles;
   int32_t *integers;
-  QD_TRY(qd_arena_new(scratch, 2 * LOGIT_ROWS, sizeof *doubles, &doubles));
-  QD_TRY(qd_arena_new(scratch, 2 * LOGIT_ROWS, sizeof *integers, &integers));
-  s->nll = qd_tensor_1d(doubles, QD_F64, LOGIT_ROWS);
-  s->kl = qd_tensor_1d(doubles + LOGIT_ROWS, QD_F64, LOGIT_ROWS);
-  s->target = qd_tensor_1d(integers, QD_I32, LOGIT_ROWS);
-  s->same = qd_tensor_1d(integers + LOGIT_ROWS, QD_I32, LOGIT_ROWS);
+  QD_TRY(qd_arena_new(scratch, 2 * QD_LOGIT_ROWS, sizeof *doubles, &doubles));
+  QD_TRY(qd_arena_new(scratch, 2 * QD_LOGIT_ROWS, sizeof *integers, &integers));
+  s->nll = qd_tensor_1d(doubles, QD_F64, QD_LOGIT_ROWS);
+  s->kl = qd_tensor_1d(doubles + QD_LOGIT_ROWS, QD_F64, QD_LOGIT_ROWS);
+  s->target = qd_tensor_1d(integers, QD_I32, QD_LOGIT_ROWS);
+  s->same = qd_tensor_1d(integers + QD_LOGIT_ROWS, QD_I32, QD_LOGIT_ROWS);
   return QD_OK;
 }
 
@@ -109,7 +110,7 @@ static qd_status compare_slab(evaluation *e, qd_block *reference_rest, qd_tensor
   const double *nll = s.nll.data, *kl = s.kl.data;
   const int32_t *same = s.same.data;
   qd_tensor reference = qd_tensor_rows(s.reference_logits, 0, n);
-  QD_TRY(qd_decoder_logits(&e->reference.decoder, reference_rest, rows, reference));
+  QD_TRY(qd_subject_logits(&e->reference, reference_rest, rows, reference));
   QD_TRY(qd_nll(e->device, reference, qd_tensor_rows(s.target, 0, n), qd_tensor_rows(s.nll, 0, n)));
   QD_TRY(qd_kl(e->device, reference, qd_tensor_rows(s.logits, 0, n), qd_tensor_rows(s.kl, 0, n), qd_tensor_rows(s.same, 0, n)));
   for (int64_t i = 0; i < n; i++) sums->reference_nll += nll[i], sums->kl += kl[i], sums->same += same[i];
@@ -122,7 +123,7 @@ static qd_status score_rows(evaluation *e, qd_block *rest, qd_block *reference_r
   const double *nll = s.nll.data;
   qd_tensor logits = qd_tensor_rows(s.logits, 0, n), target = qd_tensor_rows(s.target, 0, n);
   memcpy(target.data, e->tokens.ids + window * e->tokens.sequence_tokens + first + 1, (size_t)n * sizeof(int32_t));
-  QD_TRY(qd_decoder_logits(&e->subject.decoder, rest, qd_tensor_rows(qd_tensor_at(e->subject.h, local), first, n), logits));
+  QD_TRY(qd_subject_logits(&e->subject, rest, qd_tensor_rows(qd_tensor_at(e->subject.h, local), first, n), logits));
   QD_TRY(qd_nll(e->device, logits, target, qd_tensor_rows(s.nll, 0, n)));
   for (int64_t i = 0; i < n; i++) sums->nll += nll[i], sums->nll_squared += nll[i] * nll[i];
   sums->count += n;
@@ -136,8 +137,8 @@ static qd_status score_windows(evaluation *e, qd_block *rest, qd_block *referenc
   slab s;
   QD_TRY(new_slab(e, &s));
   for (int64_t local = 0; local < mine.n; local++)
-    for (int64_t first = first_scored(e); first < tokens - 1; first += LOGIT_ROWS) {
-      int64_t n = tokens - 1 - first < LOGIT_ROWS ? tokens - 1 - first : LOGIT_ROWS;
+    for (int64_t first = first_scored(e); first < tokens - 1; first += QD_LOGIT_ROWS) {
+      int64_t n = tokens - 1 - first < QD_LOGIT_ROWS ? tokens - 1 - first : QD_LOGIT_ROWS;
       QD_TRY(score_rows(e, rest, reference_rest, local, mine.first + local, first, n, s));
     }
   qd_arena_rewind(&e->device->scratch, mark);
@@ -178,26 +179,46 @@ static void report_batch(const evaluation *e, int64_t done) {
   qd_log("windows %" PRId64 "/%" PRId64 "  perplexity so far %.4f", done, e->tokens.rows, exp(nll / (double)count));
 }
 
-/* The forward of either model; then a slab of logits. */
-static size_t scratch_bytes(const evaluation *e) {
-  int64_t tokens = e->tokens.sequence_tokens;
-  size_t rows = qd_arena_cost(LOGIT_ROWS, (size_t)e->subject.model.vocabulary * sizeof(float));
-  size_t most = 2 * rows + qd_arena_cost(2 * LOGIT_ROWS, sizeof(double)) + qd_arena_cost(2 * LOGIT_ROWS, sizeof(int32_t));
-  const qd_subject *both[] = {&e->subject, &e->reference};
-  for (int i = 0; i < (e->request->reference != NULL ? 2 : 1); i++) {
-    size_t forward = qd_plan_forward_scratch(e->device, &both[i]->model, both[i]->act, tokens);
-    most = forward > most ? forward : most;
-  }
-  return most;
+static qd_evaluation_sizes sizes_of(const evaluation *e, int64_t windows) {
+  return (qd_evaluation_sizes){.subject = {&e->subject, e->request->reference != NULL ? &e->reference : NULL},
+                               .device = e->device,
+                               .tokens = e->tokens.sequence_tokens,
+                               .windows = windows,
+                               .result_bytes = (size_t)e->tokens.rows * sizeof *e->sums,
+                               .ranks = e->comm->size,
+                               .first_on_node = qd_team_first_on_node(e->comm)};
 }
 
-static qd_status evaluate_windows(evaluation *e) {
-  int64_t tokens = e->tokens.sequence_tokens,
-          a_rank = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, tokens));
-  a_rank = a_rank < 1 ? 1 : a_rank;
+/* As many windows as fit into memory, as all ranks have it: the fewer at a time, the more often the model is read. */
+static qd_status choose_windows(evaluation *e, int64_t *windows) {
+  int on_node = qd_team_ranks_on_node(e->comm);
+  qd_plan_place place = {.rank = e->comm->rank, .ranks_on_node = on_node, .running = on_node};
   int64_t most = (e->tokens.rows + e->comm->size - 1) / e->comm->size;
-  a_rank = a_rank > most ? most : a_rank;
-  QD_TRY_ALL(e->comm, qd_device_reserve(e->device, scratch_bytes(e)));
+  *windows = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(&e->subject, e->tokens.sequence_tokens));
+  *windows = *windows > most ? most : *windows < 1 ? 1 : *windows;
+  for (;; *windows = (*windows + 1) / 2) {
+    qd_evaluation_sizes sizes = sizes_of(e, *windows);
+    qd_status fits, status = qd_evaluation_check(&sizes, e->request->max_host_bytes, place);
+    if (*windows == 1) return qd_agree(e->comm, status);
+    QD_TRY(qd_agree_on(e->comm, status, &fits));
+    if (fits == QD_OK) return QD_OK;
+  }
+}
+
+static void report_plan(const evaluation *e, int64_t windows, qd_plan_rank *plan) {
+  char memory[32];
+  qd_evaluation_sizes sizes = sizes_of(e, windows);
+  qd_evaluation_plan(&sizes, e->comm->rank, plan);
+  qd_size_text((double)plan->host_bytes, memory, sizeof memory);
+  qd_log("plan: %s of memory on rank 0, %" PRId64 " window%s at a time on a rank", memory, windows, windows == 1 ? "" : "s");
+}
+
+static qd_status evaluate_windows(evaluation *e, qd_plan_rank *plan) {
+  int64_t tokens = e->tokens.sequence_tokens, a_rank;
+  QD_TRY(choose_windows(e, &a_rank));
+  report_plan(e, a_rank, plan);
+  qd_evaluation_sizes sizes = sizes_of(e, a_rank);
+  QD_TRY_ALL(e->comm, qd_device_reserve(e->device, qd_evaluation_scratch(&sizes)));
   QD_TRY(qd_subject_reserve(&e->subject, a_rank, tokens));
   if (e->request->reference != NULL) QD_TRY(qd_subject_reserve(&e->reference, a_rank, tokens));
   for (int64_t first = 0; first < e->tokens.rows; first += a_rank * e->comm->size) {
@@ -224,7 +245,7 @@ static void summarize(const evaluation *e, qd_evaluation *out) {
   out->standard_error = count > 1 && variance > 0 ? out->perplexity * sqrt(variance / (count - 1)) : 0;
   out->has_reference = e->request->reference != NULL;
   out->kl_mean = kl / count, out->top1_agreement = (double)same / count, out->reference_mean_nll = reference / count;
-  out->act = e->subject.act;
+  out->arithmetic = e->subject.arithmetic;
 }
 
 /* Weights are finite where a block is read; activations may still pass what fp32 holds. */
@@ -238,8 +259,10 @@ static qd_status evaluate(evaluation *e, qd_evaluation *out) {
   QD_TRY(open_models(e));
   QD_TRY(load_text(e));
   QD_TRY_ALL(e->comm, qd_heap_new((size_t)e->tokens.rows, sizeof *e->sums, &e->sums));
-  QD_TRY(evaluate_windows(e));
+  qd_plan_rank plan;
+  QD_TRY(evaluate_windows(e, &plan));
   summarize(e, out);
+  out->planned_bytes = (int64_t)plan.host_bytes;
   QD_TRY_ALL(e->comm, check_finite(e, out));
   return QD_OK;
 }
@@ -253,6 +276,7 @@ qd_status qd_evaluate(const qd_evaluation_request *request, qd_comm *comm, qd_de
   if (request->reference != NULL) qd_subject_close(&e.reference);
   qd_tokens_release(&e.tokens);
   qd_heap_free(e.sums);
+  out->peak_bytes = qd_memory_now().peak;
   out->seconds = qd_seconds() - start;
   return status;
 }

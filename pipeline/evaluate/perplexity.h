@@ -21,6 +21,8 @@ typedef struct qd_evaluation_request {
   qd_add_bos   bos;
   int64_t      seed;
   bool         pack;
+  qd_readers   readers;
+  int64_t      max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
 } qd_evaluation_request;
 
 typedef struct qd_evaluation {
@@ -28,11 +30,13 @@ typedef struct qd_evaluation {
   int64_t windows, tokens;                      /* tokens: predictions scored */
   bool    has_reference;
   double  kl_mean, top1_agreement, reference_mean_nll;
-  qd_dtype act;
+  qd_arithmetic arithmetic;
   double  seconds;
+  int64_t planned_bytes, peak_bytes;            /* of this rank's memory */
 } qd_evaluation;
 
-/* Collective; the same result on every rank. */
+/* Collective; the same result on every rank but for its memory.  QD_ENOMEM before any work: not even one window at a time fits
+ * (evaluation_plan.h). */
 qd_status qd_evaluate(const qd_evaluation_request *request, qd_comm *comm, qd_device *device, qd_evaluation *out) QD_MUST_USE;
 
 const char *qd_ppl_style_name(qd_ppl_style style);

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "pipeline/plan.h"
+#include "pipeline/same_model.h"
 #include "storage/bytes.h"
 #include "workers/agree.h"
 
@@ -30,10 +31,20 @@ static qd_status open_store(qd_subject *subject) {
 }
 
 /* What the store was made with. */
-static qd_dtype store_act(const qd_store *store, qd_dtype otherwise) {
-  const qd_json *arithmetic = qd_json_get(store->job, "arithmetic");
-  if (arithmetic == NULL || !qd_json_is_text(arithmetic)) return otherwise;
-  return strcmp(qd_json_text(arithmetic), qd_arithmetic_name(QD_BF16)) == 0 ? QD_BF16 : QD_F32;
+static qd_status store_arithmetic(const qd_store *store, qd_arithmetic *out) {
+  const qd_json *stored = qd_json_get(store->job, "arithmetic");
+  if (stored == NULL || !qd_json_is_text(stored)) return QD_OK;
+  for (*out = QD_ARITHMETIC_F32; *out <= QD_ARITHMETIC_BF16_AMX; ++*out)
+    if (strcmp(qd_json_text(stored), qd_arithmetic_name(*out)) == 0) return QD_OK;
+  QD_FAIL(QD_EUNSUPPORTED, "%s was made with the arithmetic \"%.64s\", which this program does not know; --arithmetic chooses another",
+          store->folder, qd_json_text(stored));
+}
+
+static qd_status choose_arithmetic(qd_subject *subject, qd_compute compute) {
+  subject->arithmetic = qd_compute_arithmetic(compute, subject->model.dtype);
+  if (compute == QD_COMPUTE_MODEL && subject->source == NULL) QD_TRY(store_arithmetic(&subject->store, &subject->arithmetic));
+  subject->act = qd_arithmetic_act(subject->arithmetic);
+  return qd_device_use_arithmetic(subject->device, subject->arithmetic);
 }
 
 static qd_status open_local(qd_subject *subject, qd_compute compute) {
@@ -43,14 +54,14 @@ static qd_status open_local(qd_subject *subject, qd_compute compute) {
     QD_TRY(qd_source_open(subject->path, &subject->source));
     QD_TRY(qd_model_from_source(subject->source, &subject->model));
   }
-  subject->act = qd_compute_act(compute, subject->model.dtype);
-  if (compute == QD_COMPUTE_MODEL && subject->source == NULL) subject->act = store_act(&subject->store, subject->act);
+  QD_TRY(choose_arithmetic(subject, compute));
   return qd_arena_open(&subject->block_arena, "block", qd_plan_evaluated_block(&subject->model, subject->act));
 }
 
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm, qd_device *device) {
   *subject = (qd_subject){.path = path, .comm = comm, .device = device};
-  return qd_agree(comm, open_local(subject, compute));
+  QD_TRY(qd_agree(comm, open_local(subject, compute)));
+  return subject->source != NULL ? qd_same_model(subject->source, comm) : qd_same_store(path, comm);
 }
 
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
@@ -73,6 +84,9 @@ qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t token
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------------------------- */
+
+/* Two subjects share a device, each with an arithmetic of its own; its unit was tried when the subject was opened. */
+static void take_device(qd_subject *subject) { subject->device->arithmetic = subject->arithmetic; }
 
 static qd_status next(qd_subject *subject, qd_block *block) {
   qd_arena_rewind(&subject->block_arena, 0);
@@ -106,11 +120,16 @@ static qd_status final_norm(qd_subject *subject, qd_block *rest, int64_t windows
   return QD_OK;
 }
 
+qd_feed qd_subject_feed(const qd_subject *subject) {
+  bool stored = subject->source == NULL;
+  return (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
+                   .blocks_stored = stored ? subject->model.n_blocks : 0, .readers = subject->readers};
+}
+
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) {
   qd_block block;
-  bool stored = subject->source == NULL;
-  subject->feed = (qd_feed){.model = &subject->model, .source = subject->source, .store = stored ? &subject->store : NULL,
-                            .blocks_stored = stored ? subject->model.n_blocks : 0};
+  take_device(subject);
+  subject->feed = qd_subject_feed(subject);
   QD_TRY(qd_feed_open(&subject->feed, subject->comm));
   QD_TRY(next(subject, &block));
   QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));
@@ -120,6 +139,11 @@ qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest)
   }
   QD_TRY(next(subject, rest));
   return qd_agree(subject->comm, final_norm(subject, rest, ids.dim[0]));
+}
+
+qd_status qd_subject_logits(qd_subject *subject, qd_block *rest, qd_tensor rows, qd_tensor logits) {
+  take_device(subject);
+  return qd_decoder_logits(&subject->decoder, rest, rows, logits);
 }
 
 void qd_subject_forward_done(qd_subject *subject) { qd_feed_close(&subject->feed); }

@@ -15,25 +15,33 @@ typedef struct qd_subject {
   qd_store    store;  /* of a store (folder NULL: it is none) */
   qd_feed     feed;
   qd_decoder  decoder;
-  qd_dtype    act;
+  qd_readers  readers; /* set it before the forward; the coordinator */
+  qd_arithmetic arithmetic;
+  qd_dtype    act;    /* its activations' */
   qd_arena    block_arena, acts_arena;
   qd_tensor   h;      /* act (windows, T, hidden) */
   void       *mid;    /* of one window */
 } qd_subject;
 
 /* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
- * own.  Collective. */
+ * own.  QD_EUNSUPPORTED: the store names an arithmetic that is not known here.  Collective. */
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm,
                           qd_device *device) QD_MUST_USE;
 
 /* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;
 
+/* Where its blocks come from: not opened. */
+qd_feed qd_subject_feed(const qd_subject *subject);
+
 /* Bytes of hidden states that one window takes. */
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens);
 
 /* Run `windows` windows (ids I32 (windows, T), this rank's) through all blocks; *rest is left ready for logits.  Collective. */
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) QD_MUST_USE;
+
+/* Logits F32 (n, V) of rows (act (n, hidden)) of the windows that were run last. */
+qd_status qd_subject_logits(qd_subject *subject, qd_block *rest, qd_tensor rows, qd_tensor logits) QD_MUST_USE;
 void      qd_subject_forward_done(qd_subject *subject); /* gives the stream's buffers back: `rest` dies */
 
 void qd_subject_close(qd_subject *subject);

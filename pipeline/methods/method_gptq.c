@@ -1,5 +1,5 @@
 /* GPTQ (arXiv:2210.17323): columns one after the other, each error spread over the columns to come by the factor of the inverse
- * Hessian.
+ * Hessian.  With P (GPTAQ, arXiv:2504.02692) also what the columns' own inputs have lost against the original model's.
  *
  * Order of steps, as the reference's: the grid of a whole row is fitted on the original weights (dead columns included), then
  * dead columns are zeroed, then static groups are fitted, then the columns are brought into processing order. */
@@ -58,7 +58,8 @@ static qd_status quantize(const qd_method_input *input, qd_qtensor *q) {
                        .code = grid.code,
                        .scale = grid.scale,
                        .zero = grid.zero,
-                       .loss = qd_tensor_1d(loss.data, QD_F64, rows)};
+                       .loss = qd_tensor_1d(loss.data, QD_F64, rows),
+                       .p = input->p};
   QD_TRY(qd_gptq(device, &args));
   return qd_method_grid_store(input, &grid, q);
 }
@@ -69,7 +70,8 @@ static size_t scratch_bytes(const qd_method_input *input) {
                        .scheme = input->scheme,
                        .fit = groups_are_fitted_in_the_loop(input),
                        .block = input->block,
-                       .scale = qd_tensor_2d(NULL, QD_F32, rows, qd_scheme_groups(input->scheme, columns))};
+                       .scale = qd_tensor_2d(NULL, QD_F32, rows, qd_scheme_groups(input->scheme, columns)),
+                       .p = input->p};
   return qd_method_grid_bytes(input) + qd_arena_cost((size_t)(rows * columns), sizeof(float)) +
          qd_arena_cost((size_t)rows, sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(int32_t)) +
          qd_scratch_gptq(input->device, &args);

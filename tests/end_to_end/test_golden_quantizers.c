@@ -293,3 +293,41 @@ static void check_model(const char *name) {
 Test(golden_quantizers, tiny1m) { check_model("tiny1m"); }
 Test(golden_quantizers, babyllama) { check_model("babyllama-tok361"); }
 Test(golden_quantizers, qdist_tiny) { check_model("qdist-tiny"); }
+
+/* ---- GPTAQ --------------------------------------------------------------------------------------------------------------- */
+
+typedef struct distance {
+  double kl, stream_error; /* means over blocks */
+} distance;
+
+static distance distance_of(const char *data, const char *options, const char *name) {
+  const char *store = qd_temporary_path(&folder, name);
+  char path[1100];
+  qd_json *manifest;
+  distance out = {0, 0};
+  qd_run run = qd_program(N_RANKS, "quantize -m %s/data/models/tiny1m -d %s/golden/windows/tiny1m.calibration.i32 --seqlen 256 "
+                          "--nsamples 32 --compute-dtype fp32 -b 2 -g 64 --report-kl %s -o %s", data, data, options, store);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+  snprintf(path, sizeof path, "%s/manifest.json", store);
+  MUST(qd_json_read(path, (size_t)64 << 20, &manifest));
+  const qd_json *blocks = qd_json_get(manifest, "blocks");
+  double n = (double)qd_json_length(blocks);
+  for (size_t b = 0; b < qd_json_length(blocks); b++) {
+    const qd_json *facts = qd_json_get(qd_json_at(blocks, b), "facts");
+    out.kl += number(facts, "kl") / n, out.stream_error += number(facts, "stream_error") / n;
+  }
+  qd_json_free(manifest);
+  return out;
+}
+
+/* What the linears' own errors cannot tell: how far the outputs are from the original's. */
+Test(golden_quantizers, gptaq_stays_nearer_to_the_original) {
+  const char *data = getenv("QDIST_TEST_DATA");
+  if (data == NULL || *data == '\0') cr_skip_test("QDIST_TEST_DATA does not name a folder with real models");
+  distance plain = distance_of(data, "", "plain"), gptaq = distance_of(data, "--gptaq", "gptaq");
+  printf("tiny1m            w2 g64   KL %.4f, with --gptaq %.4f; error of the residual stream %.4f, with --gptaq %.4f\n", plain.kl, gptaq.kl,
+         plain.stream_error, gptaq.stream_error);
+  cr_expect_lt(gptaq.kl, 0.95 * plain.kl);
+  cr_expect_lt(gptaq.stream_error, 0.95 * plain.stream_error);
+}

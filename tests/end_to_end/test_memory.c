@@ -96,6 +96,7 @@ Test(memory, is_what_was_planned) {
   expect_planned(0, model, text, "--nsamples 4 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
   expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse");
   expect_planned(4, model, text, "--nsamples 4 --seqlen 128 --no-mse");
+  expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse --gptaq --report-kl");
 }
 
 /* ---- refusing ------------------------------------------------------------------------------------------------------------ */
@@ -125,6 +126,68 @@ Test(memory, jobs_run_within_a_limit_of_the_address_space) {
   qd_run_close(&run);
   run = qd_program_through("prlimit --as=1500000000", "evaluate -m %s -d %s --max-windows 1", output, text_file);
   cr_expect_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+}
+
+/* ---- more than fits ------------------------------------------------------------------------------------------------------ */
+
+static double number_of(const qd_run *run, const char *name) {
+  qd_json *document;
+  cr_assert_eq(run->exit_code, 0, "%s", run->err.text);
+  cr_assert_eq(qd_json_parse(run->out.text, run->out.n, "evaluation", &document), QD_OK, "%s", run->out.text);
+  const qd_json *value = qd_json_get(document, name);
+  cr_assert_not_null(value);
+  double number = qd_json_number(value);
+  qd_json_free(document);
+  return number;
+}
+
+/* The program itself and its threads' stacks take some 360 MB of address space, the job as much as a model of any length. */
+Test(memory, a_model_larger_than_memory_is_quantized_and_evaluated) {
+  static const char limit[] = "prlimit --as=480000000";
+  static const qd_made_llama widths = {.dtype = QD_F32, .blocks = 80, .hidden = 512, .ffn = 512, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
+  const char *model = make_model("large", widths), *text = make_text(2 * 32, 300), *output = qd_temporary_path(&folder, "out");
+  struct stat facts;
+  char weights[2048];
+  snprintf(weights, sizeof weights, "%s/model.safetensors", model);
+  cr_assert(stat(weights, &facts) == 0 && facts.st_size > 580000000);
+  qd_run run = qd_program_through(limit, "quantize -m %s -d %s --nsamples 1 --seqlen 32 --no-mse -o %s", model, text, output);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+  const char *const evaluated[] = {model, output};
+  for (int i = 0; i < 2; i++) {
+    run = qd_program_through(limit, "evaluate -m %s -d %s --seqlen 32 --json", evaluated[i], text);
+    double planned = number_of(&run, "planned_host_bytes"), peak = number_of(&run, "peak_host_bytes");
+    cr_expect(peak <= 1.1 * planned && planned < 100e6, "%g bytes used, %g planned", peak, planned);
+    qd_run_close(&run);
+  }
+}
+
+Test(memory, an_evaluation_that_does_not_fit_is_refused_by_the_bound) {
+  static const char job[] = "evaluate -m %s -d %s --max-windows 3 --seqlen 64";
+  qd_run run = qd_program_through("prlimit --as=300000000", job, bundled, text_file);
+  cr_expect_eq(run.exit_code, 1);
+  cr_expect_not_null(strstr(qd_program_message(&run), "RLIMIT_AS"), "%s", run.err.text);
+  qd_run_close(&run);
+  run = qd_program(2, "evaluate -m %s -d %s --max-windows 3 --seqlen 64 --max-host-mem 30M", bundled, text_file);
+  cr_expect_eq(run.exit_code, 1);
+  cr_expect_not_null(strstr(qd_program_message(&run), "the 2 ranks of a node, but --max-host-mem"), "%s", run.err.text);
+  cr_expect_not_null(strstr(qd_program_message(&run), "too little"), "%s", run.err.text);
+  qd_run_close(&run);
+}
+
+/* All windows at once hold 50 MB of hidden states; each half of them gives its own sums. */
+Test(memory, an_evaluation_takes_fewer_windows_at_a_time_where_memory_is_short) {
+  static const qd_made_llama widths = {.dtype = QD_F32, .blocks = 2, .hidden = 512, .ffn = 256, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
+  const char *model = make_model("model", widths), *text = make_text(800 * 32, 300);
+  qd_run run = qd_program(0, "evaluate -m %s -d %s --seqlen 32 --json", model, text);
+  double planned = number_of(&run, "planned_host_bytes"), nll = number_of(&run, "mean_nll");
+  cr_expect_not_null(strstr(run.err.text, "800 windows at a time"), "%s", run.err.text);
+  qd_run_close(&run);
+  run = qd_program(0, "evaluate -m %s -d %s --seqlen 32 --json --max-host-mem %lld", model, text, (long long)planned - (8 << 20));
+  cr_expect_not_null(strstr(run.err.text, "400 windows at a time"), "%s", run.err.text);
+  cr_expect_eq(number_of(&run, "mean_nll"), nll);
+  cr_expect_leq(number_of(&run, "peak_host_bytes"), planned - (8 << 20));
   qd_run_close(&run);
 }
 

@@ -236,6 +236,24 @@ Test(resume, stopped_by_time_after_each_block) {
   bench_close(&b);
 }
 
+/* The original stream is run again through the original weights, the other through the stored ones. */
+Test(resume, both_streams_come_back) {
+  static const char both[] = "--gptaq --report-kl --act-order dynamic";
+  bench b;
+  char machine[128];
+  bench_open(&b, 4);
+  snprintf(b.whole, sizeof b.whole, "%s", qd_temporary_path(&b.folder, "both"));
+  succeed(2, &b, b.whole, both);
+  for (int block = 0; block < 4; block++) {
+    snprintf(machine, sizeof machine, "%s %s --stop-after 0.000001s", both, machine_of_step(block));
+    qd_run run = command(ranks_of_step(block), &b, machine);
+    cr_assert_eq(run.exit_code, block < 3 ? EXIT_STOPPED : 0, "block %d: exit code %d: %s", block, run.exit_code, run.err.text);
+    qd_run_close(&run);
+  }
+  expect_whole(&b, "two streams, stopped after each block");
+  bench_close(&b);
+}
+
 /* An unfinished store of the first block. */
 static void stop_after_one_block(bench *b, int blocks) {
   bench_open(b, blocks);
@@ -371,6 +389,22 @@ Test(resume, changed_weights_are_refused_by_name) {
   refuse(&b, 0, "", "model.layers.0.self_attn.q_proj.weight", "changed");
   refuse(&b, 2, "", "model.layers.0.self_attn.q_proj.weight", "changed");
   flip_byte(weights, offset_of_q_proj(weights) + 6);
+  go_on(&b, 2, "changed back");
+  bench_close(&b);
+}
+
+/* The last of block 1's down_proj, before the final norm and the head: nothing of it is in the store yet. */
+Test(resume, changed_weights_that_were_not_read_yet_are_refused) {
+  bench b;
+  stop_after_one_block(&b, 2);
+  const char *weights = qd_temporary_path(&b.folder, "model/model.safetensors");
+  struct stat facts;
+  cr_assert_eq(stat(weights, &facts), 0);
+  off_t last = facts.st_size - 2 * (VOCABULARY * 96 + 96) - 1;
+  flip_byte(weights, last);
+  refuse(&b, 0, "", "not quantized yet", "changed");
+  refuse(&b, 2, "", "not quantized yet", "changed");
+  flip_byte(weights, last);
   go_on(&b, 2, "changed back");
   bench_close(&b);
 }

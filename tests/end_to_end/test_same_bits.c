@@ -11,7 +11,7 @@
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
 
-static const char *const isa_names[] = {"avx2", "avx512", "avx512_bf16"};
+static const char *const isa_names[] = {"avx2", "avx512", "avx512_bf16", "amx"};
 
 static int usable_isas(void) {
   switch (qd_isa_best()) {
@@ -19,6 +19,7 @@ static int usable_isas(void) {
     case QD_ISA_AVX2: return 1;
     case QD_ISA_AVX512: return 2;
     case QD_ISA_AVX512_BF16: return 3;
+    case QD_ISA_AMX: return 4;
   }
   return 0;
 }
@@ -98,6 +99,12 @@ Test(same_bits, instruction_sets_in_bf16) {
   compare_isas(&b, "");
 }
 
+Test(same_bits, instruction_sets_in_bf16_amx) {
+  bench b;
+  open_bundled(&b);
+  compare_isas(&b, "--arithmetic bf16-amx");
+}
+
 Test(same_bits, instruction_sets_in_fp32) {
   bench b;
   open_bundled(&b);
@@ -120,6 +127,9 @@ Test(same_bits, the_plain_loops_of_the_specification) {
     open_made(&b, dtypes[i], 1);
     expect_same(&b, "store", 0, "", "");
     expect_same(&b, "store", 2, "", "--device ref");
+    b.n_stores = 0;
+    expect_same(&b, "amx", 0, "--arithmetic bf16-amx", "");
+    expect_same(&b, "amx", 2, "--arithmetic bf16-amx", "--device ref");
     close_bench(&b);
   }
 }
@@ -143,6 +153,8 @@ static const char *const jobs[] = {
     "--override down_proj=8:32 --override layers\\.1\\..*q_proj=2:-1 --ignore layers\\.0\\..*o_proj --ignore up_proj",
     "--block-size 40 --damp 0.05",
     "--compat reference",
+    "--gptaq --report-kl --kl-positions 9",
+    "--gptaq --gptaq-alpha 1 --act-order dynamic -g 32 --no-true-sequential --report-kl --compute-dtype bf16",
 };
 enum { N_JOBS = sizeof jobs / sizeof *jobs };
 
@@ -188,7 +200,7 @@ Test(same_bits, a_block_in_several_files) {
 
 /* The comparison can fail: what is part of the job changes the store. */
 Test(same_bits, another_job_gives_another_store) {
-  static const char *const others[] = {"--bits 3", "--seed 1", "--hessian-bound 1048576", "--damp 0.02"};
+  static const char *const others[] = {"--bits 3", "--seed 1", "--hessian-bound 1048576", "--damp 0.02", "--arithmetic bf16-amx"};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
     bench b;
     open_bundled(&b);
@@ -209,9 +221,9 @@ static const char *evaluate(int n_ranks, const char *model, const char *machine)
   static char text[4096];
   qd_run run = qd_program(n_ranks, "evaluate -m %s -d %s --seqlen 64 --max-windows 11 --json %s", model, QDIST_SOURCE_DIR "/docs/formats.md", machine);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
-  char *seconds = strstr(run.out.text, "\"seconds\"");
-  cr_assert(seconds != NULL && strstr(run.out.text, "\"perplexity\"") != NULL, "%s", run.out.text);
-  *seconds = '\0';
+  char *machine_told = strstr(run.out.text, "\"planned_host_bytes\""); /* what follows tells of the machine */
+  cr_assert(machine_told != NULL && strstr(run.out.text, "\"perplexity\"") != NULL, "%s", run.out.text);
+  *machine_told = '\0';
   snprintf(text, sizeof text, "%s", run.out.text);
   qd_run_close(&run);
   return text;
@@ -229,10 +241,15 @@ static void compare_evaluations(const char *model) {
 
 Test(same_bits, perplexity_of_the_original) { compare_evaluations(QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny"); }
 
-Test(same_bits, perplexity_of_a_store) {
+static void compare_evaluations_of_store(const char *job, const char *arithmetic) {
   bench b;
   open_bundled(&b);
-  expect_same(&b, "store", 0, "", "");
-  compare_evaluations(qd_temporary_path(&b.folder, "store.0"));
+  expect_same(&b, "store", 0, job, "");
+  const char *store = qd_temporary_path(&b.folder, "store.0");
+  compare_evaluations(store);
+  cr_expect_not_null(strstr(evaluate(0, store, ""), arithmetic), "%s", evaluate(0, store, ""));
   close_bench(&b);
 }
+
+Test(same_bits, perplexity_of_a_store) { compare_evaluations_of_store("", "\"bf16-pairs\""); }
+Test(same_bits, perplexity_of_a_store_in_bf16_amx) { compare_evaluations_of_store("--arithmetic bf16-amx", "\"bf16-amx\""); }

@@ -96,9 +96,13 @@ static inline bool same_bits(qd_tensor a, qd_tensor b) {
   return bytes == 0 || memcmp(a.data, b.data, bytes) == 0;
 }
 
+/* Of every device that is opened here; a test, which is a process of its own, sets it for itself. */
+static qd_arithmetic arithmetic = QD_ARITHMETIC_BF16_PAIRS;
+
 static inline qd_device open_named(const char *name) {
   qd_device device;
   OK(qd_device_open(&device, (qd_device_options){.name = name, .threads = 1, .scratch_bytes = (size_t)256 << 20}));
+  OK(qd_device_use_arithmetic(&device, arithmetic));
   return device;
 }
 
@@ -109,6 +113,7 @@ static inline bool open_cpu(qd_device *device, int k) {
   qd_device_options options = {.name = "cpu", .isa = qd_isa_name(isa), .threads = 1 + k % 2};
   options.scratch_bytes = (size_t)256 << 20;
   OK(qd_device_open(device, options));
+  OK(qd_device_use_arithmetic(device, arithmetic));
   return true;
 }
 

@@ -1,4 +1,5 @@
-/* An example made independently, in double: the calibration inputs X (24 tokens, 8 columns) of published GPTQ figures. */
+/* An example made independently, in double: the calibration inputs X (24 tokens, 8 columns) and the weights W of
+ * published GPTQ figures. */
 #ifndef QDIST_TESTS_KERNELS_GOLDEN_EXAMPLE_H
 #define QDIST_TESTS_KERNELS_GOLDEN_EXAMPLE_H
 
@@ -15,5 +16,9 @@ static const double golden_x[24][8] = {
     {.108, -.108, .335, .483, .423, .124, .183, -.195},      {.54, .164, .125, .371, .598, 1.568, .216, .327},
     {.263, .541, -.057, .049, .397, -.044, -.387, -.329},    {-.965, -.181, .234, .22, .471, 1.82, .563, .478},
     {-.127, .113, .086, .062, .148, 1.436, .09, .132},       {.921, .189, .447, -.058, -.245, -.956, -.443, -.6}};
+
+static const double golden_w[3][8] = {{0.165, 0.04, -0.068, 0.554, -0.154, -0.933, -0.165, 0.617},
+                                      {0.225, 0.43, -0.635, 0.032, 0.124, -0.503, 0.839, -0.778},
+                                      {0.317, -0.343, -0.629, 0.342, 0.837, -0.737, -0.179, 0.698}};
 
 #endif

@@ -31,6 +31,18 @@ static inline devices open_devices(void) {
   return d;
 }
 
+static inline void use_arithmetic(devices *d, qd_arithmetic arithmetic) {
+  OK(qd_device_use_arithmetic(&d->ref, arithmetic));
+  for (int i = 0; i < d->n; i++) OK(qd_device_use_arithmetic(&d->cpu[i], arithmetic));
+}
+
+/* For each order in which products of this dtype are summed: devices `d` are set to it. */
+#define EACH_ARITHMETIC(d, dtype)                                                                           \
+  for (qd_arithmetic arithmetic_ = QD_ARITHMETIC_BF16_PAIRS;                                                \
+       arithmetic_ <= ((dtype) == QD_BF16 ? QD_ARITHMETIC_BF16_AMX : QD_ARITHMETIC_BF16_PAIRS) &&           \
+       (use_arithmetic((d), arithmetic_), true);                                                            \
+       arithmetic_++)
+
 static inline void close_devices(devices *d) {
   for (int i = 0; i < d->n; i++) qd_device_close(&d->cpu[i]);
   qd_device_close(&d->ref);

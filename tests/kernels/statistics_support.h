@@ -11,9 +11,13 @@
 
 enum { SEED = 12345 };
 
+/* Of every device that is opened here; a test, which is a process of its own, sets it for itself. */
+static qd_arithmetic arithmetic = QD_ARITHMETIC_BF16_PAIRS;
+
 static inline void open_device(qd_device *device, const char *name, qd_isa isa, int threads) {
   qd_device_options options = {.name = name, .isa = isa == QD_ISA_PORTABLE ? "" : qd_isa_name(isa), .threads = threads};
   cr_assert_eq(qd_device_open(device, options), QD_OK, "%s", qd_error_text());
+  cr_assert_eq(qd_device_use_arithmetic(device, arithmetic), QD_OK, "%s", qd_error_text());
 }
 
 /* Each kind of cpu device that this machine has, one after the other: isa x 1 or 2 threads.  false when there is none left. */

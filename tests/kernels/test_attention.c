@@ -50,6 +50,11 @@ Test(attention, cpu_equals_ref_in_bf16) {
   for (int i = 0; i < N_SHAPES; i++) check_cpu(QD_BF16, shapes[i]);
 }
 
+Test(attention, cpu_equals_ref_in_bf16_amx) {
+  arithmetic = QD_ARITHMETIC_BF16_AMX;
+  for (int i = 0; i < N_SHAPES; i++) check_cpu(QD_BF16, shapes[i]);
+}
+
 /* The formula in double; returns the largest difference. */
 static double worst_against_formula(const qd_attention_args *args, qd_tensor out, shape s) {
   double *p = new_block((size_t)s.keys, sizeof *p), worst = 0;
@@ -128,6 +133,12 @@ Test(attention, with_a_cache_equals_the_full_pass) {
   check_cache(QD_F32, 500, 0);
   check_cache(QD_BF16, 500, 0);
   check_cache(QD_F32, 400, 37);
+  check_cache(QD_BF16, 600, 300);
+}
+
+Test(attention, with_a_cache_equals_the_full_pass_in_bf16_amx) {
+  arithmetic = QD_ARITHMETIC_BF16_AMX;
+  check_cache(QD_BF16, 500, 0);
   check_cache(QD_BF16, 600, 300);
 }
 

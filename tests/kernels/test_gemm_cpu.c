@@ -13,8 +13,10 @@ void qd_panel_pack_f64_portable(const qd_gemm_rows *from, int width, void *panel
 void qd_panel_pack_wide_portable(const qd_gemm_rows *from, int width, void *panels);
 void qd_panel_pack_pairs_portable(const qd_gemm_rows *from, int width, void *panels);
 const qd_gemm_unit *qd_gemm_find_unit_portable(qd_panel_kind kind);
+const qd_gemm_unit *qd_gemm_find_amx_unit_portable(qd_panel_kind kind);
 #include "kernels/gemm_pack_isa.c"
 #include "kernels/gemm_tile_isa.c"
+#include "kernels/gemm_amx_isa.c"
 #endif
 
 typedef enum layout { PLAIN, B_TRANSPOSED, A_TRANSPOSED, BOTH_TRANSPOSED, SPARSE, PADDED, LAYOUTS } layout;
@@ -60,21 +62,23 @@ static qd_tensor make_output(qd_dtype dtype, int64_t m, int64_t n, uint64_t seed
 
 static void assert_same(qd_tensor got, qd_tensor expected, const qd_device *device, const char *what) {
   size_t bytes = (size_t)(got.dim[0] * got.stride[0]) * qd_dtype_bytes(got.dtype);
-  cr_assert(memcmp(got.data, expected.data, bytes) == 0, "%s: %" PRId64 " x %" PRId64 " differs with %s and %d threads", what,
-            got.dim[0], got.dim[1], qd_isa_name(device->isa), device->threads);
+  cr_assert(memcmp(got.data, expected.data, bytes) == 0, "%s: %" PRId64 " x %" PRId64 " differs with %s, %s and %d threads", what,
+            got.dim[0], got.dim[1], qd_arithmetic_name(device->arithmetic), qd_isa_name(device->isa), device->threads);
 }
 
 static void compare_matmul(devices *d, qd_tensor a, qd_tensor b, bool accumulate, const char *what) {
   qd_dtype dtype = a.dtype == QD_F64 ? QD_F64 : QD_F32;
-  qd_tensor expected = make_output(dtype, a.dim[0], b.dim[1], 1);
-  OK(qd_matmul(&d->ref, a, b, accumulate, expected));
-  for (int i = 0; i < d->n; i++) {
-    qd_tensor got = make_output(dtype, a.dim[0], b.dim[1], 1);
-    OK(qd_matmul(&d->cpu[i], a, b, accumulate, got));
-    assert_same(got, expected, &d->cpu[i], what);
-    free(got.data);
+  EACH_ARITHMETIC(d, a.dtype) {
+    qd_tensor expected = make_output(dtype, a.dim[0], b.dim[1], 1);
+    OK(qd_matmul(&d->ref, a, b, accumulate, expected));
+    for (int i = 0; i < d->n; i++) {
+      qd_tensor got = make_output(dtype, a.dim[0], b.dim[1], 1);
+      OK(qd_matmul(&d->cpu[i], a, b, accumulate, got));
+      assert_same(got, expected, &d->cpu[i], what);
+      free(got.data);
+    }
+    free(expected.data);
   }
-  free(expected.data);
 }
 
 static void compare_layouts(devices *d, qd_dtype dtype, const int64_t size[3], int layouts) {
@@ -206,15 +210,17 @@ Test(gemm_cpu, serial_products_run_side_by_side) {
 static void compare_linear(devices *d, const int64_t size[3], qd_dtype dtype, qd_dtype output, bool has_bias) {
   operands o = make_operands(dtype, size[0], size[1], size[2], B_TRANSPOSED);
   qd_tensor w = qd_tensor_transposed(o.b), bias = qd_tensor_1d(random_numbers(QD_F32, size[1]), QD_F32, size[1]);
-  qd_tensor expected = make_output(output, size[0], size[1], 7);
-  OK(qd_linear(&d->ref, o.a, w, has_bias ? &bias : NULL, expected));
-  for (int i = 0; i < d->n; i++) {
-    qd_tensor got = make_output(output, size[0], size[1], 7);
-    OK(qd_linear(&d->cpu[i], o.a, w, has_bias ? &bias : NULL, got));
-    assert_same(got, expected, &d->cpu[i], "linear");
-    free(got.data);
+  EACH_ARITHMETIC(d, dtype) {
+    qd_tensor expected = make_output(output, size[0], size[1], 7);
+    OK(qd_linear(&d->ref, o.a, w, has_bias ? &bias : NULL, expected));
+    for (int i = 0; i < d->n; i++) {
+      qd_tensor got = make_output(output, size[0], size[1], 7);
+      OK(qd_linear(&d->cpu[i], o.a, w, has_bias ? &bias : NULL, got));
+      assert_same(got, expected, &d->cpu[i], "linear");
+      free(got.data);
+    }
+    free(expected.data);
   }
-  free(expected.data);
   free(bias.data);
   free_operands(&o);
 }
@@ -289,13 +295,15 @@ static void portable_product(qd_panel_kind kind, qd_tensor a, qd_tensor b, qd_te
 
 Test(gemm_cpu, portable_tiles_equal_ref) {
   static const int64_t sizes[][3] = {{1, 1, 1}, {9, 17, 255}, {16, 24, 256}, {30, 13, 33}};
-  static const qd_panel_kind kinds[] = {QD_PANEL_F32, QD_PANEL_WIDE, QD_PANEL_F64};
+  static const qd_panel_kind kinds[] = {QD_PANEL_F32, QD_PANEL_WIDE, QD_PANEL_F64, QD_PANEL_BLOCKS};
+  static const qd_dtype dtypes[] = {QD_F32, QD_BF16, QD_F64, QD_BF16};
   qd_device ref = open_device("ref", NULL, 1);
   for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-    for (int t = 0; t < 3; t++)
+    for (int t = 0; t < 4; t++)
       for (int kind = 0; kind < LAYOUTS; kind++) {
-        operands o = make_operands(all_dtypes[t], sizes[s][0], sizes[s][1], sizes[s][2], (layout)kind);
-        qd_dtype dtype = all_dtypes[t] == QD_F64 ? QD_F64 : QD_F32;
+        operands o = make_operands(dtypes[t], sizes[s][0], sizes[s][1], sizes[s][2], (layout)kind);
+        qd_dtype dtype = dtypes[t] == QD_F64 ? QD_F64 : QD_F32;
+        ref.arithmetic = kinds[t] == QD_PANEL_BLOCKS ? QD_ARITHMETIC_BF16_AMX : QD_ARITHMETIC_BF16_PAIRS;
         qd_tensor expected = make_output(dtype, sizes[s][0], sizes[s][1], 9),
                   got = make_output(dtype, sizes[s][0], sizes[s][1], 9);
         OK(qd_matmul(&ref, o.a, o.b, false, expected));

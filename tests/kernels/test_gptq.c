@@ -223,10 +223,6 @@ static double half_trace(const layer *l, const result *got, double damping) {
 
 /* ---- the published numbers, in double ------------------------------------------------------------------------------------ */
 
-static const double golden_w[3][8] = {{0.165, 0.04, -0.068, 0.554, -0.154, -0.933, -0.165, 0.617},
-                                      {0.225, 0.43, -0.635, 0.032, 0.124, -0.503, 0.839, -0.778},
-                                      {0.317, -0.343, -0.629, 0.342, 0.837, -0.737, -0.179, 0.698}};
-
 static layer golden_layer(int dead, order_kind kind) {
   static double x[GOLDEN_TOKENS][8];
   layer l = {.rows = 3, .columns = 8, .x = x[0]};

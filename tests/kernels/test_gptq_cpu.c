@@ -5,7 +5,7 @@
 typedef struct problem {
   int64_t rows, columns;
   qd_tensor w, stored, scale, zero;
-  qd_tri u;
+  qd_tri u, p; /* p: strictly above the diagonal, as u is stored */
 } problem;
 
 typedef enum stored_kind { IN_ORDER, SCATTERED, GROUPS_MOVED } stored_kind;
@@ -40,6 +40,10 @@ static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, sto
     for (int64_t c = 0; c <= j; c++)
       ((float *)p.u.data)[qd_tri_index(j, c)] =
           (float)(c == j ? 0.5 + uniform(&seed) : 0.3 * normal(&seed) / sqrt((double)columns));
+  p.p = (qd_tri){must_alloc(qd_tri_elements(columns), 4), QD_F32, columns};
+  for (int64_t j = 0; j < columns; j++)
+    for (int64_t c = 0; c < j; c++)
+      ((float *)p.p.data)[qd_tri_index(j, c)] = (float)(0.2 * normal(&seed) / sqrt((double)columns));
   int32_t *stored = must_alloc((size_t)columns, sizeof *stored);
   for (int64_t c = 0; c < columns; c++) stored[c] = (int32_t)c;
   if (kind == SCATTERED) scatter(stored, columns, seed);
@@ -55,7 +59,7 @@ static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, sto
 }
 
 static void free_problem(problem p) {
-  qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data),
+  qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.p.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data),
       qd_heap_free(p.zero.data);
 }
 
@@ -71,6 +75,7 @@ typedef struct options {
   qd_scheme scheme;
   bool fit;
   int64_t block;
+  bool asymmetric;
 } options;
 
 typedef struct outcome {
@@ -84,7 +89,8 @@ static outcome solve(qd_device *device, const problem *p, options o, int64_t fir
   out.code = qd_tensor_2d(must_alloc((size_t)(n * (p->columns + 2)), 1), QD_U8, n, p->columns);
   out.code.stride[0] = p->columns + 2;
   out.loss = qd_tensor_1d(must_alloc((size_t)n, 8), QD_F64, n);
-  qd_gptq_args args = {w, p->u, p->stored, o.scheme, o.fit, o.block, out.code, out.scale, out.zero, out.loss};
+  qd_gptq_args args = {w, p->u, p->stored, o.scheme, o.fit, o.block, out.code, out.scale, out.zero, out.loss, {0}};
+  if (o.asymmetric) args.p = p->p;
   cr_assert_eq(qd_gptq(device, &args), QD_OK, "%s", qd_error_text());
   qd_heap_free(w.data);
   return out;
@@ -114,10 +120,10 @@ static void check_cpu(int64_t rows, int64_t columns, options o, stored_kind kind
     must_open(&cpu, "cpu", qd_isa_name(all[v].isa), all[v].threads);
     outcome got = solve(&cpu, &p, o, 0, rows);
     cr_expect(same(want, 0, got),
-              "%" PRId64 " x %" PRId64 ", groups of %" PRId64 ", fit %d, compat %d, mse %d, blocks of %" PRId64
+              "%" PRId64 " x %" PRId64 ", groups of %" PRId64 ", fit %d, compat %d, mse %d, asymmetric %d, blocks of %" PRId64
               ": %s with %d threads differs",
-              rows, columns, o.scheme.group_size, o.fit, o.scheme.compat, o.scheme.mse, o.block, qd_isa_name(all[v].isa),
-              all[v].threads);
+              rows, columns, o.scheme.group_size, o.fit, o.scheme.compat, o.scheme.mse, o.asymmetric, o.block,
+              qd_isa_name(all[v].isa), all[v].threads);
     release(got);
     qd_device_close(&cpu);
   }
@@ -136,7 +142,10 @@ static void check_shapes(bool fit, bool compat) {
       options o = {.scheme = {2 + (int)(s % 3), group_sizes[g], s & 1, false, compat ? QD_F32 : QD_F16, compat},
                    .fit = fit,
                    .block = 128};
-      check_cpu(shapes[s][0], shapes[s][1], o, fit ? (g & 1 ? GROUPS_MOVED : IN_ORDER) : SCATTERED);
+      for (int asymmetric = 0; asymmetric < 2; asymmetric++) {
+        o.asymmetric = asymmetric;
+        check_cpu(shapes[s][0], shapes[s][1], o, fit ? (g & 1 ? GROUPS_MOVED : IN_ORDER) : SCATTERED);
+      }
     }
 }
 
@@ -150,9 +159,11 @@ Test(gptq_cpu, equals_ref_on_odd_blocks) {
   for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
     for (int flags = 0; flags < 4; flags++) {
       options o = {.scheme = {4, flags & 1 ? 96 : 30, false, flags & 1, QD_F16, flags & 2}, .fit = true, .block = blocks[b]};
+      o.asymmetric = (b + (size_t)flags) % 2;
       check_cpu(3, 700, o, GROUPS_MOVED);
     }
   check_cpu(700, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, GROUPS_MOVED);
+  check_cpu(700, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .block = 32, .asymmetric = true}, SCATTERED);
   check_cpu(0, 40, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
   check_cpu(3, 0, (options){.scheme = {4, 16, false, false, QD_F16, false}, .fit = true, .block = 32}, IN_ORDER);
 }
@@ -171,6 +182,22 @@ Test(gptq_cpu, rows_do_not_know_each_other) {
     release(part);
   }
   release(whole);
+  free_problem(p);
+  qd_device_close(&cpu);
+}
+
+/* Of zeros nothing follows. */
+Test(gptq_cpu, without_asymmetry_it_is_gptq) {
+  problem p = make_problem(40, 300, (qd_scheme){3, 32, false, true, QD_F16, false}, IN_ORDER);
+  memset(p.p.data, 0, qd_tri_bytes(300, QD_F32));
+  qd_device cpu;
+  must_open(&cpu, "cpu", NULL, 1);
+  options o = {.scheme = {3, 32, false, true, QD_F16, false}, .fit = true, .block = 128};
+  outcome plain = solve(&cpu, &p, o, 0, 40);
+  o.asymmetric = true;
+  outcome zeros = solve(&cpu, &p, o, 0, 40);
+  cr_expect(same(plain, 0, zeros));
+  release(plain), release(zeros);
   free_problem(p);
   qd_device_close(&cpu);
 }
@@ -195,7 +222,7 @@ Test(gptq_cpu, bad_arguments_are_refused) {
   double loss[4];
   int32_t *stored = p.stored.data;
   const qd_gptq_args good = {
-      p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4)};
+      p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4), {0}};
   qd_gptq_args bad = good;
   cr_expect_eq(solve_status(&cpu, good, p.w), QD_OK);
   bad.block = 0;
@@ -203,6 +230,10 @@ Test(gptq_cpu, bad_arguments_are_refused) {
   bad = good, bad.u.n = 39;
   cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
   bad = good, bad.u.dtype = QD_F64;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
+  bad = good, bad.p = p.p, bad.p.n = 39;
+  cr_expect_eq(solve_status(&cpu, bad, p.w), QD_ESHAPE);
+  bad = good, bad.p = p.p, bad.p.dtype = QD_F64;
   cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);
   bad = good, bad.loss.dtype = QD_F32;
   cr_expect_eq(solve_status(&cpu, bad, p.w), QD_EDTYPE);

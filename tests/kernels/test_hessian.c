@@ -69,7 +69,7 @@ Test(hessian, cpu_equals_ref) {
 }
 
 /* Every second unit, a slice of the columns, and tokens that lie side by side. */
-Test(hessian, cpu_equals_ref_strided) {
+static void compare_strided(void) {
   for (int half = 0; half < 2; half++) {
     uint64_t state = SEED;
     qd_tensor all = random_vector(half ? QD_BF16 : QD_F32, 4 * 70 * 90, &state);
@@ -81,6 +81,21 @@ Test(hessian, cpu_equals_ref_strided) {
     compare(transposed);
     drop(all.data);
   }
+}
+
+Test(hessian, cpu_equals_ref_strided) { compare_strided(); }
+
+Test(hessian, cpu_equals_ref_in_bf16_amx) {
+  static const int64_t shapes[][3] = {{2, 5, 1}, {1, 257, 255}, {2, 64, 256}, {1, 65, 257}, {0, 4, 9}};
+  arithmetic = QD_ARITHMETIC_BF16_AMX;
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    uint64_t state = SEED + s;
+    const int64_t *d = shapes[s];
+    qd_tensor all = random_vector(QD_BF16, d[0] * d[1] * d[2], &state);
+    compare(qd_tensor_3d(all.data, all.dtype, d[0], d[1], d[2]));
+    drop(all.data);
+  }
+  compare_strided();
 }
 
 Test(hessian, order_and_grouping_of_units_do_not_show) {

@@ -40,7 +40,7 @@ static void expected_product(qd_device *ref, const subject *s, qd_tensor x, cons
     OK(qd_linear(ref, x, s->w, bias, y));
 }
 
-static void compare(devices *d, qd_arena *arena, const subject *s, const char *what) {
+static void compare_once(devices *d, qd_arena *arena, const subject *s, const char *what) {
   int64_t rows = s->q ? s->q->rows : s->w.dim[0], columns = s->q ? s->q->columns : s->w.dim[1];
   qd_tensor x[N_TOKEN_COUNTS], expected[N_TOKEN_COUNTS], bias = random_matrix(arena, QD_F32, 1, rows);
   bias = qd_tensor_1d(bias.data, QD_F32, rows);
@@ -60,6 +60,14 @@ static void compare(devices *d, qd_arena *arena, const subject *s, const char *w
       expect_same(got, expected[i], device, what);
     }
     cr_assert_eq(device->scratch.used_bytes, used, "scratch is not rewound");
+    qd_arena_rewind(arena, mark);
+  }
+}
+
+static void compare(devices *d, qd_arena *arena, const subject *s, const char *what) {
+  EACH_ARITHMETIC(d, s->act) {
+    size_t mark = qd_arena_mark(arena);
+    compare_once(d, arena, s, what);
     qd_arena_rewind(arena, mark);
   }
 }
@@ -168,6 +176,10 @@ Test(panels, wrong_inputs_are_refused) {
   FAILS(QD_ESHAPE, qd_panels_linear(&cpu, x, &panels, NULL, x));
   FAILS(QD_EDTYPE, qd_panels_linear(&cpu, random_matrix(&arena, QD_BF16, 2, 16), &panels, NULL, y));
   FAILS(QD_EINVAL, qd_panels_linear(&ref, x, &panels, NULL, y));
+  qd_tensor half = random_matrix(&arena, QD_BF16, 4, 16);
+  OK(qd_panels_dense(&cpu, &arena, half, &panels));
+  OK(qd_device_use_arithmetic(&cpu, QD_ARITHMETIC_BF16_AMX));
+  FAILS(QD_EINVAL, qd_panels_linear(&cpu, qd_tensor_rows(half, 0, 2), &panels, NULL, y));
   FAILS(QD_EDTYPE, qd_panels_quantized(&cpu, &arena, &q, QD_F16, &panels));
   FAILS(QD_EDTYPE, qd_panels_dense(&cpu, &arena, random_matrix(&arena, QD_F64, 2, 16), &panels));
   FAILS(QD_ESHAPE, qd_panels_dense(&cpu, &arena, qd_tensor_1d(x.data, QD_F32, 16), &panels));

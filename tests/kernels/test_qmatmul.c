@@ -3,7 +3,7 @@
 #include <math.h>
 
 /* The contract: qlinear is linear on the expanded weight, to the bit. */
-static void compare(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *w, bool has_bias) {
+static void compare_once(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *w, bool has_bias) {
   qd_dtype output = has_bias ? x.dtype : QD_F32;
   qd_tensor expanded = new_matrix(arena, x.dtype, w->rows, w->columns), bias = random_matrix(arena, QD_F32, 1, w->rows);
   qd_tensor expected = new_matrix(arena, output, x.dim[0], w->rows), got = new_matrix(arena, output, x.dim[0], w->rows);
@@ -17,9 +17,14 @@ static void compare(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *
     OK(qd_qlinear(device, x, w, has_bias ? &bias : NULL, got));
     cr_assert_eq(device->scratch.used_bytes, used, "scratch is not rewound");
     cr_assert_eq(memcmp(got.data, expected.data, qd_tensor_bytes(got)), 0,
-                 "%d bits, groups of %" PRId64 ", %" PRId64 " x %" PRId64 " on %s %s, %d threads", w->scheme.bits,
-                 w->scheme.group_size, x.dim[0], w->rows, device->name, qd_isa_name(device->isa), device->threads);
+                 "%d bits, groups of %" PRId64 ", %" PRId64 " x %" PRId64 " on %s %s, %s, %d threads", w->scheme.bits,
+                 w->scheme.group_size, x.dim[0], w->rows, device->name, qd_isa_name(device->isa),
+                 qd_arithmetic_name(device->arithmetic), device->threads);
   }
+}
+
+static void compare(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *w, bool has_bias) {
+  EACH_ARITHMETIC(d, x.dtype) compare_once(d, arena, x, w, has_bias);
 }
 
 Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_scheme) {

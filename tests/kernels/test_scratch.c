@@ -107,7 +107,7 @@ Test(scratch, qlinear) {
 
 typedef struct solving {
   int64_t   n;
-  qd_tensor x, exponent, add, order, value;
+  qd_tensor x, exponent, add, order, value, sum, cross;
   qd_tri    total, h, work, u;
 } solving;
 
@@ -119,7 +119,8 @@ static solving new_solving(stand *s, int64_t n) {
   size_t wide = (size_t)n * sizeof(double);
   solving v = {.n = n, .x = qd_tensor_3d(zeros(s, (size_t)(9 * n) * 4), QD_F32, 1, 9, n), .exponent = qd_tensor_1d(zeros(s, wide), QD_I32, n),
                .add = qd_tensor_1d(zeros(s, wide), QD_F64, n), .order = qd_tensor_1d(zeros(s, wide), QD_I32, n),
-               .value = qd_tensor_1d(zeros(s, wide), QD_F64, 9), .total = new_tri(s, QD_I64, n), .h = new_tri(s, QD_F32, n),
+               .value = qd_tensor_1d(zeros(s, wide), QD_F64, 9), .sum = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_I64, n, n),
+               .cross = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_F32, n, n), .total = new_tri(s, QD_I64, n), .h = new_tri(s, QD_F32, n),
                .work = new_tri(s, QD_F64, n), .u = new_tri(s, QD_F32, n)};
   for (int32_t i = 0; i < n; i++) ((double *)v.add.data)[i] = 1, ((int32_t *)v.order.data)[i] = (int32_t)n - 1 - i;
   return v;
@@ -142,6 +143,26 @@ static qd_status run_factor(stand *s, void *context) {
   return qd_factor(&s->device, &(qd_factor_args){.h = v->h, .order = v->order, .add = v->add, .work = v->work, .u = v->u}, &pivot);
 }
 
+static qd_status run_cross(stand *s, void *context) {
+  solving *v = context;
+  QD_TRY(qd_cross(&s->device, &(qd_cross_args){v->x, v->x, v->exponent, v->exponent, 0, v->sum}));
+  return qd_cross_values(&s->device, v->sum, v->exponent, v->exponent, v->cross);
+}
+
+static qd_status run_asymmetry(stand *s, void *context) {
+  solving *v = context;
+  return qd_asymmetry(&s->device, &(qd_asymmetry_args){v->cross, v->order, v->u, 0.25, v->h});
+}
+
+static void expect_cross(stand *s, solving *v) {
+  static const qd_dtype acts[] = {QD_F32, QD_BF16};
+  for (int a = 0; a < 2; a++) {
+    v->x.dtype = acts[a];
+    expect_bound(s, qd_scratch_cross(&s->device, v->n, 9, acts[a]), run_cross, v);
+  }
+  v->x.dtype = QD_F32;
+}
+
 Test(scratch, statistics_and_factor) {
   static const int64_t sizes[] = {3, 256, 600, 1003};
   FOR_EACH_DEVICE {
@@ -150,13 +171,15 @@ Test(scratch, statistics_and_factor) {
       if (d == 0) expect_bound(&s, qd_scratch_hessian(&s.device, v.n), run_hessian, &v); /* the loops take none */
       expect_bound(&s, qd_scratch_sqerror(&s.device), run_sqerror, &v);
       expect_bound(&s, qd_scratch_factor(&s.device, v.n), run_factor, &v);
+      if (d == 0) expect_cross(&s, &v);
+      if (d == 0 || i < 2) expect_bound(&s, qd_scratch_asymmetry(&s.device, v.n), run_asymmetry, &v);
     }
   }
 }
 
 static qd_status run_gptq(stand *s, void *context) { return qd_gptq(&s->device, context); }
 
-static void expect_gptq(stand *s, int64_t rows, int64_t columns, int64_t group, int64_t block, bool fit) {
+static void expect_gptq(stand *s, int64_t rows, int64_t columns, int64_t group, int64_t block, bool fit, bool asymmetric) {
   qd_scheme scheme = {.bits = 4, .group_size = group, .scale_dtype = QD_F16};
   int64_t groups = qd_scheme_groups(scheme, columns);
   qd_gptq_args args = {.w = qd_tensor_2d(zeros(s, (size_t)(rows * columns) * 4), QD_F32, rows, columns), .u = new_tri(s, QD_F32, columns),
@@ -167,15 +190,16 @@ static void expect_gptq(stand *s, int64_t rows, int64_t columns, int64_t group, 
                        .loss = qd_tensor_1d(zeros(s, (size_t)rows * 8), QD_F64, rows)};
   for (int32_t c = 0; c < columns; c++) ((float *)args.u.data)[qd_tri_index(c, c)] = 1, ((int32_t *)args.stored.data)[c] = c;
   for (int64_t i = 0; i < rows * groups; i++) ((float *)args.scale.data)[i] = 1;
+  if (asymmetric) args.p = new_tri(s, QD_F32, columns);
   expect_bound(s, qd_scratch_gptq(&s->device, &args), run_gptq, &args);
 }
 
 Test(scratch, gptq) {
   FOR_EACH_DEVICE {
-    expect_gptq(&s, 5, 40, 16, 128, false);
-    expect_gptq(&s, 300, 300, 64, 128, true);
-    expect_gptq(&s, 700, 130, -1, 40, false);
-    expect_gptq(&s, 33, 520, 8, 300, false);
+    expect_gptq(&s, 5, 40, 16, 128, false, false);
+    expect_gptq(&s, 300, 300, 64, 128, true, true);
+    expect_gptq(&s, 700, 130, -1, 40, false, true);
+    expect_gptq(&s, 33, 520, 8, 300, false, false);
   }
 }
 

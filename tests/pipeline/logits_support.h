@@ -65,7 +65,7 @@ typedef struct logits {
 static inline void all_logits(qd_subject *subject, qd_block *rest, logits *out) {
   qd_tensor table = qd_tensor_3d(out->value, QD_F32, out->windows, out->tokens, out->vocabulary);
   for (int64_t w = 0; w < out->windows; w++)
-    MUST(qd_decoder_logits(&subject->decoder, rest, qd_tensor_at(subject->h, w), qd_tensor_at(table, w)));
+    MUST(qd_subject_logits(subject, rest, qd_tensor_at(subject->h, w), qd_tensor_at(table, w)));
 }
 
 /* ids (windows, tokens) through the model or the store at `path`. */

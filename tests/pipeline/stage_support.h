@@ -36,10 +36,10 @@ static inline void open_stand(stand *s, const char *device, qd_dtype act) {
                             .kv_heads = 1,
                             .head_dim = HIDDEN};
   s->run.tokens.rows = SEQUENCES, s->run.tokens.sequence_tokens = SEQUENCE_TOKENS;
-  s->run.acts.mid_bytes = SEQUENCE_TOKENS * FFN * qd_dtype_bytes(act);
   MUST(qd_arena_open(&s->run.stats_arena, "statistics", (size_t)64 << 20));
   MUST(qd_arena_open(&s->run.acts_arena, "activations", (size_t)1 << 20));
-  MUST(qd_arena_new(&s->run.acts_arena, SEQUENCES, s->run.acts.mid_bytes, &s->run.acts.mid));
+  qd_acts_shape shape = {.dtype = act, .sequences = SEQUENCES, .tokens = SEQUENCE_TOKENS, .hidden = HIDDEN, .widest = FFN};
+  MUST(qd_acts_open(&s->run.acts.quantized, &shape, &s->run.acts_arena));
 }
 
 static inline void close_stand(stand *s) {
@@ -49,19 +49,28 @@ static inline void close_stand(stand *s) {
   qd_device_close(&s->device);
 }
 
+/* mid of sequence i: in memory a window holds them all. */
+static inline void *mid_of(stand *s, int64_t columns, int64_t i) {
+  qd_acts_window window;
+  qd_acts_begin(&s->run.acts.quantized, (qd_acts_use){.mid_in = columns});
+  MUST(qd_acts_next(&s->run.acts.quantized, &window));
+  cr_assert_eq(window.n, SEQUENCES);
+  return qd_tensor_at(window.mid, i).data;
+}
+
 /* x(t, c) of sequence i, as the stage sees it. */
-static inline double input_at(const stand *s, int64_t columns, int64_t i, int64_t t, int64_t c) {
-  const unsigned char *mid = s->run.acts.mid + (size_t)i * s->run.acts.mid_bytes;
+static inline double input_at(stand *s, int64_t columns, int64_t i, int64_t t, int64_t c) {
+  const void *mid = mid_of(s, columns, i);
   int64_t at = t * columns + c;
-  return s->run.act == QD_F32 ? (double)((const float *)(const void *)mid)[at]
-                              : (double)qd_bf16_to_f32(((const uint16_t *)(const void *)mid)[at]);
+  return s->run.act == QD_F32 ? (double)((const float *)mid)[at]
+                              : (double)qd_bf16_to_f32(((const uint16_t *)mid)[at]);
 }
 
 static inline void set_input(stand *s, int64_t columns, int64_t i, int64_t t, int64_t c, double value) {
-  unsigned char *mid = s->run.acts.mid + (size_t)i * s->run.acts.mid_bytes;
+  void *mid = mid_of(s, columns, i);
   int64_t at = t * columns + c;
-  if (s->run.act == QD_F32) ((float *)(void *)mid)[at] = (float)value;
-  else ((uint16_t *)(void *)mid)[at] = qd_bf16_from_f32((float)value);
+  if (s->run.act == QD_F32) ((float *)mid)[at] = (float)value;
+  else ((uint16_t *)mid)[at] = qd_bf16_from_f32((float)value);
 }
 
 static inline void fill_inputs(stand *s, int64_t columns, uint64_t seed) {

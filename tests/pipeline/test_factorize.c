@@ -117,6 +117,43 @@ Test(factorize, a_stage_without_any_input_still_has_a_factor) {
   cr_expect(!factor.failed);
 }
 
+/* ---- GPTAQ's part of it -------------------------------------------------------------------------------------------------- */
+
+static double u_at(int64_t c, int64_t j) { return c <= j ? (double)((const float *)factor.u.data)[qd_tri_index(j, c)] : 0; }
+
+/* alpha triu(D U^T, strictly) U, D in processing order. */
+static double p_by_hand(const float *cross, int64_t a, int64_t j) {
+  const int32_t *order = factor.order.data;
+  double sum = 0;
+  for (int64_t k = a + 1; k < HIDDEN; k++) {
+    double t = 0;
+    for (int64_t b = 0; b < HIDDEN; b++) t += (double)cross[order[a] * HIDDEN + order[b]] * u_at(k, b);
+    sum += t * u_at(k, j);
+  }
+  return 0.25 * sum;
+}
+
+Test(factorize, gives_the_asymmetry_in_the_same_order) {
+  float cross[HIDDEN * HIDDEN];
+  uint64_t seed = 8;
+  fill_hessian();
+  for (int i = 0; i < HIDDEN * HIDDEN; i++) cross[i] = (float)noise(&seed);
+  stats.cross = qd_tensor_2d(cross, QD_F32, HIDDEN, HIDDEN);
+  factorize();
+  cr_expect_eq(factor.p.n, 0, "of equal streams there is none");
+  stats.asymmetric = true, s.job.gptaq = true, s.job.gptaq_alpha = 0.25;
+  for (qd_act_order order = QD_ORDER_NONE; order <= QD_ORDER_GROUP; order++) {
+    s.job.act_order = order;
+    factorize();
+    cr_assert_eq(factor.p.n, HIDDEN);
+    for (int64_t j = 0; j < HIDDEN; j++)
+      for (int64_t a = 0; a < j; a++) {
+        double got = (double)((float *)factor.p.data)[qd_tri_index(j, a)], wanted = p_by_hand(cross, a, j);
+        cr_expect(fabs(got - wanted) < 1e-6, "%s, %d, %d: %g instead of %g", qd_act_order_name(order), (int)a, (int)j, got, wanted);
+      }
+  }
+}
+
 /* ---- the ladder --------------------------------------------------------------------------------------------------------- */
 
 /* An off-diagonal element that is larger than the diagonal: positive only with damping above `excess` of it. */

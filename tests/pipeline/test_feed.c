@@ -156,6 +156,34 @@ Test(feed, brings_stored_blocks_first_and_originals_after) {
   }
 }
 
+/* Both forms of a finished linear; what is not quantized comes once.  After qd_block_use_stored it is the store's block. */
+Test(feed, brings_stored_blocks_with_their_originals) {
+  qd_block block;
+  open_model("llama_biases");
+  open_store("llama_biases");
+  qd_feed feed = {.model = &model, .source = source, .store = &store, .blocks_stored = 1, .with_originals = true, .next = 1};
+  MUST(qd_feed_open(&feed, comm));
+  for (int64_t b = 0; b < 2; b++) {
+    MUST(qd_feed_next(&feed, &block));
+    cr_assert_eq(block.index, b);
+    for (int i = 0; i < block.n; i++) {
+      cr_expect_eq(block.weight[i].stored, b == 0 && qd_role_is_linear(block.weight[i].slot.role));
+      cr_expect(!block.weight[i].quantized);
+      expect_bytes_of_source(&block.weight[i]);
+    }
+    qd_block_use_stored(&block);
+    for (int i = 0; b == 0 && i < block.n; i++)
+      if (qd_role_is_linear(block.weight[i].slot.role)) expect_bytes_of_store(0, &block.weight[i]);
+      else cr_expect(!block.weight[i].quantized);
+  }
+  qd_feed_close(&feed);
+  feed = (qd_feed){.model = &model, .source = source, .next = model.n_blocks + 1}; /* may begin anywhere */
+  MUST(qd_feed_open(&feed, comm));
+  MUST(qd_feed_next(&feed, &block));
+  EXPECT_ROLES(&block, QD_FINAL_NORM, QD_HEAD);
+  qd_feed_close(&feed);
+}
+
 Test(feed, may_be_left_at_any_item) {
   qd_block block;
   open_model("llama");
@@ -164,6 +192,20 @@ Test(feed, may_be_left_at_any_item) {
     MUST(qd_feed_open(&feed, comm));
     for (int i = 0; i < items; i++) MUST(qd_feed_next(&feed, &block));
     qd_feed_close(&feed);
+    qd_feed_close(&feed);
+  }
+}
+
+/* After a resume the activations may stand behind some blocks, which are not read again. */
+Test(feed, may_begin_at_any_item) {
+  qd_block block;
+  open_model("llama");
+  for (int64_t first = 0; first <= model.n_blocks; first++) {
+    qd_feed feed = {.model = &model, .source = source, .next = first};
+    MUST(qd_feed_open(&feed, comm));
+    MUST(qd_feed_next(&feed, &block));
+    cr_expect_eq(block.index, first == 0 ? QD_REST : first - 1);
+    for (int i = 0; i < block.n; i++) expect_bytes_of_source(&block.weight[i]);
     qd_feed_close(&feed);
   }
 }

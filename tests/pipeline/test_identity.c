@@ -129,18 +129,72 @@ Test(identity, a_changed_tensor_is_named) {
   }
 }
 
-Test(identity, blocks_that_are_not_stored_may_change) {
+/* What is stored is named, of the rest only that it changed: there is no digest of each yet. */
+Test(identity, blocks_that_are_not_stored_are_known_again) {
+  static const char *const names[] = {"model.layers.1.mlp.down_proj.weight", "lm_head.weight"};
   run.stored.n_blocks = 1, run.stored.has_rest = false;
-  change_tensor("model.layers.1.mlp.down_proj.weight");
-  change_tensor("lm_head.weight");
-  touch(3000);
-  reopen_source();
-  cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  for (int i = 0; i < 2; i++) {
+    change_tensor(names[i]);
+    touch(3000 + i);
+    reopen_source();
+    expect_changed("not quantized yet");
+    change_tensor(names[i]);
+    reopen_source();
+    cr_expect_eq(qd_identity_check(&run), QD_OK, "%s", qd_error_text());
+  }
   change_tensor("model.layers.0.mlp.down_proj.weight");
-  touch(3001);
+  touch(3002);
   reopen_source();
   expect_changed("model.layers.0.mlp.down_proj.weight");
   run.stored.n_blocks = 2, run.stored.has_rest = true; /* to be closed */
+}
+
+static qd_digest sample_of(const qd_made_tensor *tensors, int n, int shards) {
+  qd_digest digest;
+  qd_source *source;
+  qd_make_model(model, "{}", tensors, n, shards);
+  MUST(qd_source_open(model, &source));
+  MUST(qd_identity_sample(source, &digest));
+  qd_source_close(source);
+  return digest;
+}
+
+static bool sees_change(qd_made_tensor *tensor, unsigned char *data, size_t at) {
+  qd_digest before = sample_of(tensor, 1, 1);
+  data[at] ^= 1;
+  qd_digest after = sample_of(tensor, 1, 1);
+  return !qd_digest_equal(&before, &after);
+}
+
+/* 64 KiB are taken whole; of what is larger four pieces of 16 KiB, the first at the beginning, the last at the end. */
+Test(identity, a_sample_sees_ends_and_pieces_between) {
+  static unsigned char data[200000];
+  qd_made_tensor small = {.name = "t", .dtype = QD_BF16, .rank = 1, .dim = {32768}, .data = data},
+                 large = {.name = "t", .dtype = QD_BF16, .rank = 2, .dim = {100, 1000}, .data = data};
+  static const size_t in_small[] = {0, 16383, 16384, 40000, 65535}, in_large[] = {0, 16383, 61205, 199999, 183616};
+  for (int i = 0; i < 5; i++) {
+    cr_expect(sees_change(&small, data, in_small[i]), "byte %zu", in_small[i]);
+    cr_expect(sees_change(&large, data, in_large[i]), "byte %zu", in_large[i]);
+  }
+  cr_expect_not(sees_change(&large, data, 30000), "between the pieces");
+}
+
+Test(identity, a_sample_depends_on_tensors_and_not_on_files) {
+  qd_made_tensor tensors[] = {{.name = "a", .dtype = QD_BF16, .rank = 2, .dim = {3, 5}},
+                              {.name = "b", .dtype = QD_F32, .rank = 1, .dim = {7}, .shard = 1},
+                              {.name = "empty", .dtype = QD_F32, .rank = 2, .dim = {0, 4}, .shard = 1}};
+  static float values[15];
+  tensors[0].data = values;
+  qd_digest one = sample_of(tensors, 3, 1), two;
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "model/model.safetensors")), 0);
+  two = sample_of(tensors, 3, 2);
+  cr_expect(qd_digest_equal(&one, &two));
+  tensors[0].dim[0] = 5, tensors[0].dim[1] = 3;
+  two = sample_of(tensors, 3, 1);
+  cr_expect_not(qd_digest_equal(&one, &two), "another shape");
+  tensors[0].dim[0] = 3, tensors[0].dim[1] = 5, tensors[0].name = "c";
+  two = sample_of(tensors, 3, 1);
+  cr_expect_not(qd_digest_equal(&one, &two), "another name");
 }
 
 /* What was noted last counts, not what was noted once. */

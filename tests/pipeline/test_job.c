@@ -25,7 +25,7 @@ static void close_rules(qd_job *job) {
 /* bits 0: kept as it is. */
 static void expect_scheme(const qd_job *job, const char *name, int bits, int64_t group_size) {
   qd_scheme scheme;
-  bool quantized = qd_job_scheme(job, name, &scheme);
+  bool quantized = qd_fate_is_quantized(qd_job_scheme(job, name, 768, &scheme)); /* 6 x 128 */
   cr_expect_eq(quantized, bits != 0, "%s", name);
   if (!quantized) return;
   cr_expect_eq(scheme.bits, bits, "%s: %d bits", name, scheme.bits);
@@ -52,6 +52,39 @@ Test(job, the_last_rule_that_finds_a_name_decides) {
   close_rules(&job);
 }
 
+/* 176 and 352 columns in groups of 128; a width that the group divides, and one below it. */
+static void expect_fate(const qd_job *job, int64_t columns, qd_fate fate, int64_t group_size) {
+  qd_scheme scheme;
+  cr_expect_str_eq(qd_fate_name(qd_job_scheme(job, "q_proj", columns, &scheme)), qd_fate_name(fate));
+  cr_expect_eq(scheme.group_size, group_size, "%" PRId64 " columns: groups of %" PRId64, columns, scheme.group_size);
+}
+
+Test(job, odd_shapes_take_the_way_that_was_asked_for) {
+  static const struct {
+    qd_odd_shape shape;
+    qd_fate      fate;
+    int64_t      group;
+  } ways[] = {{QD_ODD_RAGGED, QD_FATE_RAGGED, 128},
+              {QD_ODD_PER_CHANNEL, QD_FATE_WHOLE_ROWS, QD_PER_CHANNEL},
+              {QD_ODD_SKIP, QD_FATE_SKIPPED, 128}};
+  for (int i = 0; i < 3; i++) {
+    qd_job job = {.scheme = {.bits = 4, .group_size = 128, .scale_dtype = QD_F16}, .odd_shape = ways[i].shape};
+    expect_fate(&job, 176, ways[i].fate, ways[i].group);
+    expect_fate(&job, 352, ways[i].fate, ways[i].group);
+    expect_fate(&job, 96, ways[i].fate, ways[i].group);
+    expect_fate(&job, 128, QD_FATE_PLAIN, 128);
+    expect_fate(&job, 256, QD_FATE_PLAIN, 128);
+    add_rule(&job, "q_proj", 3, 88);
+    expect_fate(&job, 352, QD_FATE_PLAIN, 88); /* the rule's group divides it */
+    expect_fate(&job, 128, ways[i].fate, ways[i].group == 128 ? 88 : ways[i].group);
+    add_rule(&job, "q_proj", 3, QD_PER_CHANNEL);
+    expect_fate(&job, 352, QD_FATE_PLAIN, QD_PER_CHANNEL);
+    add_rule(&job, "q_proj", 0, 0);
+    expect_fate(&job, 352, QD_FATE_IGNORED, QD_PER_CHANNEL);
+    close_rules(&job);
+  }
+}
+
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
 
 Test(job, orders_have_names) {
@@ -69,12 +102,18 @@ Test(job, orders_have_names) {
 Test(job, arithmetic_follows_the_model_unless_told) {
   const qd_dtype all[] = {QD_F32, QD_F16, QD_BF16};
   for (int i = 0; i < 3; i++) {
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_MODEL, all[i]), all[i] == QD_BF16 ? QD_BF16 : QD_F32);
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_FP32, all[i]), QD_F32);
-    cr_expect_eq(qd_compute_act(QD_COMPUTE_BF16, all[i]), QD_BF16);
+    qd_arithmetic own = all[i] == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_MODEL, all[i]), own);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_FP32, all[i]), QD_ARITHMETIC_F32);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_BF16, all[i]), QD_ARITHMETIC_BF16_PAIRS);
+    cr_expect_eq(qd_compute_arithmetic(QD_COMPUTE_BF16_AMX, all[i]), QD_ARITHMETIC_BF16_AMX);
   }
-  cr_expect_str_eq(qd_arithmetic_name(QD_F32), "f32");
-  cr_expect_str_eq(qd_arithmetic_name(QD_BF16), "bf16-pairs");
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_F32), QD_F32);
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_BF16_PAIRS), QD_BF16);
+  cr_expect_eq(qd_arithmetic_act(QD_ARITHMETIC_BF16_AMX), QD_BF16);
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_F32), "f32");
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_BF16_PAIRS), "bf16-pairs");
+  cr_expect_str_eq(qd_arithmetic_name(QD_ARITHMETIC_BF16_AMX), "bf16-amx");
 }
 
 /* ---- describing and comparing ------------------------------------------------------------------------------------------- */
@@ -168,12 +207,18 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.damp = 0.5, "damp", "1.0", "0.5");
   DIFFERS(now.job.block = 64, "block_size", "128", "64");
   DIFFERS(now.job.on_failure = QD_FAILURE_STOP, "on_hessian_failure", "\"rtn\"", "\"stop\"");
+  DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha", "not given", "0.25");
+  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha", "0.0", "1.0");
+  DIFFERS(was.job.kl_positions = 64, "kl_positions", "64", "not given");
   DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic", "\"bf16-pairs\"", "\"f32\"");
+  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic", "\"bf16-pairs\"", "\"bf16-amx\"");
   DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes", "1048576", "2097152");
 }
 
 Test(job, another_model_is_named) {
   DIFFERS(now.model.arch = qd_arch_find("qwen2"), "model.architecture", "\"llama\"", "\"qwen2\"");
+  DIFFERS(now.job.odd_shape = QD_ODD_SKIP, "odd_shape", "\"ragged\"", "\"skip\"");
+  DIFFERS(now.job.odd_shape = QD_ODD_PER_CHANNEL, "odd_shape", "\"ragged\"", "\"per-channel\"");
   DIFFERS(now.model.n_blocks = 3, "model.blocks", "2", "3");
   DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype", "\"BF16\"", "\"F16\"");
   subject was = usual(), now = was;

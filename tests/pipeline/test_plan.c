@@ -32,7 +32,7 @@ static void open_stand(stand *s, int64_t blocks) {
 static const qd_plan *plan_of(stand *s, int ranks, int64_t sequences, qd_dtype act) {
   qd_plan_release(&s->plan);
   qd_plan_request request = {.job = &s->job, .model = &s->model, .device = &s->device, .act = act, .sequences = sequences, .tokens = TOKENS,
-                             .ranks = ranks, .launched = true};
+                             .ranks = ranks, .acts_on_disk = s->job.acts_place == QD_ACTS_DISK, .launched = true};
   MUST(qd_plan_make(&request, &s->plan));
   return &s->plan;
 }
@@ -45,8 +45,6 @@ static void close_stand(stand *s) {
 static size_t part(const stand *s, int rank, qd_plan_part which) { return s->plan.rank[rank].part[which]; }
 
 static size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-static size_t triangle(size_t n) { return (n + 255) / 256 * ((n + 255) / 256 + 1) / 2 * 65536; }
 
 /* ---- parts by hand ------------------------------------------------------------------------------------------------------ */
 
@@ -74,28 +72,23 @@ Test(plan, the_decoder_holds_the_widest_stage) {
   close_stand(&s);
 }
 
-Test(plan, statistics_hold_the_worst_stage_or_all) {
+Test(plan, a_second_stream_takes_room_for_itself_its_blocks_and_the_head) {
   stand s;
   open_stand(&s, 2);
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  size_t kept = up(FFN * 8) + triangle(FFN) * 4, factor = up(FFN) + up(FFN * 4) + triangle(FFN) * (4 + 8) + up(FFN * 8);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + factor);
-  s.job.true_sequential = false;
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), 3 * (up(HIDDEN * 8) + triangle(HIDDEN) * 4) + kept + factor);
-  s.job.method = &qd_method_rtn; /* no factor: now the exact sum is the worst */
-  s.job.true_sequential = true;
-  plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_STATISTICS), kept + up(FFN * 4) + up(SEQUENCES * FFN * 8) + triangle(FFN) * 8);
-  close_stand(&s);
-}
-
-Test(plan, only_owners_of_a_factor_hold_its_work) {
-  stand s;
-  open_stand(&s, 2);
-  plan_of(&s, 4, SEQUENCES, QD_F32); /* rank 3 factors the widest stage of each block */
-  cr_expect_eq(part(&s, 3, QD_PLAN_STATISTICS), up(FFN * 8) + triangle(FFN) * 4 + up(FFN) + up(FFN * 4) + triangle(FFN) * 12 + up(FFN * 8));
-  cr_expect_lt(part(&s, 0, QD_PLAN_STATISTICS), part(&s, 3, QD_PLAN_STATISTICS));
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  size_t stream = part(&s, 0, QD_PLAN_STREAM);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT), 0);
+  s.job.gptaq = true, s.job.gptaq_alpha = 0.25, s.job.kl_positions = 64;
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * (up(2 * TOKENS * HIDDEN * 2) + up(2 * TOKENS * FFN * 2)));
+  cr_expect_gt(part(&s, 0, QD_PLAN_STREAM), stream);
+  cr_expect_eq(part(&s, 0, QD_PLAN_REPORT),
+               up(SEQUENCES * 24) + up(VOCABULARY * HIDDEN * 2) + up(HIDDEN * 4) +
+                   2 * (up(TOKENS * HIDDEN * 2) + up(TOKENS * VOCABULARY * 4)) + up(TOKENS * 8) + up(TOKENS * 4) +
+                   up(TOKENS * HIDDEN * 4) + up(3 * HIDDEN * 8));
+  s.job.gptaq_alpha = 0, s.job.kl_positions = 0; /* plain GPTQ */
+  plan_of(&s, 4, SEQUENCES, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_STREAM), stream);
   close_stand(&s);
 }
 
@@ -114,6 +107,67 @@ Test(plan, the_block_holds_what_is_computed_with) {
   size_t rest = 2 * up(VOCABULARY * HIDDEN * 4) + up(HIDDEN * 4);
   cr_expect_eq(part(&s, 1, QD_PLAN_BLOCK), codes); /* one sequence multiplies by the codes themselves */
   cr_expect_eq(part(&s, 0, QD_PLAN_BLOCK), codes + expanded > rest ? codes + expanded : rest);
+  close_stand(&s);
+}
+
+/* Two windows of eight sequences, however many there are; only the diagonals, a number a sequence and column, are more. */
+Test(plan, on_disk_memory_does_not_grow_with_the_number_of_sequences) {
+  stand s;
+  open_stand(&s, 2);
+  s.job.method = &qd_method_rtn; /* the exact sum is what statistics take most for */
+  s.job.acts_place = QD_ACTS_DISK, s.job.acts_folder = folder.path;
+  size_t one = (size_t)TOKENS * (HIDDEN + FFN) * 2;
+  plan_of(&s, 1, 64, QD_BF16);
+  size_t host = s.plan.rank[0].host_bytes, statistics = part(&s, 0, QD_PLAN_STATISTICS);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * 8 * one);
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(64 * one));
+  plan_of(&s, 1, 1064, QD_BF16);
+  cr_expect_eq(part(&s, 0, QD_PLAN_ACTIVATIONS), 2 * 8 * one);
+  cr_expect_leq(part(&s, 0, QD_PLAN_STATISTICS) - statistics, (size_t)1000 * FFN * sizeof(double));
+  cr_expect_leq(s.plan.rank[0].host_bytes - host, (size_t)1000 * FFN * sizeof(double) + (1 << 20));
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(1064 * one));
+  plan_of(&s, 3, 64, QD_BF16);
+  cr_expect_eq(s.plan.scratch_disk_bytes, (int64_t)(64 * one), "of all ranks together");
+  close_stand(&s);
+}
+
+Test(plan, activations_on_disk_are_weighed_against_it) {
+  stand s;
+  open_stand(&s, 2);
+  s.job.acts_place = QD_ACTS_DISK, s.job.acts_folder = folder.path;
+  plan_of(&s, 1, 64, QD_BF16);
+  MUST(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}));
+  plan_of(&s, 1, (int64_t)1 << 34, QD_BF16);
+  cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
+  cr_expect(strstr(qd_error_text(), "--activations disk:") != NULL && strstr(qd_error_text(), "too little") != NULL, "%s", qd_error_text());
+  s.job.output = qd_temporary_path(&folder, "out");
+  cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
+  cr_expect(strstr(qd_error_text(), "on the same file system, the store") != NULL, "%s", qd_error_text());
+  s.job.acts_place = QD_ACTS_MEMORY;
+  plan_of(&s, 1, (int64_t)1 << 34, QD_BF16);
+  MUST(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}));
+  close_stand(&s);
+}
+
+/* 16 Mi weights, in whole blocks for every thread. */
+Test(plan, rows_are_quantized_in_pieces_of_whole_tiles) {
+  static const struct { int64_t columns; int threads; int64_t rows; } pieces[] = {
+      {28672, 1, 512}, {28672, 2, 512}, {28672, 3, 768}, {8192, 1, 2048}, {8192, 3, 1536}, {300, 1, 55808}, {1 << 25, 2, 512}};
+  for (int i = 0; i < 7; i++)
+    cr_expect_eq(qd_plan_piece_rows(&(qd_device){.threads = pieces[i].threads}, pieces[i].columns), pieces[i].rows, "%d", i);
+}
+
+Test(plan, scratch_does_not_grow_with_the_rows_of_a_share) {
+  stand s;
+  open_stand(&s, 1);
+  s.job.method = &qd_method_rtn;
+  s.model.hidden = 1024, s.model.ffn = 1 << 15;
+  plan_of(&s, 1, 0, QD_BF16);
+  size_t scratch = part(&s, 0, QD_PLAN_SCRATCH);
+  s.model.ffn = 1 << 16;
+  plan_of(&s, 1, 0, QD_BF16);
+  cr_expect_leq(part(&s, 0, QD_PLAN_SCRATCH), scratch + ((size_t)1 << 20));
+  cr_expect_lt(scratch, (size_t)160 << 20);
   close_stand(&s);
 }
 
@@ -171,6 +225,30 @@ Test(plan, rules_make_kinds_of_blocks) {
   close_stand(&s);
 }
 
+/* The hidden width of 64 is divided by 16, 300 is not. */
+Test(plan, odd_shapes_are_planned_as_they_are_done) {
+  stand s;
+  open_stand(&s, 3);
+  static const qd_fate fates[] = {QD_FATE_RAGGED, QD_FATE_WHOLE_ROWS, QD_FATE_SKIPPED};
+  int64_t bytes[3];
+  for (qd_odd_shape shape = QD_ODD_RAGGED; shape <= QD_ODD_SKIP; shape++) {
+    s.job.odd_shape = shape;
+    bytes[shape] = plan_of(&s, 1, SEQUENCES, QD_BF16)->disk_bytes;
+    cr_assert_eq(s.plan.n_kinds, 2);
+    for (int i = 0; i < s.plan.kind[0].n; i++) {
+      const qd_plan_tensor *t = &s.plan.kind[0].tensor[i];
+      if (!qd_role_is_linear(t->slot.role)) continue;
+      bool odd = t->slot.role == QD_DOWN_PROJ;
+      cr_expect_eq(t->fate, odd ? fates[shape] : QD_FATE_PLAIN);
+      cr_expect_eq(t->quantized, !odd || shape != QD_ODD_SKIP);
+    }
+  }
+  /* down_proj: 19 groups of a row become one, each with an fp16 scale and a zero point; kept, it takes 16 bits for 4. */
+  cr_expect_eq(bytes[QD_ODD_RAGGED] - bytes[QD_ODD_PER_CHANNEL], 3 * HIDDEN * 18 * 3);
+  cr_expect_gt(bytes[QD_ODD_SKIP], bytes[QD_ODD_PER_CHANNEL]);
+  close_stand(&s);
+}
+
 /* ---- jobs in arenas of exactly these sizes ------------------------------------------------------------------------------- */
 
 /* A path that outlives those of many outputs. */
@@ -208,12 +286,28 @@ Test(plan, its_sizes_are_enough_for_every_order_and_arithmetic) {
       snprintf(model, sizeof model, "%s", golden_path(models[m]));
       job.model = model;
       gptq_job(&job, ids, (qd_act_order)order);
-      job.compute = order % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+      job.compute = order % 2 == 0 ? QD_COMPUTE_FP32 : order == QD_ORDER_GROUP ? QD_COMPUTE_BF16_AMX : QD_COMPUTE_BF16;
       job.true_sequential = m % 2 == 0;
       job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
       job.scheme.symmetric = m == 1;
       expect_runs_everywhere(job);
     }
+}
+
+Test(plan, its_sizes_are_enough_for_two_streams) {
+  static const char *const models[] = {"llama_biases", "qwen3", "llama_f16", "llama_bf16"};
+  const char *ids = ids_path();
+  for (int m = 0; m < 4; m++) {
+    char model[PATH_BYTES];
+    snprintf(model, sizeof model, "%s", golden_path(models[m]));
+    qd_job job = small_job(model, NULL);
+    gptq_job(&job, ids, m == 0 ? QD_ORDER_DYNAMIC : QD_ORDER_GROUP);
+    job.compute = m % 2 ? QD_COMPUTE_BF16 : QD_COMPUTE_FP32;
+    job.true_sequential = m < 2;
+    job.nsamples = m == 3 ? 1 : JOB_SEQUENCES;
+    job.gptaq = m != 1, job.gptaq_alpha = 0.25, job.kl_positions = m == 0 ? 0 : 5;
+    expect_runs_everywhere(job);
+  }
 }
 
 Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
@@ -225,6 +319,25 @@ Test(plan, its_sizes_are_enough_without_text_and_in_small_files) {
   expect_runs_everywhere(job);
   gptq_job(&job, ids_path(), QD_ORDER_DYNAMIC);
   expect_runs_everywhere(job);
+}
+
+/* No golden width is a multiple of 20: every linear is odd. */
+Test(plan, its_sizes_are_enough_for_odd_shapes) {
+  char model[PATH_BYTES];
+  snprintf(model, sizeof model, "%s", golden_path("llama"));
+  qd_job job = small_job(model, NULL);
+  gptq_job(&job, ids_path(), QD_ORDER_DYNAMIC);
+  job.scheme.group_size = 20;
+  for (qd_odd_shape shape = QD_ODD_RAGGED; shape <= QD_ODD_SKIP; shape++) {
+    job.odd_shape = shape;
+    if (shape == QD_ODD_SKIP) {
+      job.n_rules = 1;
+      job.rule[0] = (qd_rule){.expression = "q_proj", .bits = 3, .group_size = 8};
+      MUST(qd_pattern_open(job.rule[0].expression, "--override", &job.rule[0].pattern));
+    }
+    expect_runs_everywhere(job);
+  }
+  qd_pattern_close(job.rule[0].pattern);
 }
 
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */

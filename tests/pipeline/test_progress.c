@@ -40,6 +40,10 @@ Test(progress, status_file_follows_the_job) {
   expect_status("running", 2);
   MUST(qd_progress_end(&run));
   expect_status("finished", 5);
+  qd_json *status;
+  MUST(qd_json_read(job.status_file, 1 << 20, &status));
+  cr_expect_eq(qd_json_length(qd_json_get(status, "seconds_of_ranks")), 1);
+  qd_json_free(status);
 }
 
 /* 3 blocks of a resumed run took as long as is left for 1. */

@@ -121,6 +121,8 @@ Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
   add_rule("v_proj", 8, 3);
   MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
   cr_expect(!block.weight[1].quantized);
+  cr_expect_str_eq(block.weight[1].kept, "ignore");
+  cr_expect_null(block.weight[0].kept);
   cr_expect_eq(block.weight[0].q.scheme.bits, 4);
   cr_expect_eq(block.weight[2].q.scheme.bits, 8);
   cr_expect_eq(block.weight[2].q.scales.dim[1], 4);
@@ -129,6 +131,21 @@ Test(quantize, rules_say_what_is_kept_and_how_fine_the_rest_is) {
     error[i] = s.run.result[i].relative_error;
   }
   cr_expect(error[2] < error[0] / 50, "%g and %g", error[2], error[0]);
+}
+
+/* Of 5 and 3 only the first divides the width. */
+Test(quantize, an_odd_shape_is_kept_or_takes_a_group_a_row) {
+  add_rule("[qk]_proj", 4, 5);
+  add_rule("v_proj", 8, 3);
+  s.job.odd_shape = QD_ODD_SKIP;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(block.weight[1].quantized && !block.weight[2].quantized);
+  cr_expect_str_eq(block.weight[2].kept, "odd-shape");
+  s.job.odd_shape = QD_ODD_PER_CHANNEL;
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats));
+  cr_expect(block.weight[2].quantized);
+  cr_expect_eq(block.weight[2].q.scheme.group_size, QD_PER_CHANNEL);
+  cr_expect_eq(block.weight[2].q.scales.dim[1], 1);
 }
 
 Test(quantize, nothing_is_left_when_all_is_kept) {
@@ -157,6 +174,71 @@ Test(quantize, a_scale_that_does_not_fit_is_told_with_its_tensor) {
   weights[2][3 * HIDDEN + 9] = qd_bf16_from_f32(1e7f);
   cr_expect_eq(qd_quantize(&s.run, &block, QD_STAGE_QKV, &stats), QD_ENUMERIC);
   cr_expect(
-      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL,
+      strstr(qd_error_text(), "model.layers.1.self_attn.v_proj.weight") != NULL && strstr(qd_error_text(), "row 3") != NULL &&
+          strstr(qd_error_text(), "--scale-dtype f32") != NULL,
       "%s", qd_error_text());
+}
+
+/* ---- a share in pieces ------------------------------------------------------------------------------------------------- */
+
+enum { WIDE = 65536, TALL = 600 };
+
+/* One linear that takes three pieces, the last of them smaller; its rows are all different. */
+static void make_wide(void) {
+  uint16_t *values;
+  qd_weight *w = &block.weight[0];
+  MUST(qd_arena_new(&s.run.acts_arena, (size_t)WIDE * TALL, sizeof *values, &values));
+  for (int64_t i = 0; i < (int64_t)WIDE * TALL; i++)
+    values[i] = qd_bf16_from_f32((float)((i * 7919 + i / WIDE) % 1021 - 510) / 1024);
+  w->slot.dim[0] = TALL, w->slot.dim[1] = WIDE;
+  w->original = qd_tensor_2d(values, QD_BF16, TALL, WIDE);
+}
+
+static void reopen_arenas_for_wide(void) {
+  qd_arena_close(&s.run.acts_arena);
+  qd_arena_close(&s.run.block_arena);
+  MUST(qd_arena_open(&s.run.acts_arena, "activations", (size_t)WIDE * TALL * 2));
+  MUST(qd_arena_open(&s.run.block_arena, "block", (size_t)64 << 20));
+  s.job.method = &qd_method_rtn;
+  s.job.scheme = (qd_scheme){.bits = 4, .group_size = 128, .scale_dtype = QD_F16};
+  add_rule("k_proj|v_proj", 0, 0);
+}
+
+/* What the plan gives a share of any height. */
+static size_t scratch_of_a_piece(void) {
+  int64_t rows = qd_plan_piece_rows(&s.device, WIDE);
+  cr_assert_eq(rows, 256);
+  qd_method_input input = {.device = &s.device, .scheme = s.job.scheme, .w = qd_tensor_2d(NULL, QD_F32, rows, WIDE)};
+  return (size_t)(2 * rows * WIDE + WIDE) * sizeof(float) + qd_method_rtn.scratch_bytes(&input);
+}
+
+/* Row r by itself, as the method rounds it. */
+static void expect_row(const qd_qtensor *q, int64_t r) {
+  qd_qtensor alone;
+  qd_tensor w;
+  qd_arena *arena = &s.run.stats_arena;
+  size_t mark = qd_arena_mark(arena), scratch = qd_arena_mark(&s.device.scratch);
+  MUST(qd_qtensor_new(arena, q->scheme, 1, WIDE, false, &alone));
+  MUST(qd_tensor_new_2d(arena, QD_F32, 1, WIDE, &w));
+  qd_widen((const uint16_t *)block.weight[0].original.data + r * WIDE, QD_BF16, w.data, WIDE);
+  MUST(qd_method_rtn.quantize(&(qd_method_input){.device = &s.device, .scheme = q->scheme, .w = w}, &alone));
+  qd_qtensor row = qd_qtensor_rows(q, r, 1);
+  cr_expect_eq(memcmp(row.codes.data, alone.codes.data, qd_tensor_bytes(alone.codes)), 0, "codes of row %" PRId64, r);
+  cr_expect_eq(memcmp(row.scales.data, alone.scales.data, qd_tensor_bytes(alone.scales)), 0, "scales of row %" PRId64, r);
+  qd_arena_rewind(arena, mark);
+  qd_arena_rewind(&s.device.scratch, scratch);
+}
+
+Test(quantize, a_share_is_quantized_in_pieces_within_their_scratch) {
+  static const int64_t rows[] = {0, 255, 256, 511, 512, TALL - 1};
+  reopen_arenas_for_wide();
+  make_wide();
+  MUST(qd_device_reserve(&s.device, scratch_of_a_piece() + 4096));
+  MUST(qd_quantize(&s.run, &block, QD_STAGE_QKV, NULL));
+  for (int i = 0; i < 6; i++) expect_row(&block.weight[0].q, rows[i]);
+  ((uint16_t *)block.weight[0].original.data)[(int64_t)300 * WIDE] = qd_bf16_from_f32(1e7f);
+  qd_arena_rewind(&s.run.block_arena, 0);
+  cr_expect_eq(qd_quantize(&s.run, &block, QD_STAGE_QKV, NULL), QD_ENUMERIC);
+  cr_expect_not_null(strstr(qd_error_text(), "its rows from 256 on: "), "%s", qd_error_text());
+  cr_expect_not_null(strstr(qd_error_text(), "row 44"), "%s", qd_error_text());
 }

@@ -82,6 +82,7 @@ static void check_small_shapes(qd_dtype dtype) {
   char names[SMALL][16];
   make_shapes(dtype, out, names);
   MUST(qd_store_write_file(folder.path, "a.h5", out, SMALL, &file, digest));
+  cr_expect(file.compress_seconds > 0 && file.write_seconds > 0);
   for (int i = 0; i < SMALL; i++) {
     qd_stored_part part = made_part(&out[i], &digest[i]);
     size_t n = qd_tensor_bytes(out[i].tensor);

@@ -52,6 +52,19 @@ Test(entry, comes_back_from_its_text) {
   }
 }
 
+Test(entry, facts_of_the_block_come_back) {
+  qd_entry entry = {.block = 1, .facts = qd_json_object()}, again;
+  qd_json_set_number(entry.facts, "kl", 0.125);
+  char *text = text_of(&entry);
+  cr_expect_str_eq(text, "{\"block\": 1, \"files\": [], \"records\": [], \"facts\": {\"kl\": 0.125}}");
+  MUST(from_text(text, &again));
+  cr_expect(qd_json_equal(again.facts, entry.facts));
+  qd_entry_release(&again);
+  qd_entry_release(&entry);
+  qd_heap_free(text);
+  cr_expect_eq(from_text("{\"block\": 1, \"files\": [], \"records\": [], \"facts\": 3}", &again), QD_ECORRUPT);
+}
+
 Test(entry, of_nothing_comes_back) {
   qd_entry nothing = {.block = 5}, again;
   char *text = text_of(&nothing);

@@ -79,7 +79,7 @@ Test(source, says_how_to_convert_pytorch_weights) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const char *file = qd_temporary_write_text(&folder, names[i], "x");
     expect_refusal(folder.path, QD_EUNSUPPORTED, names[i], "from transformers import AutoModelForCausalLM");
-    expect_refusal(folder.path, QD_EUNSUPPORTED, ".save_pretrained('", "safe_serialization=True");
+    expect_refusal(folder.path, QD_EUNSUPPORTED, ".save_pretrained(p", "safe_serialization=True");
     cr_assert_eq(unlink(file), 0);
   }
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_BLOCKS = 64, BLOCK_TENSORS = 9, MAX_TENSORS = MAX_BLOCKS * BLOCK_TENSORS + 3, MAX_WIDTH = 4096 };
+enum { MAX_BLOCKS = 96, BLOCK_TENSORS = 9, MAX_TENSORS = MAX_BLOCKS * BLOCK_TENSORS + 3, MAX_WIDTH = 8192 };
 
 typedef struct making {
   const qd_made_llama *widths;

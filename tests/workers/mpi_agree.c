@@ -25,8 +25,15 @@ int main(int argc, char **argv) {
   EXPECT(argc == 3);
   qd_comm *comm;
   EXPECT(qd_team_open(&comm) == QD_OK);
+  qd_status on;
+  EXPECT(qd_agree_on(comm, mine(argv[1], atoi(argv[2]), comm->rank), &on) == QD_OK);
+  EXPECT(!qd_agree_failed()); /* so far it is nobody's end */
+  char text[5000];
+  snprintf(text, sizeof text, "%s", on == QD_OK ? "" : qd_error_text());
+  qd_error_clear();
   qd_status status = qd_agree(comm, mine(argv[1], atoi(argv[2]), comm->rank));
-  EXPECT(qd_agree_failed() == (status != QD_OK));
+  EXPECT(qd_agree_failed() == (status != QD_OK) && on == status);
+  EXPECT(status == QD_OK || strcmp(text, qd_error_text()) == 0);
   char line[6000];
   int n = snprintf(line, sizeof line, "<%d %s|%s|%s>\n", comm->rank, qd_status_name(status), qd_error_text(), qd_error_trace());
   EXPECT(n > 0 && fwrite(line, 1, (size_t)n, stdout) == (size_t)n && fflush(stdout) == 0);

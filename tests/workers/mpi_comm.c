@@ -3,6 +3,7 @@
 #include "tests/support/expect.h"
 #include "workers/comm_backends.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { PIECE = 64 };
@@ -59,11 +60,27 @@ static void check_gather(qd_comm *comm, size_t bytes, bool in_place) {
   qd_heap_free(all);
 }
 
+static double clock_error(const qd_comm *comm) {
+  const qd_comm_clock *clock = &comm->clock;
+  return fabs(clock->wait_seconds + clock->copy_seconds[QD_COMM_WORK] + clock->copy_seconds[QD_COMM_STREAM] - clock->inside_seconds);
+}
+
+/* The messages cost every rank the same; the rest was waiting. */
+static void check_clock(qd_comm *comm) {
+  const qd_comm_clock *clock = &comm->clock;
+  EXPECT(qd_comm_settle(comm) == QD_OK && clock->n == 0);
+  int64_t least = (int64_t)(1e9 * clock->copy_seconds[QD_COMM_WORK]), mine = least;
+  EXPECT(comm->ops->least_i64(comm, &least, 1) == QD_OK);
+  EXPECT(least == mine && clock->copy_seconds[QD_COMM_STREAM] == 0 && clock->wait_seconds >= 0);
+  EXPECT(clock_error(comm) < 1e-5 + 1e-9 * 4096);
+  EXPECT(clock->work_cpu_seconds >= 0 && clock->uneven_seconds >= 0 && clock->inside_cpu_seconds >= 0);
+}
+
 int main(void) {
   qd_comm *comm;
   EXPECT(qd_comm_mpi_open(PIECE, &comm) == QD_OK);
   EXPECT(comm->rank >= 0 && comm->rank < comm->size && strcmp(comm->name, "mpi") == 0);
-  EXPECT(qd_comm_mpi_ranks_on_node(comm) == comm->size);
+  EXPECT(comm->node->size == comm->size && comm->node->rank == comm->rank && comm->node->node == NULL);
   for (int s = 0; s < N_SIZES; s++) {
     for (int root = 0; root < comm->size; root++) {
       check_bcast(comm, sizes[s], root);
@@ -73,6 +90,7 @@ int main(void) {
     check_gather(comm, sizes[s], true);
   }
   EXPECT(qd_comm_barrier(comm) == QD_OK);
+  check_clock(comm);
   if (comm->rank == 0) printf("%d ranks agree\n", comm->size);
   comm->ops->close(comm);
   EXPECT(!qd_comm_mpi_running());

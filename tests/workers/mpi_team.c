@@ -1,4 +1,4 @@
-/* mpi_team describe|interrupt|abort|die|exit: what a rank does to the others. */
+/* mpi_team describe|nodes|interrupt|abort|die|exit: what a rank does to the others. */
 #define _POSIX_C_SOURCE 200809L
 #include "tests/support/expect.h"
 #include "workers/interrupt.h"
@@ -23,6 +23,17 @@ static void interrupt(qd_comm *comm) {
   EXPECT(qd_interrupt_agree(comm, &stop) == QD_OK && stop);
 }
 
+/* Five ranks, two a node: what the first rank of a node says reaches its node alone. */
+static void nodes(qd_comm *comm) {
+  static const int first[] = {0, 0, 2, 2, 4}, size[] = {2, 2, 2, 2, 1};
+  qd_comm *node = qd_team_node(comm);
+  int said = comm->rank;
+  EXPECT(comm->size == 5 && qd_team_nodes(comm) == 3);
+  for (int r = 0; r < comm->size; r++) EXPECT(qd_team_first_on_node(comm)[r] == first[r]);
+  EXPECT(node->size == size[comm->rank] && node->rank == comm->rank - first[comm->rank]);
+  EXPECT(qd_comm_bcast(node, &said, sizeof said, 0) == QD_OK && said == first[comm->rank]);
+}
+
 int main(int argc, char **argv) {
   EXPECT(argc == 2);
   qd_comm *comm;
@@ -33,6 +44,7 @@ int main(int argc, char **argv) {
   }
   bool last = comm->rank == comm->size - 1;
   describe(comm);
+  if (strcmp(argv[1], "nodes") == 0) nodes(comm);
   if (strcmp(argv[1], "interrupt") == 0) interrupt(comm);
   if (strcmp(argv[1], "abort") == 0 && last) {
     qd_team_close(comm, true, 3);

@@ -22,8 +22,9 @@ typedef struct context {
 
 static size_t bytes_of(void *c, int64_t item) { return ((context *)c)->bytes[item]; }
 
-static qd_status fetch(void *c, int64_t item, void *to) {
+static qd_status fetch(void *c, int64_t item, size_t first, size_t n, void *to) {
   context *self = c;
+  cr_assert(first == 0 && n == self->bytes[item], "one rank reads all");
   cr_assert_not(pthread_equal(pthread_self(), self->caller));
   pthread_mutex_lock(&self->lock);
   self->n_begun++;
@@ -55,9 +56,9 @@ static context new_context(void) {
 }
 
 static qd_stream *open_stream(context *self, int64_t n_items, int64_t first) {
-  qd_stream_source source = {self, n_items, bytes_of, fetch};
+  qd_stream_source source = {self, n_items, bytes_of, NULL, fetch};
   qd_stream *stream = NULL;
-  cr_assert_eq(qd_stream_open(qd_comm_self(), &source, first, &stream), QD_OK);
+  cr_assert_eq(qd_stream_open(qd_comm_self(), &source, QD_READERS_COORDINATOR, first, &stream), QD_OK);
   return stream;
 }
 
@@ -155,15 +156,15 @@ Test(stream, carries_the_readers_words_over) {
 Test(stream, refuses_an_item_beyond_memory) {
   context c = new_context();
   c.bytes[1] = SIZE_MAX - 5;
-  qd_stream_source source = {&c, 5, bytes_of, fetch};
+  qd_stream_source source = {&c, 5, bytes_of, NULL, fetch};
   qd_stream *stream;
-  cr_assert_eq(qd_stream_open(qd_comm_self(), &source, 0, &stream), QD_ENOMEM);
+  cr_assert_eq(qd_stream_open(qd_comm_self(), &source, QD_READERS_COORDINATOR, 0, &stream), QD_ENOMEM);
   cr_assert_null(stream);
 }
 
-static void check_ranks(int n_ranks, const char *first, const char *failing, const char *expected) {
-  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_stream", first, failing, NULL};
-  qd_run run = qd_run_ranks(n_ranks, argv, NULL, 60.0);
+static void check_readers(int n_ranks, const char *readers, const char *per_node, const char *first, const char *failing, const char *expected) {
+  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_stream", readers, first, failing, NULL}, *const environment[] = {per_node, NULL};
+  qd_run run = qd_run_ranks(n_ranks, argv, environment, 60.0);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   for (int r = 0; r < n_ranks; r++) {
     char line[200];
@@ -173,6 +174,10 @@ static void check_ranks(int n_ranks, const char *first, const char *failing, con
   qd_run_close(&run);
 }
 
+static void check_ranks(int n_ranks, const char *first, const char *failing, const char *expected) {
+  check_readers(n_ranks, "coordinator", QD_RANKS_PER_NODE, first, failing, expected);
+}
+
 #define DAMAGED(item) "QD_EBADINPUT item " item " is damaged"
 
 Test(stream, reaches_2_ranks) { check_ranks(2, "0", "-1", "QD_OK "); }
@@ -180,3 +185,29 @@ Test(stream, reaches_3_ranks_from_the_middle) { check_ranks(3, "4", "-1", "QD_OK
 Test(stream, reaches_8_ranks) { check_ranks(8, "0", "-1", "QD_OK "); }
 Test(stream, a_failed_fetch_is_everyones) { check_ranks(3, "0", "4", DAMAGED("4")); }
 Test(stream, a_failed_first_fetch_is_everyones) { check_ranks(2, "2", "2", DAMAGED("2")); }
+
+Test(stream, one_rank_of_each_node_reads) {
+  check_readers(5, "node", QD_RANKS_PER_NODE "=2", "0", "-1", "QD_OK ");
+  check_readers(3, "node", QD_RANKS_PER_NODE "=1", "2", "-1", "QD_OK ");
+  check_readers(3, "node", QD_RANKS_PER_NODE "=3", "0", "-1", "QD_OK ");
+}
+Test(stream, every_rank_reads_its_part) {
+  check_readers(2, "all", QD_RANKS_PER_NODE, "0", "-1", "QD_OK ");
+  check_readers(3, "all", QD_RANKS_PER_NODE, "4", "-1", "QD_OK ");
+  check_readers(8, "all", QD_RANKS_PER_NODE, "0", "-1", "QD_OK ");
+}
+/* The last reader fails: all must come to know. */
+Test(stream, a_failed_fetch_of_any_reader_is_everyones) {
+  check_readers(4, "node", QD_RANKS_PER_NODE "=2", "0", "5", "QD_EBADINPUT rank 2: item 5 is damaged");
+  check_readers(3, "all", QD_RANKS_PER_NODE, "0", "5", "QD_EBADINPUT rank 2: item 5 is damaged");
+}
+
+Test(stream, buffers_are_as_large_as_who_reads_needs) {
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_COORDINATOR, 0, 4, 0)), 2 * 1024);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_COORDINATOR, 2, 4, 2)), 1024);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_NODE, 2, 4, 2)), 2 * 1024);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_NODE, 3, 4, 2)), 1024);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_ALL, 3, 4, 2)), 1024 + 2 * 256);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 64, qd_stream_share_of(QD_READERS_ALL, 3, 4, 2)), 1024 + 2 * 320);
+  cr_expect_eq(qd_stream_buffer_bytes(1000, 0, qd_stream_share_of(QD_READERS_ALL, 0, 1, 0)), 2 * 1024);
+}

@@ -23,6 +23,22 @@ Test(team, without_a_launcher_mpi_does_not_start) {
   qd_run_close(&run);
 }
 
+Test(team, ranks_of_a_node_have_a_communicator_of_their_own) {
+  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_team", "nodes", NULL}, *const environment[] = {QD_RANKS_PER_NODE "=2", NULL};
+  qd_run run = qd_run_ranks(5, argv, environment, 60.0);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+}
+
+Test(team, one_rank_is_a_node_of_its_own) {
+  qd_comm *comm = qd_comm_self();
+  cr_expect_eq(qd_team_node(comm), comm);
+  cr_expect_eq(qd_team_nodes(comm), 1);
+  cr_expect_eq(qd_team_first_on_node(comm)[0], 0);
+  char host[4];
+  cr_expect(strlen(qd_host_name(host, sizeof host)) < sizeof host);
+}
+
 static void check_ranks(int n_ranks) {
   qd_run run = run_team(n_ranks, "describe");
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);

@@ -108,6 +108,11 @@ Test(limits, what_this_process_uses) {
   cr_expect_geq(use.address_space, use.resident);
 }
 
+Test(limits, whether_two_paths_share_a_disk) {
+  cr_expect(qd_same_disk(qd_temporary_path(&folder, "."), qd_temporary_path(&folder, "a/b/c")));
+  cr_expect_not(qd_same_disk(qd_temporary_path(&folder, "."), "/proc/self"));
+}
+
 Test(limits, the_disk_below_a_path_that_does_not_exist_yet) {
   qd_room here, below, beyond;
   cr_assert_eq(qd_disk_room(qd_temporary_path(&folder, "."), &here), QD_OK);

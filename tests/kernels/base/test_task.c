@@ -16,7 +16,10 @@ Test(task, work_is_done_when_waited_for) {
   cr_assert_eq(qd_task_start(&task, double_it, &n), QD_OK);
   cr_assert_eq(qd_task_wait(&task), QD_OK);
   cr_assert_eq(n, 42);
+  double worked = task.work_seconds;
+  cr_assert_gt(worked, 0);
   cr_assert_eq(qd_task_wait(&task), QD_OK, "nothing was started since");
+  cr_assert_eq(task.work_seconds, worked);
 }
 
 Test(task, a_failure_comes_over_with_its_text_once) {

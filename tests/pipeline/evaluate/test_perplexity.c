@@ -90,7 +90,7 @@ Test(perplexity, of_one_window_against_transformers) {
   MUST(evaluate(request, &got));
   expect_measured(&got, measure(&g.expected, NULL, g.ids, 0), 1e-5);
   cr_expect_eq(got.windows, 1);
-  cr_expect_eq(got.act, QD_F32);
+  cr_expect_eq(got.arithmetic, QD_ARITHMETIC_F32);
   cr_expect(!got.has_reference);
   request.style = QD_PPL_LLAMA_CPP; /* no tokenizer, so no BOS */
   MUST(evaluate(request, &got));
@@ -107,7 +107,7 @@ Test(perplexity, of_windows_and_of_the_first_of_them) {
   MUST(evaluate(request, &got));
   expect_measured(&got, measure(&l, NULL, g.ids, 0), 1e-6);
   cr_expect_eq(got.windows, 3);
-  cr_expect_eq(got.act, QD_BF16);
+  cr_expect_eq(got.arithmetic, QD_ARITHMETIC_BF16_PAIRS);
   request.max_windows = l.windows = 2, request.style = QD_PPL_LLAMA_CPP;
   MUST(evaluate(request, &got));
   expect_measured(&got, measure(&l, NULL, g.ids, T / 2), 1e-6);
@@ -138,6 +138,30 @@ Test(perplexity, divergence_from_a_reference) {
   cr_expect(near(got.reference_mean_nll, got.mean_nll, 1e-14));
   qd_heap_free(l.value);
   qd_heap_free(r.value);
+  golden_close(&g);
+}
+
+/* Each in the arithmetic it has, on one device: the numbers are those of either alone. */
+Test(perplexity, of_a_store_and_a_reference_in_two_arithmetics) {
+  golden g = golden_open("llama_bf16");
+  qd_evaluation amx, pairs, other, both;
+  char store[QD_TEMPORARY_PATH_BYTES];
+  snprintf(store, sizeof store, "%s", qd_temporary_path(&folder, "store"));
+  qd_job job = small_job(g.path, store);
+  job.compute = QD_COMPUTE_BF16_AMX;
+  MUST(run_job(&job));
+  qd_evaluation_request request = {.model = store, .dataset = ids_of(&g), .sequence_tokens = 12};
+  MUST(evaluate(request, &amx));
+  request.compute = QD_COMPUTE_BF16;
+  MUST(evaluate(request, &other));
+  request.model = g.path;
+  MUST(evaluate(request, &pairs));
+  request.model = store, request.reference = g.path, request.compute = QD_COMPUTE_MODEL;
+  MUST(evaluate(request, &both));
+  cr_expect_neq(amx.mean_nll, other.mean_nll, "the arithmetic leaves no trace");
+  cr_expect_eq(both.arithmetic, QD_ARITHMETIC_BF16_AMX);
+  cr_expect_eq(both.mean_nll, amx.mean_nll);
+  cr_expect(near(both.reference_mean_nll, pairs.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll, pairs.mean_nll);
   golden_close(&g);
 }
 

@@ -1,6 +1,7 @@
 #include "pipeline/evaluate/subject.h"
 
 #include "pipeline/record.h"
+#include "storage/seal.h"
 #include "tests/pipeline/job_support.h"
 #include "tests/support/safetensors_maker.h"
 
@@ -161,28 +162,33 @@ Test(subject, a_store_with_an_order_as_well) { expect_effective_weights("mistral
 
 /* ---- arithmetic --------------------------------------------------------------------------------------------------------- */
 
-static qd_dtype act_of(const char *path, qd_compute compute) {
+static qd_arithmetic arithmetic_of(const char *path, qd_compute compute) {
   qd_comm *comm = open_team();
   qd_device device = open_device(fast);
   qd_subject subject;
   MUST(qd_subject_open(&subject, path, compute, comm, &device));
-  qd_dtype act = subject.act;
+  qd_arithmetic arithmetic = subject.arithmetic;
+  cr_expect_eq(subject.act, qd_arithmetic_act(arithmetic));
   qd_subject_close(&subject);
   qd_device_close(&device);
   qd_team_close(comm, false, 0);
-  return act;
+  return arithmetic;
 }
 
 Test(subject, arithmetic_is_the_models_or_the_stores) {
-  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_MODEL), QD_BF16);
-  cr_expect_eq(act_of(golden_path("llama_f16"), QD_COMPUTE_MODEL), QD_F32);
-  cr_expect_eq(act_of(golden_path("llama_bf16"), QD_COMPUTE_FP32), QD_F32);
+  cr_expect_eq(arithmetic_of(golden_path("llama_bf16"), QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(golden_path("llama_f16"), QD_COMPUTE_MODEL), QD_ARITHMETIC_F32);
+  cr_expect_eq(arithmetic_of(golden_path("llama_bf16"), QD_COMPUTE_FP32), QD_ARITHMETIC_F32);
   const char *bf16 = make_store("llama", "made in bf16", QD_ORDER_STATIC, QD_COMPUTE_BF16);
-  cr_expect_eq(act_of(bf16, QD_COMPUTE_MODEL), QD_BF16);
-  cr_expect_eq(act_of(bf16, QD_COMPUTE_FP32), QD_F32);
+  cr_expect_eq(arithmetic_of(bf16, QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(bf16, QD_COMPUTE_FP32), QD_ARITHMETIC_F32);
   const char *f32 = make_store("llama_bf16", "made in f32", QD_ORDER_STATIC, QD_COMPUTE_FP32);
-  cr_expect_eq(act_of(f32, QD_COMPUTE_MODEL), QD_F32);
-  cr_expect_eq(act_of(f32, QD_COMPUTE_BF16), QD_BF16);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_MODEL), QD_ARITHMETIC_F32);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS);
+  cr_expect_eq(arithmetic_of(f32, QD_COMPUTE_BF16_AMX), QD_ARITHMETIC_BF16_AMX);
+  const char *amx = make_store("llama", "made for amx", QD_ORDER_STATIC, QD_COMPUTE_BF16_AMX);
+  cr_expect_eq(arithmetic_of(amx, QD_COMPUTE_MODEL), QD_ARITHMETIC_BF16_AMX);
+  cr_expect_eq(arithmetic_of(amx, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS);
 }
 
 static void expect_refusal(const char *path, qd_status expected, const char *text) {
@@ -214,4 +220,23 @@ Test(subject, refuses_a_store_whose_configuration_was_exchanged) {
   cr_assert(file != NULL && fwrite(text, 1, n, file) == n && fclose(file) == 0);
   qd_heap_free(text);
   expect_refusal(path, QD_ECORRUPT, "config.json is damaged");
+}
+
+/* A manifest of a later version, whose arithmetic is not known here: nothing is guessed. */
+Test(subject, refuses_an_arithmetic_that_it_does_not_know) {
+  const char *path = make_store("llama", "store", QD_ORDER_STATIC, QD_COMPUTE_FP32), *name;
+  char manifest[PATH_BYTES];
+  qd_json *read, *job, *changed = qd_json_object();
+  const qd_json *value;
+  snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
+  MUST(qd_seal_read(manifest, &read));
+  job = qd_json_copy(qd_json_get(read, "job"));
+  qd_json_set_text(job, "arithmetic", "posit-16");
+  for (size_t i = 0; qd_json_member(read, i, &name, &value); i++)
+    if (strcmp(name, "digest") != 0) qd_json_set(changed, name, strcmp(name, "job") == 0 ? job : qd_json_copy(value));
+  MUST(qd_seal_write(changed, path, path, "manifest.json"));
+  qd_json_free(changed);
+  qd_json_free(read);
+  expect_refusal(path, QD_EUNSUPPORTED, "posit-16");
+  cr_expect_eq(arithmetic_of(path, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS, "unless another is asked for");
 }

@@ -1,0 +1,63 @@
+#include "kernels/unit_proof.h"
+
+#include "kernels/base/heap.h"
+#include "kernels/base/log.h"
+#include "kernels/ops_table.h"
+
+#include <string.h>
+
+/* More than one tile in each direction, more than one chunk, none of them whole. */
+enum { M = 18, N = 35, K = 256 + 45 };
+
+typedef struct trial {
+  uint16_t a[M * K], b[K * N];
+  float expected[M * N], got[M * N];
+} trial;
+
+/* Values of any sign and mantissa with an exponent of [least, least + 16). */
+static void fill(uint16_t *values, int n, uint32_t least, uint32_t seed) {
+  for (int i = 0; i < n; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    values[i] = (uint16_t)((seed >> 16 & 0x807fu) | (least + (seed >> 8 & 15u)) << 7);
+  }
+}
+
+static qd_status agrees(qd_device *device, trial *t, bool *out) {
+  qd_tensor a = qd_tensor_2d(t->a, QD_BF16, M, K), b = qd_tensor_2d(t->b, QD_BF16, K, N);
+  QD_TRY(qd_ref_matmul(device, a, b, false, qd_tensor_2d(t->expected, QD_F32, M, N)));
+  QD_TRY(device->ops->matmul(device, a, b, false, qd_tensor_2d(t->got, QD_F32, M, N)));
+  *out = memcmp(t->expected, t->got, sizeof t->got) == 0;
+  return QD_OK;
+}
+
+/* Of two kinds: sums that are rounded at every step, and products about the smallest normal number, many of which underflow. */
+static qd_status try_unit(qd_device *device, trial *t, bool *proven) {
+  fill(t->a, M * K, 120, 1);
+  fill(t->b, K * N, 120, 2);
+  QD_TRY(agrees(device, t, proven));
+  if (!*proven) return QD_OK;
+  fill(t->a, M * K, 56, 3);
+  fill(t->b, K * N, 56, 4);
+  return agrees(device, t, proven);
+}
+
+static qd_status prove(qd_device *device, trial *t, qd_isa otherwise) {
+  bool proven = false;
+  QD_TRY(try_unit(device, t, &proven));
+  if (proven) return QD_OK;
+  qd_log_warning("%s of this CPU (%s) does not sum as %s says: left out, same bits, slower", qd_isa_name(otherwise + 1),
+                 qd_cpu_model(), qd_arithmetic_name(device->arithmetic));
+  device->isa = otherwise;
+  device->unit_refused = true;
+  return QD_OK;
+}
+
+qd_status qd_unit_prove(qd_device *device) {
+  trial *t;
+  qd_isa otherwise = device->arithmetic == QD_ARITHMETIC_BF16_AMX ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512;
+  if (strcmp(device->name, "cpu") != 0 || device->isa <= otherwise) return QD_OK;
+  QD_TRY(qd_heap_new(1, sizeof *t, &t));
+  qd_status status = prove(device, t, otherwise);
+  qd_heap_free(t);
+  return status;
+}

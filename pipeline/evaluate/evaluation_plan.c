@@ -1,0 +1,69 @@
+#include "pipeline/evaluate/evaluation_plan.h"
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static int n_subjects(const qd_evaluation_sizes *sizes) { return sizes->subject[1] != NULL ? 2 : 1; }
+
+size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes) {
+  size_t rows = qd_arena_cost(QD_LOGIT_ROWS, (size_t)sizes->subject[0]->model.vocabulary * sizeof(float));
+  size_t most = (size_t)n_subjects(sizes) * rows + qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(double)) +
+                qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(int32_t));
+  for (int i = 0; i < n_subjects(sizes); i++) {
+    const qd_subject *s = sizes->subject[i];
+    most = larger(most, qd_plan_forward_scratch(sizes->device, &s->model, s->act, sizes->tokens));
+  }
+  return most;
+}
+
+static size_t largest_item(const qd_subject *subject, size_t *snap) {
+  qd_feed feed = qd_subject_feed(subject);
+  size_t largest = 1;
+  *snap = 0;
+  for (int64_t item = 0; item < subject->model.n_blocks + 2; item++) {
+    largest = larger(largest, qd_feed_item_bytes(&feed, item));
+    *snap = larger(*snap, qd_feed_item_snap(&feed, item));
+  }
+  return largest;
+}
+
+static qd_stream_share share_of(const qd_evaluation_sizes *sizes, const qd_subject *s, int rank) {
+  return qd_stream_share_of(s->readers, rank, sizes->ranks, sizes->first_on_node != NULL ? sizes->first_on_node[rank] : 0);
+}
+
+void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank *out) {
+  size_t largest = 0, *part = out->part;
+  *out = (qd_plan_rank){.sequences = sizes->windows};
+  for (int i = 0; i < n_subjects(sizes); i++) {
+    const qd_subject *s = sizes->subject[i];
+    size_t snap, item = largest_item(s, &snap);
+    largest = larger(largest, item);
+    part[QD_PLAN_STREAM] += qd_stream_buffer_bytes(item, snap, share_of(sizes, s, rank));
+    part[QD_PLAN_BLOCK] += qd_plan_evaluated_block(&s->model, s->act);
+    part[QD_PLAN_ACTIVATIONS] += qd_plan_activations(&s->model, s->act, sizes->tokens, sizes->windows, 1);
+    part[QD_PLAN_DECODER] += qd_plan_decoder(&s->model, sizes->tokens, s->act);
+  }
+  part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident + sizes->result_bytes;
+  part[QD_PLAN_LIBRARIES] = qd_plan_libraries(largest, largest, sizes->ranks, true);
+  part[QD_PLAN_SCRATCH] = qd_evaluation_scratch(sizes) + qd_arena_cost(qd_device_packing_bytes(sizes->device), 1);
+  for (int p = 0; p < QD_N_PLAN_PARTS; p++) out->host_bytes += part[p];
+  out->host_bytes = larger(out->host_bytes, (size_t)qd_memory_now().peak);
+}
+
+/* A rank that is not the first on its node, where there is one: of a node's ranks all but the first are such. */
+static int a_follower(const qd_evaluation_sizes *sizes) {
+  int rank = sizes->ranks - 1;
+  while (rank > 0 && sizes->first_on_node != NULL && sizes->first_on_node[rank] == rank) rank--;
+  return rank;
+}
+
+qd_status qd_evaluation_check(const qd_evaluation_sizes *sizes, int64_t max_host_bytes, qd_plan_place place) {
+  static const char way_out[] = "use more nodes or fewer ranks on each, or a shorter --seqlen";
+  qd_plan_rank first, other, own;
+  qd_evaluation_plan(sizes, 0, &first);
+  qd_evaluation_plan(sizes, a_follower(sizes), &other);
+  qd_evaluation_plan(sizes, place.rank, &own);
+  qd_memory_need need = {.node = (double)first.host_bytes + (double)(place.ranks_on_node - 1) * (double)other.host_bytes,
+                         .address = qd_plan_address_bytes(&own, sizes->device),
+                         .max_host_bytes = max_host_bytes};
+  return qd_plan_check_need(&need, place, way_out);
+}
