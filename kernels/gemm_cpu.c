@@ -106,8 +106,8 @@ static qd_code_panels kept_codes(const task *job, const block *at) {
   const qd_panels *p = job->product->panels;
   int64_t width = QD_CODE_PAIR * p->width, pairs = (p->rows + width - 1) / width;
   int64_t runs = (at->kc + QD_CODE_RUN - 1) / QD_CODE_RUN;
-  int64_t first = (at->k / QD_CODE_RUN * pairs + at->j / width * runs) * p->q.scheme.bits * width;
-  return (qd_code_panels){.words = (const uint32_t *)p->data + first, .half = (int)(at->j % width / p->width),
+  int64_t words = (at->k / QD_CODE_RUN * pairs + at->j / width * runs) * p->q.scheme.bits * width;
+  return (qd_code_panels){.words = (const uint32_t *)p->data + words, .half = (int)(at->j % width / p->width),
                           .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(p->q.scheme.scale_dtype),
                           .zeros = p->zeros + at->j, .scale_dtype = p->q.scheme.scale_dtype,
                           .group_stride = pairs * width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
@@ -258,7 +258,7 @@ static void few_rows(const task *job, block at, int64_t end, const target *c) {
 
 /* One chunk of one or two rows and all columns of `at` by codes that are not expanded into memory. */
 static bool multiply_codes(const task *job, const block *at, const unsigned char *a, const target *c) {
-  if (!job->product->panels->quantized || at->m > QD_CODE_ROWS || !qd_code_kind(job->kind)) return false;
+  if (!job->product->panels->quantized || at->m > QD_CODE_ROWS || qd_panel_in_blocks(job->kind)) return false;
   qd_code_panels codes = kept_codes(job, at);
   if (!qd_code_panels_direct(&codes)) return false;
   qd_gemm_strip strip = strip_of(job, at, c);
@@ -340,13 +340,10 @@ static grid best_grid(const task *whole, int threads) {
   return best;
 }
 
-static qd_panel_kind bf16_kind(const qd_device *device) {
+qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype) {
+  if (dtype != QD_BF16) return dtype == QD_F32 ? QD_PANEL_F32 : QD_PANEL_F64;
   if (device->arithmetic == QD_ARITHMETIC_BF16_AMX) return device->isa >= QD_ISA_AMX ? QD_PANEL_TILES : QD_PANEL_BLOCKS;
   return device->isa >= QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS : QD_PANEL_WIDE;
-}
-
-qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype) {
-  return dtype == QD_F32 ? QD_PANEL_F32 : dtype == QD_F64 ? QD_PANEL_F64 : bf16_kind(device);
 }
 
 static task whole_of(const qd_device *device, const qd_gemm_product *product) {

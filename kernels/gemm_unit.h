@@ -78,6 +78,9 @@ static inline int64_t qd_panel_steps(qd_panel_kind kind, int64_t k) {
   }
 }
 
+/* Kinds of bf16-amx: two chains, closed every 32 k. */
+static inline bool qd_panel_in_blocks(qd_panel_kind kind) { return kind == QD_PANEL_BLOCKS || kind == QD_PANEL_TILES; }
+
 /* Elements from one panel to the next; a multiple of 64 bytes. */
 static inline int64_t qd_panel_stride(int64_t steps, int width) {
   return (steps * width + QD_PANEL_TAIL - 1) / QD_PANEL_TAIL * QD_PANEL_TAIL + QD_PANEL_TAIL;

@@ -34,7 +34,7 @@ static qd_status check_act(const qd_device *device, const char *op, qd_dtype act
 qd_status qd_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) {
   QD_CHECK(w.rank == 2, QD_ESHAPE, "panels: w has %d dimensions, expected 2", w.rank);
   QD_TRY(check_act(device, "panels", w.dtype));
-  *out = (qd_panels){.act = w.dtype, .rows = w.dim[0], .columns = w.dim[1]};
+  *out = (qd_panels){.act = w.dtype, .arithmetic = device->arithmetic, .rows = w.dim[0], .columns = w.dim[1]};
   return device->ops->panels_dense(device, arena, w, out);
 }
 
@@ -42,7 +42,7 @@ qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtens
   QD_TRY(qd_qtensor_check_shapes(q));
   if (qd_qtensor_has_order(q)) QD_TRY(qd_qtensor_check_order_range("panels", q));
   QD_TRY(check_act(device, "panels", act));
-  *out = (qd_panels){.act = act, .rows = q->rows, .columns = q->columns, .quantized = true,
+  *out = (qd_panels){.act = act, .arithmetic = device->arithmetic, .rows = q->rows, .columns = q->columns, .quantized = true,
                      .q = {.scheme = q->scheme, .rows = q->rows, .columns = q->columns, .order = q->order}};
   if (qd_qtensor_has_order(q)) {
     QD_TRY(qd_arena_new(arena, (size_t)q->columns, sizeof(int32_t), &out->q.order.data));
@@ -60,5 +60,7 @@ qd_status qd_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, c
   int width = is_cpu(device) ? qd_cpu_panel_width(device) : 0;
   QD_CHECK(w->width == width, QD_EINVAL, "panels_linear: panels of %d rows were made by a device with other units (%d here)",
            w->width, width);
+  QD_CHECK(w->arithmetic == device->arithmetic, QD_EINVAL, "panels_linear: the panels are made for %s, the device computes in %s",
+           qd_arithmetic_name(w->arithmetic), qd_arithmetic_name(device->arithmetic));
   return device->ops->panels_linear(device, x, w, bias, y);
 }

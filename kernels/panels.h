@@ -11,12 +11,12 @@
 
 typedef struct qd_panels {
   qd_dtype   act;           /* F32 or BF16: of the x to come                                                              */
+  qd_arithmetic arithmetic; /* of the device when they were made                                                          */
   int64_t    rows, columns;
   bool       quantized;
   qd_qtensor q;             /* scheme and order, copied; its other parts only where width is 0                             */
   qd_tensor  w;             /* a dense weight where width is 0                                                             */
   int        width;         /* rows of a panel; 0: the device multiplies by copies of what was given                       */
-  int        kind;          /* of dense elements (gemm_unit.h): another arithmetic packs them another way                  */
   void      *data;          /* chunk by chunk of 256 columns, panel by panel: elements as the matrix kernel packs them, or codes
                                (panels_isa.h)                                                                              */
   void      *scales;        /* of q's dtype, (G, rows filled up to pairs of panels)                                           */

@@ -53,7 +53,7 @@ qd_status qd_cpu_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, q
   int64_t rows = w.dim[0], columns = w.dim[1], width = unit->columns, panels = (rows + width - 1) / width;
   size_t element = qd_dtype_bytes(w.dtype), chunk = dense_bytes(device, w.dtype, rows, least(columns, QD_PRODUCT_CHUNK));
   QD_TRY(qd_arena_new(arena, dense_bytes(device, w.dtype, rows, columns), 1, &out->data));
-  out->width = (int)width, out->kind = (int)kind;
+  out->width = (int)width;
 #pragma omp parallel for num_threads(device->threads) schedule(static) collapse(2)
   for (int64_t k = 0; k < columns; k += QD_PRODUCT_CHUNK)
     for (int64_t p = 0; p < panels; p++) {
@@ -138,8 +138,6 @@ qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_q
 /* ---- products ---- */
 
 qd_status qd_cpu_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, const qd_tensor *bias, qd_tensor y) {
-  QD_CHECK(w->quantized || w->kind == (int)qd_gemm_kind(device, w->act), QD_EINVAL,
-           "panels_linear: the panels were made for another arithmetic than %s", qd_arithmetic_name(device->arithmetic));
   size_t mark = qd_arena_mark(&device->scratch);
   qd_status status = QD_OK;
   if (qd_qtensor_has_order(&w->q)) QD_TRY_GOTO(status, done, qd_cpu_gather(device, x, w->q.order, &x));

@@ -7,7 +7,9 @@
 #include "kernels/panels_isa.h"
 #include "kernels/panels_vector.h"
 
-enum { PANEL_VECTORS = 2, PANEL_WIDTH = F32_LANES * PANEL_VECTORS, PAIR_WIDTH = QD_CODE_PAIR * PANEL_WIDTH };
+#include <string.h>
+
+enum { F32_VECTORS = 2, PANEL_WIDTH = F32_LANES * F32_VECTORS, PAIR_WIDTH = QD_CODE_PAIR * PANEL_WIDTH };
 
 /* Constants of a kernel. */
 typedef struct code_shape {
@@ -18,8 +20,8 @@ typedef struct code_shape {
 /* A panel at one run: its words, and the run's group. */
 typedef struct code_panel {
   const uint32_t *memory;
-  words   kept[PANEL_VECTORS];
-  f32_sum scale[PANEL_VECTORS], offset[PANEL_VECTORS]; /* s 2^b, -s (2^b + z) */
+  words   kept[F32_VECTORS];
+  f32_sum scale[F32_VECTORS], offset[F32_VECTORS]; /* s 2^b, -s (2^b + z) */
 } code_panel;
 
 typedef struct code_kernels {
@@ -30,7 +32,7 @@ typedef struct code_kernels {
 
 typedef struct kind_kernels {
   code_kernels bits[QD_MAX_BITS - QD_MIN_BITS + 1];
-  void (*unpack_any)(const qd_code_panels *b, int64_t padded_k, uint32_t *to);
+  void (*unpack_any)(const qd_code_panels *b, uint32_t *to);
 } kind_kernels;
 
 QD_INLINE words word_at(const code_panel *from, bool kept, int i, int v) {
@@ -44,7 +46,7 @@ QD_INLINE words word_at(const code_panel *from, bool kept, int i, int v) {
 QD_INLINE void join_rest(const code_panel *from, code_shape shape, words *rest) {
   int bits = shape.bits, top = 32 / bits * bits;
 #pragma GCC unroll 2
-  for (int v = 0; v < PANEL_VECTORS; v++) {
+  for (int v = 0; v < F32_VECTORS; v++) {
     rest[v] = words_none();
     if (top == 32) continue;
 #pragma GCC unroll 8
@@ -63,7 +65,7 @@ QD_INLINE f32_sum weight_at(const code_panel *from, code_shape shape, int t, int
 QD_INLINE void load_group(const qd_code_panels *b, int64_t index, int64_t row, code_panel *to) {
   int64_t at = index * b->group_stride + row;
   float unit = (float)(1 << b->bits);
-  for (int v = 0; v < PANEL_VECTORS; v++, at += F32_LANES) {
+  for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
     f32_sum scale = scales_f16((const uint16_t *)b->scales + at);
     to->scale[v] = f32_multiply(scale, f32_broadcast(&unit));
     to->offset[v] = f32_subtract(f32_zero(), f32_multiply(scale, zeros_value(b->zeros + at, b->bits)));
@@ -86,7 +88,7 @@ QD_INLINE void finish_sums(const qd_gemm_strip *s, int64_t column, int rows, con
   int64_t left = s->columns - column, n = left < PANEL_WIDTH ? left : PANEL_WIDTH;
   for (int i = 0; i < rows; i++) {
     float part[PANEL_WIDTH], *c = (float *)s->c + i * s->c_stride + column;
-    for (int v = 0; v < PANEL_VECTORS; v++) f32_write(part + v * F32_LANES, sum[v * rows + i]);
+    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + v * F32_LANES, sum[v * rows + i]);
     if (s->update == QD_TILE_STORE)
       for (int64_t j = 0; j < n; j++) c[j] = part[j];
     else
@@ -146,15 +148,15 @@ QD_INLINE void codes_of(const uint32_t *run, int bits, int t, uint32_t *code) {
   for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = code[lane] >> shift & mask;
 }
 
-/* A k behind the last one is a weight of zero: half of a pair, or what a block lacks. */
+/* A k behind the last one is a weight of zero: half of a pair. */
 QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
-  for (int v = 0; v < PANEL_VECTORS; v++) out[v] = f32_zero();
+  for (int v = 0; v < F32_VECTORS; v++) out[v] = f32_zero();
   if (k >= b->k) return;
   uint32_t code[PANEL_WIDTH] __attribute__((aligned(64)));
   codes_of(panel_words(b, 0) + k / QD_CODE_RUN * b->bits * PAIR_WIDTH, b->bits, (int)(k % QD_CODE_RUN), code);
   int64_t at = (b->first + k) / b->group_size * b->group_stride;
   const float unit = 1 << QD_MAX_BITS;
-  for (int v = 0; v < PANEL_VECTORS; v++, at += F32_LANES) {
+  for (int v = 0; v < F32_VECTORS; v++, at += F32_LANES) {
     f32_sum value = f32_multiply(words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS), f32_broadcast(&unit));
     f32_sum scale = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
                                              : scales_f32((const float *)b->scales + at);
@@ -178,21 +180,24 @@ QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
 #include "kernels/panels_tile.h"
 #endif
 
-/* Panels of whole blocks are those of another kind, padded. */
+/* What a kind's panels are but for the zeros that fill blocks of 32 k. */
+static qd_panel_kind plain_kind(qd_panel_kind kind) {
+  return kind == QD_PANEL_BLOCKS ? QD_PANEL_WIDE : kind == QD_PANEL_TILES ? QD_PANEL_PAIRS : kind;
+}
+
 static const kind_kernels *kernels_of(qd_panel_kind kind) {
 #ifdef QD_HAVE_PAIRS
-  if (kind == QD_PANEL_PAIRS || kind == QD_PANEL_TILES) return &pairs_code_kernels;
+  if (plain_kind(kind) == QD_PANEL_PAIRS) return &pairs_kernels;
 #endif
-  return kind == QD_PANEL_F32 ? &f32_code_kernels : &wide_code_kernels;
+  return plain_kind(kind) == QD_PANEL_WIDE ? &wide_kernels : &f32_kernels;
 }
 
 void QD_ISA(qd_code_panel_unpack)(const qd_code_panels *from, qd_panel_kind kind, void *to) {
   const kind_kernels *kernels = kernels_of(kind);
-  bool blocks = kind == QD_PANEL_BLOCKS || kind == QD_PANEL_TILES;
-  if (qd_code_panels_direct(from))
-    kernels->bits[from->bits - QD_MIN_BITS].unpack(from, to); /* runs are as long as blocks */
-  else
-    kernels->unpack_any(from, blocks ? (from->k + QD_AMX_BLOCK - 1) / QD_AMX_BLOCK * QD_AMX_BLOCK : from->k, to);
+  (qd_code_panels_direct(from) ? kernels->bits[from->bits - QD_MIN_BITS].unpack : kernels->unpack_any)(from, to);
+  if (!qd_panel_in_blocks(kind)) return;
+  int64_t filled = qd_panel_steps(plain_kind(kind), from->k) * PANEL_WIDTH;
+  memset((uint32_t *)to + filled, 0, (size_t)(qd_panel_steps(kind, from->k) * PANEL_WIDTH - filled) * sizeof(uint32_t));
 }
 
 void QD_ISA(qd_code_panel_strip)(const qd_code_panels *b, qd_panel_kind kind, const qd_gemm_strip *strip) {

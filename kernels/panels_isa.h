@@ -29,8 +29,8 @@ typedef struct qd_code_panels {
   int             bits;
 } qd_code_panels;
 
-/* The effective weights of the first panel as a panel of b: F32; any other kind (not F64): rounded to bf16.  Written by pairs of k: an odd
- * k takes one step more than the panel has. */
+/* The effective weights of the first panel as a panel of b: F32; other kinds: rounded to bf16.  Written by pairs of k: an odd k
+ * takes one step more than the panel has. */
 QD_ISA_DECLARE(void, qd_code_panel_unpack, (const qd_code_panels *from, qd_panel_kind kind, void *to));
 
 /* Are the codes of these positions multiplied as they are?  Whole runs, each within one group, and scales that allow it. */
@@ -38,12 +38,8 @@ static inline bool qd_code_panels_direct(const qd_code_panels *p) {
   return p->positive && p->k % QD_CODE_RUN == 0 && (p->group_size % QD_CODE_RUN == 0 || p->first + p->k <= p->group_size);
 }
 
-/* Is a kind's chain over consecutive k, as codes are multiplied without being expanded? */
-static inline bool qd_code_kind(qd_panel_kind kind) {
-  return kind == QD_PANEL_F32 || kind == QD_PANEL_WIDE || kind == QD_PANEL_PAIRS;
-}
-
-/* For these kinds and qd_code_panels_direct: as qd_gemm_unit's strip, with the panels of b (strip->b is not read) taken from codes; at most QD_CODE_ROWS rows. */
+/* As qd_gemm_unit's strip, with the panels of b (strip->b is not read) taken from codes; at most QD_CODE_ROWS rows; not of a
+ * kind in blocks, which has two chains. */
 QD_ISA_DECLARE(void, qd_code_panel_strip, (const qd_code_panels *b, qd_panel_kind kind, const qd_gemm_strip *strip));
 
 /* The most that a core's units can do of this: the same instructions on words that stay in registers, for one row of a.
