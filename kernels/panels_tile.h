@@ -12,7 +12,7 @@ QD_INLINE TARGET void NAME(run)(const code_panel *panel, code_shape shape, const
   int rows = shape.rows;
 #pragma GCC unroll 2
   for (int p = 0; p < shape.panels; p++) join_rest(&panel[p], shape, rest + p * F32_VECTORS);
-#pragma GCC unroll 16
+  UNROLL_RUN
   for (int t = 0; t < QD_CODE_RUN; t += 2) {
 #pragma GCC unroll 4
     for (int v = 0; v < shape.panels * F32_VECTORS; v++) {
@@ -62,7 +62,7 @@ QD_INLINE TARGET void NAME(unpack_of)(const qd_code_panels *b, int bits, uint32_
     if (at == 0 || k % b->group_size == 0) load_group(b, k / b->group_size, 0, &panel);
     prefetch_run(b, panel.memory, bits);
     join_rest(&panel, shape, rest);
-#pragma GCC unroll 16
+    UNROLL_RUN
     for (int t = 0; t < QD_CODE_RUN; t += 2) {
 #pragma GCC unroll 2
       for (int v = 0; v < F32_VECTORS; v++)

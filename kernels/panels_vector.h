@@ -10,6 +10,13 @@
 #include "kernels/base/dtype.h"
 #include "kernels/gemm_vector.h"
 
+/* A run's codes stand in constants of their own where there are vectors of hardware; lane by lane that would be far too long. */
+#if defined(__AVX2__)
+#define UNROLL_RUN _Pragma("GCC unroll 16")
+#else
+#define UNROLL_RUN _Pragma("GCC unroll 1")
+#endif
+
 enum { BITS_OF_ONE = 0x3f800000, MANTISSA = 23 };
 
 #if defined(__AVX512F__)

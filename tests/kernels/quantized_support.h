@@ -30,7 +30,7 @@ static inline qd_qtensor random_qtensor(qd_arena *arena, qd_scheme scheme, int64
   return q;
 }
 
-static inline qd_arena open_arena(void) {
+static inline qd_arena open_numbers(void) {
   qd_arena arena;
   OK(qd_arena_open(&arena, "test", (size_t)1 << 26));
   return arena;

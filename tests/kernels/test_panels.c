@@ -80,7 +80,7 @@ static void make_positive(qd_tensor scales) {
 Test(panels, codes_of_every_scheme_equal_the_packed_rows) {
   static const int64_t groups[] = {QD_PER_CHANNEL, 1, 24, 32, 128, 1000}, columns[] = {288, 299, 608};
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   for (int bits = QD_MIN_BITS; bits <= QD_MAX_BITS; bits++)
     for (int g = 0; g < 6; g++)
       for (int kind = 0; kind < 2; kind++) {
@@ -100,7 +100,7 @@ Test(panels, codes_of_every_scheme_equal_the_packed_rows) {
 /* Scales near fp32's limits: products that overflow, are rounded, or vanish. */
 Test(panels, extreme_scales_equal_the_packed_rows) {
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   for (int kind = 0; kind < 2; kind++) {
     qd_scheme scheme = {.bits = 8, .group_size = 32, .scale_dtype = QD_F32};
     qd_qtensor q = random_qtensor(&arena, scheme, 33, 288, false);
@@ -115,7 +115,7 @@ Test(panels, extreme_scales_equal_the_packed_rows) {
 Test(panels, dense_panels_equal_linear) {
   static const int64_t sizes[][2] = {{1, 1}, {32, 256}, {33, 257}, {70, 515}, {3, 0}, {0, 5}, {129, 40}};
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   for (int i = 0; i < 7; i++)
     for (int kind = 0; kind < 4; kind++) {
       qd_dtype act = kind % 2 ? QD_BF16 : QD_F32;
@@ -131,7 +131,7 @@ Test(panels, dense_panels_equal_linear) {
 
 Test(panels, empty_codes_and_a_slice_of_rows) {
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   qd_scheme scheme = {.bits = 3, .group_size = 64, .scale_dtype = QD_F16};
   qd_qtensor no_columns = random_qtensor(&arena, scheme, 3, 0, false), no_rows = random_qtensor(&arena, scheme, 0, 64, true);
   qd_qtensor whole = random_qtensor(&arena, scheme, 90, 320, true), part = qd_qtensor_rows(&whole, 11, 70);
@@ -144,7 +144,7 @@ Test(panels, empty_codes_and_a_slice_of_rows) {
 
 Test(panels, they_outlive_what_they_were_made_of) {
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   qd_qtensor q = random_qtensor(&arena, (qd_scheme){.bits = 5, .group_size = 32, .scale_dtype = QD_F16}, 40, 96, true);
   qd_tensor x = random_matrix(&arena, QD_F32, 2, 96), expected = new_matrix(&arena, QD_F32, 2, 40), got = new_matrix(&arena, QD_F32, 2, 40);
   qd_panels panels[9];
@@ -162,7 +162,7 @@ Test(panels, they_outlive_what_they_were_made_of) {
 
 Test(panels, wrong_inputs_are_refused) {
   qd_device cpu = open_device("cpu", NULL, 1), ref = open_device("ref", NULL, 1);
-  qd_arena arena = open_arena(), small;
+  qd_arena arena = open_numbers(), small;
   qd_qtensor q = random_qtensor(&arena, (qd_scheme){.bits = 4, .group_size = 8, .scale_dtype = QD_F16}, 4, 16, true);
   qd_tensor x = random_matrix(&arena, QD_F32, 2, 16), y = new_matrix(&arena, QD_F32, 2, 4);
   qd_panels panels;

@@ -30,7 +30,7 @@ static void compare(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *
 Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_scheme) {
   static const int64_t groups[] = {QD_PER_CHANNEL, 1, 7, 32, 128, 1000};
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   for (int bits = QD_MIN_BITS; bits <= QD_MAX_BITS; bits++)
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
       bool even = (bits + (int)g) % 2;
@@ -48,7 +48,7 @@ Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_shape) {
   static const int64_t sizes[][3] = {{1, 100, 513},  {14, 32, 256}, {29, 33, 258}, {130, 47, 300},
                                      {40, 1300, 10}, {2, 3, 0},     {0, 3, 8},     {2, 0, 8}};
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
     for (int choice = 0; choice < 4; choice++) {
       qd_scheme scheme = {.bits = 4, .group_size = 64, .scale_dtype = QD_F16};
@@ -62,7 +62,7 @@ Test(qmatmul, equals_linear_on_the_expanded_weight_for_every_shape) {
 
 Test(qmatmul, a_strided_input_and_a_slice_of_rows) {
   devices d = open_devices();
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   qd_qtensor whole = random_qtensor(&arena, (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16}, 50, 70, true);
   qd_qtensor part = qd_qtensor_rows(&whole, 11, 33);
   qd_tensor x = random_matrix(&arena, QD_BF16, 9, 80);
@@ -75,7 +75,7 @@ Test(qmatmul, a_strided_input_and_a_slice_of_rows) {
 Test(qmatmul, ref_is_near_ref64) {
   enum { T = 4, R = 6, C = 300 };
   qd_device ref = open_device("ref", NULL, 1), ref64 = open_device("ref64", NULL, 1);
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   qd_qtensor w = random_qtensor(&arena, (qd_scheme){.bits = 4, .group_size = 32, .scale_dtype = QD_F16}, R, C, true);
   qd_tensor x = random_matrix(&arena, QD_F32, T, C), y = new_matrix(&arena, QD_F32, T, R),
             exact = new_matrix(&arena, QD_F64, T, R);
@@ -102,7 +102,7 @@ Test(qmatmul, ref_is_near_ref64) {
 
 Test(qmatmul, wrong_inputs_are_refused) {
   qd_device cpu = open_device("cpu", NULL, 1);
-  qd_arena arena = open_arena();
+  qd_arena arena = open_numbers();
   qd_qtensor w = random_qtensor(&arena, (qd_scheme){.bits = 4, .group_size = 8, .scale_dtype = QD_F16}, 4, 16, true);
   qd_tensor x = random_matrix(&arena, QD_F32, 2, 16), y = new_matrix(&arena, QD_F32, 2, 4);
   OK(qd_qlinear(&cpu, x, &w, NULL, y));
