@@ -8,7 +8,7 @@
 #include "kernels/gemm_cpu.h"
 
 #include "kernels/codes.h"
-#include "kernels/gemm_unit.h"
+#include "kernels/panels_isa.h"
 
 #include <omp.h>
 #include <string.h>
@@ -94,13 +94,48 @@ static void pack_quantized(const task *job, const block *at, unsigned char *to) 
   }
 }
 
-static void pack_b(const task *job, const block *at, unsigned char *to) {
-  if (job->product->q) {
+/* The kept panels of the block's columns; at->j is the first row of a panel. */
+static const unsigned char *kept_panels(const task *job, const block *at) {
+  const qd_panels *p = job->product->panels;
+  int64_t panels = (p->rows + p->width - 1) / p->width, before = at->j / p->width;
+  return (const unsigned char *)p->data + at->k / QD_PRODUCT_CHUNK * panels * panel_stride(job, QD_PRODUCT_CHUNK, p->width) +
+         before * panel_stride(job, at->kc, p->width);
+}
+
+static qd_code_panels kept_codes(const task *job, const block *at) {
+  const qd_panels *p = job->product->panels;
+  int64_t width = QD_CODE_PAIR * p->width, pairs = (p->rows + width - 1) / width;
+  int64_t runs = (at->kc + QD_CODE_RUN - 1) / QD_CODE_RUN;
+  int64_t words = (at->k / QD_CODE_RUN * pairs + at->j / width * runs) * p->q.scheme.bits * width;
+  return (qd_code_panels){.words = (const uint32_t *)p->data + words, .half = (int)(at->j % width / p->width),
+                          .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(p->q.scheme.scale_dtype),
+                          .zeros = p->zeros + at->j, .scale_dtype = p->q.scheme.scale_dtype,
+                          .group_stride = pairs * width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
+                          .first = at->k, .k = at->kc, .positive = p->positive, .bits = p->q.scheme.bits};
+}
+
+static void unpack_codes(const task *job, const block *at, unsigned char *to) {
+  block part = *at;
+  for (int64_t j = 0; j < at->n; j += job->unit->columns, to += panel_stride(job, at->kc, job->unit->columns)) {
+    part.j = at->j + j;
+    qd_code_panels codes = kept_codes(job, &part);
+    QD_ISA_CALL(job->device, qd_code_panel_unpack, (&codes, job->kind, to));
+  }
+}
+
+/* Panels of the block's columns: packed into `to`, or those that were kept. */
+static const unsigned char *panels_of_b(const task *job, const block *at, unsigned char *to) {
+  const qd_gemm_product *p = job->product;
+  if (p->panels && !p->panels->quantized) return kept_panels(job, at);
+  if (p->panels) {
+    unpack_codes(job, at, to);
+  } else if (p->q) {
     pack_quantized(job, at, to);
   } else {
-    qd_gemm_rows columns = rows_of(job->product->b, at->j, at->n, at);
+    qd_gemm_rows columns = rows_of(p->b, at->j, at->n, at);
     job->unit->pack(&columns, job->unit->columns, to);
   }
+  return to;
 }
 
 /* ---- one core ---- */
@@ -115,15 +150,31 @@ static void look_ahead(const task *job, const block *at, qd_gemm_strip *strip) {
   strip->ahead_bytes = at->kc * bytes;
 }
 
+/* Does the product begin with its first chunk's chain as it is? */
+static bool sets(const task *job) { return job->product->mode == QD_GEMM_SET || job->product->mode == QD_GEMM_LOWER; }
+
+static qd_gemm_strip strip_of(const task *job, const block *at, const target *c) {
+  qd_gemm_strip strip = {.steps = qd_panel_steps(job->kind, at->kc), .c_stride = c->stride, .columns = at->n};
+  strip.update = job->product->mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : sets(job) && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
+  return strip;
+}
+
+/* How many of the block's columns rows up to `end` have: whole tiles of them. */
+static int64_t columns_of(const task *job, const block *at, int64_t end) {
+  if (job->product->mode != QD_GEMM_LOWER) return at->n;
+  int64_t below = end > at->j ? end - at->j : 0, width = job->unit->columns;
+  return least(at->n, (below + width - 1) / width * width);
+}
+
 static void multiply(const task *job, const block *at, const unsigned char *a, const unsigned char *b, const target *c) {
-  qd_gemm_mode mode = job->product->mode;
-  qd_gemm_strip strip = {.steps = qd_panel_steps(job->kind, at->kc), .b = b, .c_stride = c->stride, .columns = at->n};
-  strip.update = mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : mode == QD_GEMM_SET && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
+  qd_gemm_strip strip = strip_of(job, at, c);
+  strip.b = b;
   look_ahead(job, at, &strip);
   for (int64_t i = 0; i < at->m; i += job->width, a += panel_stride(job, at->kc, job->width)) {
     strip.a = a;
     strip.c = target_at(c, at->i + i, at->j);
     strip.rows = (int)least(at->m - i, job->width);
+    strip.columns = columns_of(job, at, at->i + i + strip.rows);
     job->unit->strip(&strip);
     if (strip.ahead) strip.ahead = (const unsigned char *)strip.ahead + job->width * strip.ahead_stride;
   }
@@ -143,7 +194,7 @@ static void finish(const task *job, const block *at, const target *sums) {
 
 /* An empty sum. */
 static void clear(const task *job, const block *at, const target *c) {
-  if (job->k != 0 || job->product->mode != QD_GEMM_SET) return;
+  if (job->k != 0 || !sets(job)) return;
   for (int64_t i = at->i; i < at->i + at->m; i++) memset(target_at(c, i, at->j), 0, (size_t)at->n * c->bytes);
 }
 
@@ -161,12 +212,12 @@ static void many_rows(const task *job, block at, int64_t rows_at_once) {
   clear(job, &at, &c);
   for (at.k = 0; at.k < job->k; at.k += QD_PRODUCT_CHUNK) {
     at.kc = chunk_of(at.k, job->k);
-    pack_b(job, &at, job->b);
+    const unsigned char *b = panels_of_b(job, &at, job->b);
     rows = at;
     for (rows.i = at.i; rows.i < end; rows.i += rows_at_once) {
       rows.m = least(end - rows.i, rows_at_once);
       pack_a(job, &rows, job->a);
-      multiply(job, &rows, job->a, job->b, &c);
+      multiply(job, &rows, job->a, b, &c);
       if (at.k + at.kc == job->k) finish(job, &rows, &c);
     }
   }
@@ -198,23 +249,50 @@ static void few_rows(const task *job, block at, int64_t end, const target *c) {
     part.n = least(last - part.j, job->unit->columns);
     for (part.k = first; part.k < end; part.k += QD_PRODUCT_CHUNK) {
       part.kc = chunk_of(part.k, job->k);
-      pack_b(job, &part, job->a);
-      multiply(job, &part, job->b + (part.k - first) / QD_PRODUCT_CHUNK * chunk_bytes, job->a, c);
+      const unsigned char *b = panels_of_b(job, &part, job->a);
+      multiply(job, &part, job->b + (part.k - first) / QD_PRODUCT_CHUNK * chunk_bytes, b, c);
     }
     if (end == job->k) finish(job, &part, c);
   }
 }
 
+/* One chunk of one or two rows and all columns of `at` by codes that are not expanded into memory. */
+static bool multiply_codes(const task *job, const block *at, const unsigned char *a, const target *c) {
+  if (!job->product->panels->quantized || at->m > QD_CODE_ROWS || qd_panel_in_blocks(job->kind)) return false;
+  qd_code_panels codes = kept_codes(job, at);
+  if (!qd_code_panels_direct(&codes)) return false;
+  qd_gemm_strip strip = strip_of(job, at, c);
+  strip.a = a, strip.rows = (int)at->m, strip.c = target_at(c, at->i, at->j);
+  QD_ISA_CALL(job->device, qd_code_panel_strip, (&codes, job->kind, &strip));
+  return true;
+}
+
+/* The same with kept panels, which are read as they lie: chunk by chunk. */
+static void few_rows_kept(const task *job, block at, const target *c) {
+  for (at.k = 0; at.k < job->k; at.k += QD_PRODUCT_CHUNK) {
+    at.kc = chunk_of(at.k, job->k);
+    pack_a(job, &at, job->b);
+    if (multiply_codes(job, &at, job->b, c)) continue;
+    block part = at;
+    for (part.j = at.j; part.j < at.j + at.n; part.j += QD_CODE_PAIR * job->unit->columns) {
+      part.n = least(at.j + at.n - part.j, QD_CODE_PAIR * job->unit->columns);
+      multiply(job, &part, job->b, panels_of_b(job, &part, job->a), c);
+    }
+  }
+  finish(job, &at, c);
+}
+
 static void run_few_rows(const task *job) {
   int64_t chunk_bytes = (job->m + job->width - 1) / job->width * panel_stride(job, QD_PRODUCT_CHUNK, job->width);
   int64_t span = B_BYTES / chunk_bytes * QD_PRODUCT_CHUNK;
-  int64_t columns = job->product->c.dtype == QD_BF16 ? SUMS / job->m : job->n;
+  int64_t columns = job->product->c.dtype == QD_BF16 ? SUMS / job->m / job->unit->columns * job->unit->columns : job->n;
   for (int64_t j = 0; j < job->n; j += columns) {
     block at = {.i = job->i, .m = job->m, .j = job->j + j, .n = least(job->n - j, columns)};
     target c = target_of(job, &at);
     clear(job, &at, &c);
     if (job->k == 0) finish(job, &at, &c);
-    for (at.k = 0; at.k < job->k; at.k += span) few_rows(job, at, least(at.k + span, job->k), &c);
+    if (job->k > 0 && job->product->panels) few_rows_kept(job, at, &c);
+    for (at.k = 0; at.k < job->k && !job->product->panels; at.k += span) few_rows(job, at, least(at.k + span, job->k), &c);
   }
 }
 
@@ -262,15 +340,15 @@ static grid best_grid(const task *whole, int threads) {
   return best;
 }
 
-static qd_panel_kind bf16_kind(const qd_device *device) {
+qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype) {
+  if (dtype != QD_BF16) return dtype == QD_F32 ? QD_PANEL_F32 : QD_PANEL_F64;
   if (device->arithmetic == QD_ARITHMETIC_BF16_AMX) return device->isa >= QD_ISA_AMX ? QD_PANEL_TILES : QD_PANEL_BLOCKS;
   return device->isa >= QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS : QD_PANEL_WIDE;
 }
 
 static task whole_of(const qd_device *device, const qd_gemm_product *product) {
-  qd_dtype dtype = product->a.dtype;
   task whole = {.product = product, .device = device, .m = product->c.dim[0], .n = product->c.dim[1], .k = product->a.dim[1]};
-  whole.kind = dtype == QD_F32 ? QD_PANEL_F32 : dtype == QD_F64 ? QD_PANEL_F64 : bf16_kind(device);
+  whole.kind = qd_gemm_kind(device, product->a.dtype);
   whole.unit = QD_ISA_CALL(device, qd_gemm_find_unit, (whole.kind));
   return whole;
 }

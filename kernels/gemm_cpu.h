@@ -9,6 +9,7 @@ typedef enum qd_gemm_mode {
   QD_GEMM_SET,      /* c = a b:      the first chunk's chain as it is, then c = c + chain */
   QD_GEMM_ADD,      /* c = c + a b:  c = c + chain for every chunk                        */
   QD_GEMM_SUBTRACT, /* c = c - a b:  c = c - chain for every chunk                        */
+  QD_GEMM_LOWER,    /* as SET where column <= row; above, c is undefined                  */
 } qd_gemm_mode;
 
 /* What the packing buffers of so many threads take (qd_device_open reserves it as device->packing). */
@@ -23,15 +24,19 @@ void qd_gemm_serial(qd_device *device, int thread, qd_gemm_mode mode, qd_tensor 
 void qd_gemm(qd_device *device, qd_gemm_mode mode, qd_tensor a, qd_tensor b, qd_tensor c);
 
 /* c = round(a b^T + bias), b with rows along k as weights have; q instead of b: its effective weight, dequantized while it is
- * packed. */
+ * packed; panels: packed before. */
 typedef struct qd_gemm_product {
   qd_gemm_mode mode;     /* QD_GEMM_SET where there is a bias or c is BF16 */
   qd_tensor a;           /* (M, K) */
   qd_tensor b;           /* (N, K) */
   const qd_qtensor *q;   /* (N, K) */
+  const qd_panels *panels; /* (N, K) */
   const qd_tensor *bias; /* F32 (N), or NULL */
   qd_tensor c;           /* (M, N) */
 } qd_gemm_product;
 void qd_gemm_run(qd_device *device, const qd_gemm_product *product);
+
+/* The columns of x in stored order, in the device's scratch (what qd_scratch_qlinear counts). */
+qd_status qd_cpu_gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor *out) QD_MUST_USE;
 
 #endif

@@ -56,6 +56,9 @@ QD_ISA_DECLARE(void, qd_panel_pack_f64, (const qd_gemm_rows *from, int width, vo
 QD_ISA_DECLARE(void, qd_panel_pack_wide, (const qd_gemm_rows *from, int width, void *panels));
 QD_ISA_DECLARE(void, qd_panel_pack_pairs, (const qd_gemm_rows *from, int width, void *panels));
 
+/* What operands of a dtype (F32, BF16, F64) are packed as on the units of the device. */
+qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype);
+
 /* NULL where the build has no such kind (QD_PANEL_PAIRS and QD_PANEL_TILES but on AVX-512). */
 QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_unit, (qd_panel_kind kind));
 QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_amx_unit, (qd_panel_kind kind)); /* BLOCKS and TILES: gemm_amx_isa.c */
@@ -74,6 +77,9 @@ static inline int64_t qd_panel_steps(qd_panel_kind kind, int64_t k) {
     default: return k;
   }
 }
+
+/* Kinds of bf16-amx: two chains, closed every 32 k. */
+static inline bool qd_panel_in_blocks(qd_panel_kind kind) { return kind == QD_PANEL_BLOCKS || kind == QD_PANEL_TILES; }
 
 /* Elements from one panel to the next; a multiple of 64 bytes. */
 static inline int64_t qd_panel_stride(int64_t steps, int width) {

@@ -11,7 +11,7 @@
 
 #include <omp.h>
 
-enum { TILE = QD_TRI_TILE, MAX_SIDE = 480, STRIPS = 4, UNIT = 32 };
+enum { TILE = QD_TRI_TILE, MAX_SIDE = 480, UNIT = 32 };
 
 typedef struct rectangle {
   int64_t row, rows, column, columns;
@@ -28,19 +28,12 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* Squares below the diagonal, and strips where they meet it, so that little is computed above it; the long rows first.
- * Returns how many rectangles there are, and stores them unless `out` is NULL. */
+/* Squares on and below the diagonal, the long rows first.  Returns how many there are, and stores them unless `out` is NULL. */
 static int64_t cut(int64_t n, int64_t side, rectangle *out) {
-  int64_t count = 0, strip = round_up(side / STRIPS, UNIT);
-  for (int64_t row = (n - 1) / side * side; row >= 0; row -= side) {
-    int64_t end = least(row + side, n);
-    for (int64_t column = 0; column < row; column += side, count++)
-      if (out != NULL) out[count] = (rectangle){row, end - row, column, side};
-    for (int64_t top = row; top < end; top += strip, count++) {
-      int64_t rows = least(strip, end - top);
-      if (out != NULL) out[count] = (rectangle){top, rows, row, top + rows - row};
-    }
-  }
+  int64_t count = 0;
+  for (int64_t row = (n - 1) / side * side; row >= 0; row -= side)
+    for (int64_t column = 0; column <= row; column += side, count++)
+      if (out != NULL) out[count] = (rectangle){row, least(side, n - row), column, least(side, n - column)};
   return count;
 }
 
@@ -79,7 +72,7 @@ static void sum_piece(qd_device *device, const plan *p, rectangle r, qd_tensor x
   qd_tensor c = {.data = partial, .dtype = QD_F32, .rank = 2, .dim = {r.rows, r.columns}, .stride = {MAX_SIDE, 1}};
   for (int64_t u = 0; u < x.dim[0]; u++) {
     qd_tensor unit = qd_tensor_at(x, u);
-    qd_gemm_serial(device, thread, QD_GEMM_SET, qd_tensor_transposed(qd_tensor_columns(unit, r.row, r.rows)),
+    qd_gemm_serial(device, thread, r.row == r.column ? QD_GEMM_LOWER : QD_GEMM_SET, qd_tensor_transposed(qd_tensor_columns(unit, r.row, r.rows)),
                    qd_tensor_columns(unit, r.column, r.columns), c);
     add_piece(device, p, r, partial, total);
   }

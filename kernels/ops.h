@@ -26,6 +26,7 @@
 #define QDIST_KERNELS_OPS_H
 
 #include "kernels/device.h"
+#include "kernels/panels.h"
 #include "kernels/qtensor.h"
 #include "kernels/tri.h"
 
@@ -52,6 +53,16 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
  * an order the chain runs over stored positions p, and x is read at column order[p].  Same bits as qd_linear on
  * qd_dequant(w) (and gathered x). */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
+
+/* A weight in panels (panels.h), for many products with few tokens.  Memory from the arena, as much as qd_panels_bytes says; w and
+ * q are not needed afterwards.   dense: w act (R, C), any strides.   quantized: q as for qd_qlinear, with x of dtype act to come. */
+qd_status qd_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) QD_MUST_USE;
+qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_dtype act,
+                              qd_panels *out) QD_MUST_USE;
+
+/* As qd_linear, or qd_qlinear, with the weight that the panels were made of: same bits, any number of tokens.
+ * QD_EINVAL: the panels were made by a device with other units. */
+qd_status qd_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
 /* ---- the forward of a decoder block -------------------------------------------------------------------------------------- */
 

@@ -32,7 +32,7 @@ qd_status qd_matmul(qd_device *device, qd_tensor a, qd_tensor b, bool accumulate
   return device->ops->matmul(device, a, b, accumulate, c);
 }
 
-static qd_status check_bias_and_output(qd_device *device, const char *op, const qd_tensor *bias, qd_tensor y) {
+static qd_status check_bias_and_output(const qd_device *device, const char *op, const qd_tensor *bias, qd_tensor y) {
   QD_CHECK(is_act(device, y.dtype), QD_EDTYPE, "%s: y is %s, expected %s or BF16", op, qd_dtype_name(y.dtype),
            qd_dtype_name(real_dtype(device)));
   QD_CHECK(has_unit_columns(y), QD_ESHAPE, "%s: y has column stride %" PRId64 ", expected 1", op, y.stride[1]);
@@ -47,35 +47,30 @@ static qd_status check_bias_and_output(qd_device *device, const char *op, const 
   return QD_OK;
 }
 
+qd_status qd_linear_check_output(const qd_device *device, const char *op, const qd_tensor *bias, qd_tensor y, int64_t tokens,
+                                 int64_t rows) {
+  QD_TRY(check_matrix(op, "y", y, tokens, rows));
+  return check_bias_and_output(device, op, bias, y);
+}
+
 qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor *bias, qd_tensor y) {
   QD_CHECK(x.rank == 2 && w.rank == 2, QD_ESHAPE, "linear: x has %d dimensions and w has %d, expected 2", x.rank, w.rank);
   QD_CHECK(x.dim[1] == w.dim[1], QD_ESHAPE, "linear: x has %" PRId64 " columns, w has %" PRId64, x.dim[1], w.dim[1]);
   QD_CHECK(is_act(device, x.dtype) && w.dtype == x.dtype, QD_EDTYPE,
            "linear: x is %s and w is %s, expected both %s or both BF16", qd_dtype_name(x.dtype), qd_dtype_name(w.dtype),
            qd_dtype_name(real_dtype(device)));
-  QD_TRY(check_matrix("linear", "y", y, x.dim[0], w.dim[0]));
-  QD_TRY(check_bias_and_output(device, "linear", bias, y));
+  QD_TRY(qd_linear_check_output(device, "linear", bias, y, x.dim[0], w.dim[0]));
   return device->ops->linear(device, x, w, bias, y);
-}
-
-/* x is read at these columns: a wrong one must not be. */
-static qd_status check_order_range(qd_tensor order) {
-  const int32_t *column = order.data;
-  for (int64_t p = 0; p < order.dim[0]; p++)
-    QD_CHECK(column[p] >= 0 && column[p] < order.dim[0], QD_EBADINPUT,
-             "qlinear: order of position %" PRId64 " is column %d of %" PRId64, p, column[p], order.dim[0]);
-  return QD_OK;
 }
 
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) {
   QD_TRY(qd_qtensor_check_shapes(w));
-  if (qd_qtensor_has_order(w)) QD_TRY(check_order_range(w->order));
+  if (qd_qtensor_has_order(w)) QD_TRY(qd_qtensor_check_order_range("qlinear", w));
   QD_CHECK(x.rank == 2, QD_ESHAPE, "qlinear: x has %d dimensions, expected 2", x.rank);
   QD_CHECK(x.dim[1] == w->columns, QD_ESHAPE, "qlinear: x has %" PRId64 " columns, w has %" PRId64, x.dim[1], w->columns);
   QD_CHECK(is_act(device, x.dtype), QD_EDTYPE, "qlinear: x is %s, expected %s or BF16", qd_dtype_name(x.dtype),
            qd_dtype_name(real_dtype(device)));
-  QD_TRY(check_matrix("qlinear", "y", y, x.dim[0], w->rows));
-  QD_TRY(check_bias_and_output(device, "qlinear", bias, y));
+  QD_TRY(qd_linear_check_output(device, "qlinear", bias, y, x.dim[0], w->rows));
   return device->ops->qlinear(device, x, w, bias, y);
 }
 

@@ -9,6 +9,9 @@
   X(matmul, (qd_device *device, qd_tensor a, qd_tensor b, bool accumulate, qd_tensor c))                                   \
   X(linear, (qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor *bias, qd_tensor y))                             \
   X(qlinear, (qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y))                    \
+  X(panels_dense, (qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out))                                       \
+  X(panels_quantized, (qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out))                           \
+  X(panels_linear, (qd_device *device, qd_tensor x, const qd_panels *w, const qd_tensor *bias, qd_tensor y))               \
   X(embed, (qd_device *device, qd_tensor table, qd_tensor ids, qd_tensor y))                                               \
   X(rmsnorm, (qd_device *device, qd_tensor x, qd_tensor w, double eps, qd_tensor y))                                       \
   X(rope_table, (qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine, qd_tensor sine))  \
@@ -50,6 +53,10 @@ typedef struct qd_ops {
   qd_status qd_cpu_##name parameters QD_MUST_USE;
 QD_OPS_LIST(QD_OPS_DECLARE)
 #undef QD_OPS_DECLARE
+
+/* What every product with a weight checks: y (tokens, rows) and its bias, as for qd_linear; `op` for the message. */
+qd_status qd_linear_check_output(const qd_device *device, const char *op, const qd_tensor *bias, qd_tensor y, int64_t tokens,
+                                 int64_t rows) QD_MUST_USE;
 
 extern const qd_ops qd_ops_ref, qd_ops_cpu;
 #ifdef QDIST_REF64

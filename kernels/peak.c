@@ -1,6 +1,7 @@
 #include "kernels/peak.h"
 
 #include "kernels/amx.h"
+#include "kernels/panels_isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -52,4 +53,15 @@ double qd_peak_run(const qd_device *device, qd_dtype dtype, int64_t rounds) {
   if (dtype == QD_F64) return QD_ISA_CALL(device, qd_peak_f64, (rounds));
   if (dtype == QD_BF16) return run_bf16(device, rounds);
   return QD_ISA_CALL(device, qd_peak_f32, (rounds));
+}
+
+double qd_peak_codes(const qd_device *device, qd_dtype act, int bits, int64_t rounds) {
+  return QD_ISA_CALL(device, qd_code_panel_peak, (qd_gemm_kind(device, act), bits, rounds));
+}
+
+void qd_peak_triad(const qd_device *device, float *a, const float *b, const float *c, int64_t n) {
+  int64_t part = (n + device->threads - 1) / device->threads;
+#pragma omp parallel for num_threads(device->threads) schedule(static)
+  for (int64_t at = 0; at < n; at += part)
+    QD_ISA_CALL(device, qd_peak_triad_part, (a + at, b + at, c + at, n - at < part ? n - at : part));
 }

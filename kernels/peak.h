@@ -10,7 +10,15 @@
  * done (two a multiply-add), which the caller divides by the time. */
 double qd_peak_run(const qd_device *device, qd_dtype dtype, int64_t rounds);
 
+/* Weights of `bits` bits that are unpacked, scaled and multiplied by one token of `act` (F32 or BF16), with words that stay in
+ * registers; returns their number. */
+double qd_peak_codes(const qd_device *device, qd_dtype act, int bits, int64_t rounds);
+
+/* a = b + s c over all threads of the device; n elements each. */
+void qd_peak_triad(const qd_device *device, float *a, const float *b, const float *c, int64_t n);
+
 /* The builds of peak_isa.c. */
+QD_ISA_DECLARE(void, qd_peak_triad_part, (float *a, const float *b, const float *c, int64_t n));
 QD_ISA_DECLARE(double, qd_peak_f32, (int64_t rounds));
 QD_ISA_DECLARE(double, qd_peak_f64, (int64_t rounds));
 

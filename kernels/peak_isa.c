@@ -60,3 +60,7 @@ static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { ret
 
 PEAK(qd_peak_f32, vector_f32, fma_f32)
 PEAK(qd_peak_f64, vector_f64, fma_f64)
+
+void QD_ISA(qd_peak_triad_part)(float *restrict a, const float *restrict b, const float *restrict c, int64_t n) {
+  for (int64_t i = 0; i < n; i++) a[i] = b[i] + 3.0f * c[i];
+}

@@ -2,7 +2,7 @@
 #include "kernels/ops_table.h"
 
 /* The columns of x in stored order: once, so that packing reads along rows. */
-static qd_status gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor *out) {
+qd_status qd_cpu_gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tensor *out) {
   QD_TRY(qd_tensor_new_2d(&device->scratch, x.dtype, x.dim[0], x.dim[1], out));
   const int32_t *column = order.data;
   int64_t n = x.dim[1], stride = x.stride[1];
@@ -23,7 +23,7 @@ static qd_status gather(qd_device *device, qd_tensor x, qd_tensor order, qd_tens
 qd_status qd_cpu_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) {
   size_t mark = qd_arena_mark(&device->scratch);
   qd_status status = QD_OK;
-  if (qd_qtensor_has_order(w)) QD_TRY_GOTO(status, done, gather(device, x, w->order, &x));
+  if (qd_qtensor_has_order(w)) QD_TRY_GOTO(status, done, qd_cpu_gather(device, x, w->order, &x));
   qd_gemm_run(device, &(qd_gemm_product){.mode = QD_GEMM_SET, .a = x, .q = w, .bias = bias, .c = y});
 done:
   qd_arena_rewind(&device->scratch, mark);

@@ -129,3 +129,11 @@ qd_status qd_qtensor_check(const qd_qtensor *q) {
   QD_TRY(check_order(q));
   return QD_OK;
 }
+
+qd_status qd_qtensor_check_order_range(const char *op, const qd_qtensor *q) {
+  const int32_t *column = q->order.data;
+  for (int64_t p = 0; p < q->columns; p++)
+    QD_CHECK(column[p] >= 0 && column[p] < q->columns, QD_EBADINPUT,
+             "%s: order of position %" PRId64 " is column %d of %" PRId64, op, p, column[p], q->columns);
+  return QD_OK;
+}

@@ -44,6 +44,10 @@ qd_status qd_qtensor_check(const qd_qtensor *q) QD_MUST_USE;
 /* QD_EBADINPUT names the part: scheme valid, parts present as the scheme says, contiguous, of their shapes and dtypes. */
 qd_status qd_qtensor_check_shapes(const qd_qtensor *q) QD_MUST_USE;
 
+/* QD_EBADINPUT: the order names a column that is not there; `op` for the message.  Far cheaper than qd_qtensor_check: for who
+ * reads at these columns. */
+qd_status qd_qtensor_check_order_range(const char *op, const qd_qtensor *q) QD_MUST_USE;
+
 static inline bool qd_qtensor_has_order(const qd_qtensor *q) { return q->order.rank != 0; }
 
 #endif

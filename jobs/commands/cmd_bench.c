@@ -14,10 +14,11 @@ static struct {
   bool json;
 } wanted;
 
-enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_ARITHMETIC };
+enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
 
 static const struct argp_option options_list[] = {
     {"shape", KEY_SHAPE, "M[xN[xK]]", 0, "Of every operation named: tokens x out features x in features", 1},
+    {"group-size", KEY_GROUP, "N", 0, "Columns that share a scale, of quantized weights (128); -1: a whole row", 1},
     {"arithmetic", KEY_ARITHMETIC, "bf16-pairs|bf16-amx", 0, "The order in which products of bf16 are summed (bf16-pairs)", 1},
     {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
     {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
@@ -32,6 +33,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       return 0;
     case KEY_JSON: wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
+    case KEY_GROUP:
+      request->group_size = qd_option_integer(state, "--group-size", text, -1, 65536);
+      if (request->group_size == 0) qd_option_refuse(state, "--group-size takes -1 or 1 to 65536, got \"%s\"", text);
+      return 0;
     case KEY_SHAPE:
       if (!qd_bench_shape(text, request->shape))
         qd_option_refuse(state, "--shape takes M, MxN or MxNxK, each from 1 to 65536, got \"%s\"", text);
@@ -63,22 +68,40 @@ static const struct argp argp = {
 
 static void parse_command_line(int argc, char **argv) {
   wanted.common = qd_common_defaults;
-  wanted.request.repeats = 3, wanted.arithmetic = QD_ARITHMETIC_BF16_PAIRS;
+  wanted.request.repeats = 3;
+  wanted.request.group_size = 128;
+  wanted.arithmetic = QD_ARITHMETIC_BF16_PAIRS;
   qd_options_parse(&argp, argc, argv, NULL);
 }
 
+/* A share in per cent, or a dash. */
+static void print_share(double share, int width) {
+  if (share > 0) printf(" %*.0f%%", width - 1, 100 * share);
+  else printf(" %*s", width, "-");
+}
+
+static void print_row(const qd_bench_row *row) {
+  char bits[8] = "";
+  if (row->bits) snprintf(bits, sizeof bits, "%d", row->bits);
+  printf("%-10s %-5s %4s %-16s %10.6f %9.1f %8.1f", row->op, row->dtype, bits, row->shape, row->seconds, row->gflops,
+         row->gbytes_per_second);
+  print_share(row->share_of_peak, 8);
+  print_share(row->share_of_yardstick, 9);
+  print_share(row->share_of_triad, 8);
+  print_share(row->share_of_loop, 8);
+  if (row->times_dense > 0) printf(" %8.2f\n", row->times_dense);
+  else printf(" %8s\n", "-");
+}
+
 static void print_text(const qd_bench *bench) {
-  printf("%s, %s, %s, %d thread(s); peak fp32 %.1f, bf16 %.1f GFLOP/s a core; yardstick %s: fp32 %.1f, bf16 %.1f\n", qd_cpu_model(),
-         bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1], qd_yardstick_name() ? qd_yardstick_name() : "none",
-         bench->yardstick[0], bench->yardstick[1]);
-  printf("%-10s %-6s %-18s %10s %10s %8s %10s\n", "operation", "dtype", "shape", "seconds", "GFLOP/s", "of peak", "yardstick");
-  for (int i = 0; i < bench->n; i++) {
-    const qd_bench_row *row = &bench->row[i];
-    printf("%-10s %-6s %-18s %10.5f %10.1f %7.0f%% ", row->op, row->dtype, row->shape, row->seconds, row->gflops,
-           100 * row->share_of_peak);
-    if (row->share_of_yardstick > 0) printf("%9.0f%%\n", 100 * row->share_of_yardstick);
-    else printf("%10s\n", "-");
-  }
+  const char *yardstick = qd_yardstick_name();
+  printf("%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
+         "%.1f; triad %.1f GB/s\n\n",
+         qd_cpu_model(), bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1], yardstick ? yardstick : "none",
+         bench->yardstick[0], bench->yardstick[1], bench->yardstick[2], bench->triad);
+  printf("%-10s %-5s %4s %-16s %10s %9s %8s %8s %9s %8s %8s %8s\n", "operation", "dtype", "bits", "shape", "seconds", "GFLOP/s",
+         "GB/s", "of peak", "yardstick", "of triad", "of loop", "x dense");
+  for (int i = 0; i < bench->n; i++) print_row(&bench->row[i]);
 }
 
 static qd_json *row_json(const qd_bench_row *row) {
@@ -86,11 +109,15 @@ static qd_json *row_json(const qd_bench_row *row) {
   qd_json_set_text(out, "op", row->op);
   qd_json_set_text(out, "shape", row->shape);
   qd_json_set_text(out, "dtype", row->dtype);
+  if (row->bits) qd_json_set_integer(out, "bits", row->bits);
   qd_json_set_number(out, "seconds", row->seconds);
   qd_json_set_number(out, "gflops", row->gflops);
   qd_json_set_number(out, "gbytes_per_second", row->gbytes_per_second);
   qd_json_set_number(out, "share_of_peak", row->share_of_peak);
   if (row->share_of_yardstick > 0) qd_json_set_number(out, "share_of_yardstick", row->share_of_yardstick);
+  if (row->share_of_triad > 0) qd_json_set_number(out, "share_of_triad", row->share_of_triad);
+  if (row->share_of_loop > 0) qd_json_set_number(out, "share_of_loop", row->share_of_loop);
+  if (row->times_dense > 0) qd_json_set_number(out, "times_dense", row->times_dense);
   return out;
 }
 
@@ -108,8 +135,10 @@ static qd_status print_json(const qd_bench *bench) {
   qd_json_set_text(out, "arithmetic", qd_arithmetic_name(wanted.arithmetic));
   qd_json_set_integer(out, "threads", bench->threads);
   qd_json_set(out, "peak", rates_json(bench->peak));
+  qd_json_set_number(out, "triad_gbytes_per_second", bench->triad);
   if (qd_yardstick_name() != NULL) {
     qd_json *yardstick = rates_json(bench->yardstick);
+    qd_json_set_number(yardstick, "fp64_gflops", bench->yardstick[2]);
     qd_json_set_text(yardstick, "name", qd_yardstick_name());
     qd_json_set(out, "yardstick", yardstick);
   }

@@ -1,10 +1,11 @@
 /* Activations on disk and activations kept for a resume: the same store as without, and nothing left behind. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include <criterion/criterion.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "storage/json.h"
 #include "tests/support/folder.h"
@@ -134,6 +135,26 @@ Test(activations, a_disk_that_fills_costs_nothing_that_is_done) {
   expect_success(2, with_disk(""));
 }
 
+enum { MANY = 400 };
+
+/* The same in the middle of the work: a write behind it fails. */
+Test(activations, a_disk_that_fills_in_the_middle_ends_the_job_with_one_sentence) {
+  char options[4096];
+  struct rlimit limit = {400000, 400000};
+  qd_make_ids(text, MANY * TOKENS, VOCABULARY, 1);
+  snprintf(options, sizeof options, "--nsamples %d", MANY);
+  make_whole(options);
+  qd_run run = start(0, with_disk(options));
+  cr_assert(qd_run_until(&run, "q_proj"));
+  cr_assert_eq(prlimit(run.pid, RLIMIT_FSIZE, &limit, NULL), 0);
+  qd_run_finish(&run);
+  cr_assert_eq(run.exit_code, 1, "%s", run.err.text);
+  cr_expect(strstr(qd_program_message(&run), "cannot write ") != NULL && strstr(qd_program_message(&run), disk) != NULL, "%s", run.err.text);
+  qd_run_close(&run);
+  snprintf(options, sizeof options, "--nsamples %d", MANY);
+  expect_success(2, with_disk(options));
+}
+
 /* ---- kept for a resume --------------------------------------------------------------------------------------------------- */
 
 #define STOPPING "--keep-activations --stop-after 0.000001s"
@@ -227,8 +248,6 @@ static int64_t planned(const char *options, const char *key) {
   qd_run_close(&run);
   return value;
 }
-
-enum { MANY = 400 };
 
 Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
   char options[4096];

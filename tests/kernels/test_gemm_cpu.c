@@ -129,6 +129,32 @@ Test(gemm_cpu, extreme_numbers_equal_ref) {
   close_devices(&d);
 }
 
+/* On and below the diagonal the product; what stands above is nobody's, but no more than the tiles it shares. */
+static void expect_lower(qd_device *device, qd_dtype dtype, const int64_t size[3]) {
+  operands o = make_operands(dtype, size[0], size[1], size[2], PLAIN);
+  qd_tensor expected = make_output(dtype == QD_F64 ? QD_F64 : QD_F32, size[0], size[1], 1), got = make_output(expected.dtype, size[0], size[1], 2);
+  qd_gemm_serial(device, 0, QD_GEMM_SET, o.a, o.b, expected);
+  qd_gemm_serial(device, 0, QD_GEMM_LOWER, o.a, o.b, got);
+  size_t bytes = qd_dtype_bytes(got.dtype);
+  for (int64_t i = 0; i < size[0]; i++) {
+    size_t at = (size_t)(i * got.stride[0]) * bytes, n = (size_t)(i < size[1] ? i + 1 : size[1]) * bytes;
+    cr_assert_eq(memcmp((char *)got.data + at, (char *)expected.data + at, n), 0, "row %" PRId64 " of %" PRId64 " on %s", i,
+                 size[0], qd_isa_name(device->isa));
+  }
+  free(expected.data);
+  free(got.data);
+  free_operands(&o);
+}
+
+Test(gemm_cpu, the_lower_triangle_equals_the_whole_product) {
+  static const int64_t sizes[][3] = {{1, 1, 1}, {40, 40, 300}, {416, 416, 20}, {130, 97, 257}, {33, 700, 30}, {5, 5, 0}, {20, 20, 600}};
+  devices d = open_devices();
+  for (int i = 0; i < d.n; i++)
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+      for (int t = 0; t < 3; t++) expect_lower(&d.cpu[i], all_dtypes[t], sizes[s]);
+  close_devices(&d);
+}
+
 /* c - chain is c + chain of the negated operand. */
 Test(gemm_cpu, subtracting_equals_adding_the_negative) {
   devices d = open_devices();

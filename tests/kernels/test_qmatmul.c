@@ -2,37 +2,6 @@
 
 #include <math.h>
 
-static qd_arena open_arena(void) {
-  qd_arena arena;
-  OK(qd_arena_open(&arena, "test", (size_t)1 << 26));
-  return arena;
-}
-
-static qd_tensor new_matrix(qd_arena *arena, qd_dtype dtype, int64_t rows, int64_t columns) {
-  qd_tensor t;
-  OK(qd_tensor_new_2d(arena, dtype, rows, columns, &t));
-  memset(t.data, 0x5a, qd_tensor_bytes(t));
-  return t;
-}
-
-static qd_tensor random_matrix(qd_arena *arena, qd_dtype dtype, int64_t rows, int64_t columns) {
-  qd_tensor t = new_matrix(arena, dtype, rows, columns);
-  for (int64_t i = 0; i < rows * columns; i++) set_element(t.data, dtype, i, random_number());
-  return t;
-}
-
-/* x with its columns in stored order. */
-static qd_tensor gathered(qd_arena *arena, qd_tensor x, qd_tensor order) {
-  if (order.rank == 0) return x;
-  qd_tensor y = new_matrix(arena, x.dtype, x.dim[0], x.dim[1]);
-  size_t bytes = qd_dtype_bytes(x.dtype);
-  for (int64_t t = 0; t < x.dim[0]; t++)
-    for (int64_t p = 0; p < x.dim[1]; p++)
-      memcpy((char *)y.data + (size_t)(t * y.stride[0] + p) * bytes,
-             (const char *)x.data + (size_t)(t * x.stride[0] + ((const int32_t *)order.data)[p]) * bytes, bytes);
-  return y;
-}
-
 /* The contract: qlinear is linear on the expanded weight, to the bit. */
 static void compare_once(devices *d, qd_arena *arena, qd_tensor x, const qd_qtensor *w, bool has_bias) {
   qd_dtype output = has_bias ? x.dtype : QD_F32;
