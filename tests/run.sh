@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --sanitize)
       build=build-sanitize
-      options=(-DQDIST_SANITIZE=address,undefined -DCMAKE_C_FLAGS_RELEASE=-O1)
+      options=(-DQDIST_SANITIZE=address,undefined)
       ;;
     --only)
       [ $# -ge 2 ] || usage "--only needs a layer"

@@ -197,7 +197,7 @@ same_stores() { # logs apart
   while read -r name; do cmp "$work/plain/$name" "$work/store/$name" >&2 || return 1; done <<<"$a"
 }
 
-figures() { grep -v '"model"\|"seconds"' "$1"; }
+figures() { grep -v '"model"\|host_bytes"\|"seconds"' "$1"; }
 
 bring_up
 # Shared memory between the two nodes would be taken for one node's.
