@@ -116,12 +116,6 @@ static inline void flip(const char *path, long offset) {
   cr_assert_eq(fclose(file), 0);
 }
 
-static inline void remove_output(void) {
-  qd_run clean = qd_run_command((const char *const[]){"rm", "-rf", out, NULL}, NULL, limit_seconds);
-  cr_assert_eq(clean.exit_code, 0);
-  qd_run_close(&clean);
-}
-
 /* ---- a tokenizer --------------------------------------------------------------------------------------------------------- */
 
 static const char tokenizer_format[] =

@@ -51,12 +51,6 @@ static qd_run command(int n_ranks, const char *options) {
   return run;
 }
 
-static void remove_out(void) {
-  qd_run run = qd_run_command((const char *const[]){"rm", "-rf", out, NULL}, NULL, 60.0);
-  cr_assert_eq(run.exit_code, 0);
-  qd_run_close(&run);
-}
-
 static const char *with_disk(const char *more) {
   static char options[8192];
   snprintf(options, sizeof options, "--activations disk:%s %s", disk, more);
@@ -83,7 +77,7 @@ static void expect_same_store(const char *options) {
   make_whole(options);
   for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++) {
     expect_success(ranks[i], with_disk(options));
-    remove_out();
+    qd_temporary_remove(out);
   }
 }
 
@@ -209,7 +203,7 @@ static void expect_recomputing(const char *damage, const char *sentence) {
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);
   expect_end(2, "", sentence);
-  remove_out();
+  qd_temporary_remove(out);
 }
 
 /* Of the second rank's file alone; a block's file that is gone, with which the store falls behind what was kept. */
@@ -280,7 +274,7 @@ Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
     cr_expect_eq(strstr(run.err.text, "activations: on disk") == NULL, fits, "%s", run.err.text);
     qd_run_close(&run);
     expect_whole(options);
-    remove_out();
+    qd_temporary_remove(out);
   }
 }
 

@@ -161,7 +161,7 @@ static void expect_failed_write(const char *rank, const char *kind) {
   expect_row(&run, kind);
   EXPECT_RANKS(2, 0, "wrote", out, QUANTIZE);
   EXPECT(0, "", "", "verify", out);
-  remove_output();
+  qd_temporary_remove(out);
 }
 
 /* All ranks end, with the one sentence of the rank that could not write, and the same command goes on. */
@@ -184,7 +184,7 @@ Test(bad_input, ranks_that_see_different_files) {
   }
   qd_run run = qd_run_ranks(2, argv, environment, limit_seconds);
   expect_end(&run, 0, "wrote", out);
-  remove_output();
+  qd_temporary_remove(out);
   flip(qd_temporary_path(&folder, "node1/m/model.safetensors"), -2);
   run = qd_run_ranks(2, argv, environment, limit_seconds);
   expect_row(&run, "ranks that see other files of the model");

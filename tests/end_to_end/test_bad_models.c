@@ -174,7 +174,7 @@ static void expect_value(const char *kind, const char *name, float value) {
   make_model();
   EXPECT_ROW(kind, QUANTIZE);
   EXPECT_RANKS(2, 1, "element 37 of ", name, QUANTIZE);
-  remove_output();
+  qd_temporary_remove(out);
 }
 
 Test(bad_models, weights_that_are_no_numbers) {
@@ -191,7 +191,7 @@ Test(bad_models, scales_that_fp16_does_not_hold) {
   make_model();
   EXPECT_ROW("weights whose scale is beyond fp16", QUANTIZE);
   EXPECT_RANKS(2, 1, "model.layers.1.mlp.up_proj.weight", "fp16 (at most 65504)", QUANTIZE);
-  remove_output();
+  qd_temporary_remove(out);
   EXPECT(0, "wrote", out, QUANTIZE, "--scale-dtype", "f32");
   EXPECT(0, "", "", "verify", out);
 }

@@ -44,15 +44,10 @@ static void expect_success(int n_ranks, const char *output, const char *options)
   qd_run_close(&run);
 }
 
-static void remove_out(void) {
-  qd_run run = qd_run_command((const char *const[]){"rm", "-rf", out, NULL}, NULL, 60.0);
-  qd_run_close(&run);
-}
-
 static void expect_whole(const char *story) {
   const char *what = qd_folder_difference(whole, out, false);
   cr_assert_null(what, "%s: %s", story, what);
-  remove_out();
+  qd_temporary_remove(out);
 }
 
 static const char *const modes[] = {"--readers coordinator", "--readers node", "--readers all"};
@@ -148,7 +143,7 @@ static void expect_refusal(const char *readers, const char *sentence) {
   cr_expect(strstr(run.err.text, sentence) != NULL, "\"%s\" is not in: %s", sentence, run.err.text);
   cr_expect(strstr(run.err.text, "rank 1: ") != NULL && strstr(run.err.text, "host ") != NULL, "%s", run.err.text);
   qd_run_close(&run);
-  remove_out();
+  qd_temporary_remove(out);
 }
 
 /* One bit of the second node's model, `offset` bytes behind the header: the first tensor begins there. */

@@ -84,12 +84,6 @@ static void go_on(const bench *b, int step, const char *story) {
   expect_whole(b, story);
 }
 
-static void start_anew(bench *b) {
-  qd_run run = qd_run_command((const char *const[]){"rm", "-rf", b->out, NULL}, NULL, 60.0);
-  cr_assert_eq(run.exit_code, 0);
-  qd_run_close(&run);
-}
-
 Test(resume, a_finished_folder_holds_what_formats_md_lists) {
   bench b;
   bench_open(&b, 2);
@@ -118,7 +112,7 @@ static void kill_at_lines(int first) {
     there = kill_at_line(&b, n, n);
     snprintf(story, sizeof story, "killed at line %d", n);
     go_on(&b, n + 1, story);
-    start_anew(&b);
+    qd_temporary_remove(b.out);
   }
   cr_assert_geq(n, 3 * 8, "the job wrote fewer lines than it has linears");
   bench_close(&b);
@@ -138,7 +132,7 @@ Test(resume, killed_among_experts) {
     there = kill_at_line(&b, n, n);
     snprintf(story, sizeof story, "killed at line %d", n);
     go_on(&b, n + 1, story);
-    start_anew(&b);
+    qd_temporary_remove(b.out);
   }
   cr_assert_geq(kills, 4);
   bench_close(&b);
@@ -166,7 +160,7 @@ Test(resume, killed_twenty_times_at_random) {
     }
     cr_log_info("%s\n", story);
     go_on(&b, store, story);
-    start_anew(&b);
+    qd_temporary_remove(b.out);
   }
   bench_close(&b);
 }
@@ -185,7 +179,7 @@ Test(resume, killed_in_one_rank_only) {
     qd_run_close(&run);
     snprintf(story, sizeof story, "process %d of 3 was killed", rank);
     go_on(&b, rank, story);
-    start_anew(&b);
+    qd_temporary_remove(b.out);
   }
   bench_close(&b);
 }
@@ -199,7 +193,7 @@ Test(resume, killed_while_finishing) {
     qd_run_kill(&run);
     qd_run_close(&run);
     go_on(&b, i, "killed after the last block");
-    start_anew(&b);
+    qd_temporary_remove(b.out);
   }
   bench_close(&b);
 }
@@ -225,7 +219,7 @@ static void stop_by_signal(int n_ranks, int number, bool everyone) {
   int code = 0;
   bench_open(&b, 8);
   for (int i = 0; i < 20 && code == 0; i++) {
-    start_anew(&b);
+    qd_temporary_remove(b.out);
     qd_run run = start(n_ranks, &b, "");
     pid_t pids[8] = {0};
     cr_assert(qd_run_until(&run, "calibration:"), "%s", run.err.text);

@@ -45,8 +45,7 @@ static void expect_same_of_three(const char **words) {
   qd_heap_free(printed(3, words));
   const char *difference = qd_folder_difference(out, three, false);
   cr_expect_null(difference, "%s", difference);
-  qd_run clean = qd_run_command((const char *const[]){"rm", "-rf", three, NULL}, NULL, limit_seconds);
-  qd_run_close(&clean);
+  qd_temporary_remove(three);
 }
 
 /* Quantized with these options, to the same bits by three ranks (once a kind); sound; and evaluated to a finite number. */
@@ -61,7 +60,7 @@ static char *expect_works(const char *const *kind_and_more) {
   qd_heap_free(printed(0, (const char *const[]){"verify", out, NULL}));
   qd_heap_free(printed(0, (const char *const[]){EVALUATE, NULL}));
   char *inspected = printed(0, INSPECT);
-  remove_output();
+  qd_temporary_remove(out);
   return inspected;
 }
 
@@ -153,7 +152,7 @@ static void expect_warning(bool wanted, const char *const *more) {
   cr_expect_eq(warning != NULL, wanted, "%s", run.err.text);
   if (wanted) cr_expect_not_null(strstr(run.err.text, up), "%s", run.err.text);
   qd_run_close(&run);
-  remove_output();
+  qd_temporary_remove(out);
 }
 
 #define WARNS(wanted, ...) expect_warning(wanted, (const char *const[]){__VA_ARGS__, NULL})
@@ -229,7 +228,7 @@ Test(unusual_data, tensors_at_odd_addresses) {
     qd_heap_free(printed(0, (const char *const[]){QUANTIZE, NULL}));
     const char *difference = qd_folder_difference(aligned, out, false);
     cr_expect_null(difference, "%d blanks: %s", blanks, difference);
-    remove_output();
+    qd_temporary_remove(out);
   }
   make_model();
   spoil_alignment(3);
@@ -281,7 +280,7 @@ static void take_digest(const char *text, char digest[64]) {
   cr_assert_not_null(at, "%s", inspected);
   snprintf(digest, 64, "%.*s", (int)strcspn(at, ",\n}"), at);
   qd_heap_free(inspected);
-  remove_output();
+  qd_temporary_remove(out);
 }
 
 #define LINES(end) "abab" end "aabb" end "baba" end "abba" end "bbaa" end "aaaa" end "bbbb" end "abaa" end

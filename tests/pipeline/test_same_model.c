@@ -62,8 +62,7 @@ Test(same_model, another_configuration_is_found) {
 }
 
 static void make_b(qd_made_llama other) {
-  qd_run run = qd_run_command((const char *const[]){"rm", "-rf", qd_temporary_path(&folder, "b"), NULL}, NULL, 60.0);
-  qd_run_close(&run);
+  qd_temporary_remove(qd_temporary_path(&folder, "b"));
   qd_make_llama(qd_temporary_make_folder(&folder, "b"), &other);
   qd_run copy = qd_run_command((const char *const[]){"cp", qd_temporary_path(&folder, "a/config.json"), qd_temporary_path(&folder, "b/config.json"), NULL}, NULL, 60.0);
   qd_run_close(&copy);

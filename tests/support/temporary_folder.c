@@ -29,10 +29,14 @@ static int make_writable(const char *path, const struct stat *facts, int kind, s
   return 0;
 }
 
+void qd_temporary_remove(const char *path) {
+  nftw(path, make_writable, 16, FTW_PHYS);
+  nftw(path, remove_one, 16, FTW_PHYS | FTW_DEPTH);
+}
+
 void qd_temporary_folder_close(qd_temporary_folder *folder) {
   QD_ASSERT(folder->path[0] != '\0');
-  nftw(folder->path, make_writable, 16, FTW_PHYS);
-  nftw(folder->path, remove_one, 16, FTW_PHYS | FTW_DEPTH);
+  qd_temporary_remove(folder->path);
   *folder = (qd_temporary_folder){0};
 }
 

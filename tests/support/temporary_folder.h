@@ -13,7 +13,10 @@ typedef struct qd_temporary_folder {
 } qd_temporary_folder;
 
 void qd_temporary_folder_open(qd_temporary_folder *folder);
-void qd_temporary_folder_close(qd_temporary_folder *folder); /* removes it with all that is in it; links are not followed */
+void qd_temporary_folder_close(qd_temporary_folder *folder); /* removes it as _remove does */
+
+/* A folder with all that is in it; links are not followed; one that is not there is fine. */
+void qd_temporary_remove(const char *path);
 
 /* PATH/name; the text lasts for the next 63 calls. */
 const char *qd_temporary_path(qd_temporary_folder *folder, const char *name);
