@@ -96,6 +96,11 @@ const char *qd_odd_shape_name(qd_odd_shape odd_shape);
 /* The scheme of the linear tensor_name, `columns` wide. */
 qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out);
 
+/* Whether linears of one input have one factor, by their group sizes: always, unless a group-aware order follows those. */
+static inline bool qd_job_shares_factor(const qd_job *job, int64_t a, int64_t b) {
+  return job->act_order != QD_ORDER_GROUP || a == b;
+}
+
 /* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for
  * resuming. */
 qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config,

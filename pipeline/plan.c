@@ -21,15 +21,13 @@ static const char *const part_names[] = {
 
 const char *qd_plan_part_name(qd_plan_part part) { return part_names[part]; }
 
-static size_t elements_of(const qd_slot *slot) { return (size_t)slot->dim[0] * (size_t)(slot->rank == 2 ? slot->dim[1] : 1); }
-
 /* ---- arenas of a rank ---------------------------------------------------------------------------------------------------- */
 
 static qd_dtype computed_dtype(const qd_plan_tensor *t, qd_dtype act) { return qd_role_is_matrix(t->slot.role) ? act : QD_F32; }
 
 static size_t prepared_cost(const qd_plan_tensor *t, qd_dtype act) {
   qd_dtype wanted = computed_dtype(t, act);
-  return t->dtype == wanted ? 0 : qd_arena_cost(elements_of(&t->slot), qd_dtype_bytes(wanted));
+  return t->dtype == wanted ? 0 : qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(wanted));
 }
 
 /* A block: originals as they are computed with, codes with what is measured of each row, weights expanded for two sequences and
@@ -42,7 +40,7 @@ static size_t kind_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank,
     cost += prepared_cost(t, plan->request.act);
     if (!t->quantized) continue;
     cost += qd_plan_parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double));
-    if (sequences > 1 && t->slot.expert < 0) cost += qd_arena_cost(elements_of(&t->slot), qd_dtype_bytes(plan->request.act));
+    if (sequences > 1 && t->slot.expert < 0) cost += qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(plan->request.act));
   }
   return cost;
 }
@@ -104,10 +102,9 @@ static int stage_tasks(const qd_plan_kind *kind, qd_stage stage, const qd_plan_t
 }
 
 /* Linears whose factor is the same are cut over ranks together (quantize.c). */
-static int same_order(const qd_job *job, const qd_plan_tensor *const *tasks, int n) {
+static int same_factor(const qd_job *job, const qd_plan_tensor *const *tasks, int n) {
   int same = 1;
-  while (same < n && (job->act_order != QD_ORDER_GROUP || tasks[same]->scheme.group_size == tasks[0]->scheme.group_size))
-    same++;
+  while (same < n && qd_job_shares_factor(job, tasks[0]->scheme.group_size, tasks[same]->scheme.group_size)) same++;
   return same;
 }
 
@@ -139,7 +136,7 @@ static void kind_shares(qd_plan *plan, const qd_plan_kind *kind, qd_share *share
   QD_FOR_STAGES(stage, plan->request.model, kind->first_block) {
     int n = qd_stage_is_routed(stage) ? 0 : stage_tasks(kind, stage, tasks);
     for (int done = 0, same; done < n; done += same) {
-      same = same_order(plan->request.job, tasks + done, n - done);
+      same = same_factor(plan->request.job, tasks + done, n - done);
       cut_tasks(plan, tasks + done, same, shares);
     }
   }

@@ -16,7 +16,6 @@ size_t qd_plan_attention_scratch(const qd_device *device, const qd_model *m, qd_
   return most;
 }
 
-
 /* ---- sizes that evaluation shares ---------------------------------------------------------------------------------------- */
 
 static size_t row_cost(int64_t tokens, int64_t columns, qd_dtype act) {
@@ -63,8 +62,7 @@ static size_t evaluated_block(const qd_model *model, int64_t block, qd_dtype act
     qd_slot slot;
     qd_model_slot(model, block, i, &slot);
     if (slot.expert >= 0 && qd_partition_expert(slot.expert, ranks) != rank) continue;
-    bytes += qd_arena_cost((size_t)slot.dim[0] * (size_t)(slot.rank == 2 ? slot.dim[1] : 1),
-                           qd_dtype_bytes(qd_role_is_matrix(slot.role) ? act : QD_F32));
+    bytes += qd_arena_cost(qd_plan_elements(&slot), qd_dtype_bytes(qd_role_is_matrix(slot.role) ? act : QD_F32));
   }
   return bytes;
 }

@@ -56,9 +56,7 @@ const qd_plan_tensor *qd_plan_tensor_of(const qd_plan_kind *kind, qd_role role) 
   return NULL;
 }
 
-static size_t elements_of(const qd_slot *slot) { return (size_t)slot->dim[0] * (size_t)(slot->rank == 2 ? slot->dim[1] : 1); }
-
-size_t qd_plan_original_bytes(const qd_plan_tensor *t) { return elements_of(&t->slot) * qd_dtype_bytes(t->dtype); }
+size_t qd_plan_original_bytes(const qd_plan_tensor *t) { return qd_plan_elements(&t->slot) * qd_dtype_bytes(t->dtype); }
 
 /* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
 

@@ -6,6 +6,10 @@
 
 static inline size_t qd_larger(size_t a, size_t b) { return a > b ? a : b; }
 
+static inline size_t qd_plan_elements(const qd_slot *slot) {
+  return (size_t)slot->dim[0] * (size_t)(slot->rank == 2 ? slot->dim[1] : 1);
+}
+
 /* Block `block` (or QD_REST) joins the kind it is of, or makes a new one. */
 qd_status qd_plan_add_block(qd_plan *plan, int64_t block) QD_MUST_USE;
 

@@ -1,9 +1,8 @@
 #include "pipeline/plan_statistics.h"
 
 #include "kernels/scratch.h"
+#include "pipeline/plan_parts.h"
 #include "pipeline/stages.h"
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Some block's turn makes this rank the owner of the stage's factor (calibrate.c, factorize.c). */
 static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
@@ -24,11 +23,11 @@ static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
   size_t grid = qd_arena_cost((size_t)columns, sizeof(int32_t));
   size_t units =
       qd_arena_cost((size_t)(r->sequences * columns), sizeof(double)) + qd_arena_cost((size_t)(3 * columns), sizeof(double));
-  size_t most = larger(units, qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
+  size_t most = qd_larger(units, qd_arena_cost(qd_tri_elements(columns), sizeof(int64_t)));
   if (qd_job_is_asymmetric(r->job)) {
     size_t panel = qd_arena_cost((size_t)(qd_calibrate_panel(columns) * columns), sizeof(int64_t));
-    size_t cross = larger(units + qd_arena_cost((size_t)(r->tokens * columns), sizeof(float)), panel);
-    most = larger(most, grid + qd_arena_cost((size_t)columns, sizeof(double)) + cross);
+    size_t cross = qd_larger(units + qd_arena_cost((size_t)(r->tokens * columns), sizeof(float)), panel);
+    most = qd_larger(most, grid + qd_arena_cost((size_t)columns, sizeof(double)) + cross);
   }
   return grid + most;
 }
@@ -38,7 +37,7 @@ static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner
   if (!r->job->method->needs_factor) return bytes;
   size_t triangle = qd_arena_cost(qd_tri_elements(columns), sizeof(float));
   size_t work = qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
-  return bytes + triangle + larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
+  return bytes + triangle + qd_larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
 }
 
 /* An expert's: its Hessian, and beside it the sum of its units or the factor; all tokens' Hessian may stand in for it.  GPTAQ does
@@ -52,8 +51,8 @@ static size_t expert_bytes(const qd_plan_request *r, qd_stage stage) {
   units.sequences = (r->sequences * r->tokens + QD_EXPERT_UNIT - 1) / QD_EXPERT_UNIT;
   bool shared = stage == QD_STAGE_EXPERT_GATE_UP && r->job->moe_fallback == QD_MOE_SHARED && r->job->method->needs_factor;
   size_t own = qd_arena_cost(qd_tri_elements(columns), sizeof(float)) +
-               larger(sum_bytes(&units, columns), factor_bytes(&units, columns, true));
-  return shared ? kept_statistics(&all, columns, false) + larger(own, sum_bytes(&all, columns)) : own;
+               qd_larger(sum_bytes(&units, columns), factor_bytes(&units, columns, true));
+  return shared ? kept_statistics(&all, columns, false) + qd_larger(own, sum_bytes(&all, columns)) : own;
 }
 
 /* One stage at a time; without true-sequential the Hessians of all stages but the experts', then one factor after the other. */
@@ -64,16 +63,16 @@ static size_t block_statistics(const qd_plan_request *r, int64_t block, int rank
     bool owner = owns(r, rank, stage);
     size_t factor = factor_bytes(r, columns, owner), here = kept_statistics(r, columns, owner);
     if (qd_stage_is_routed(stage)) {
-      most = larger(most, kept + expert_bytes(r, stage));
+      most = qd_larger(most, kept + expert_bytes(r, stage));
     } else if (r->job->true_sequential) {
-      most = larger(most, here + larger(sum_bytes(r, columns), factor));
+      most = qd_larger(most, here + qd_larger(sum_bytes(r, columns), factor));
     } else {
       kept += here;
-      most = larger(most, kept + sum_bytes(r, columns));
-      factors = larger(factors, factor);
+      most = qd_larger(most, kept + sum_bytes(r, columns));
+      factors = qd_larger(factors, factor);
     }
   }
-  return larger(most, kept + factors);
+  return qd_larger(most, kept + factors);
 }
 
 size_t qd_plan_statistics(const qd_plan_request *r, int rank) {
@@ -81,7 +80,7 @@ size_t qd_plan_statistics(const qd_plan_request *r, int rank) {
   bool seen[2] = {false, false};
   for (int64_t block = 0; r->sequences > 0 && block < r->model->n_blocks; block++) {
     bool sparse = qd_model_is_sparse(r->model, block);
-    if (!seen[sparse]) most = larger(most, block_statistics(r, block, rank));
+    if (!seen[sparse]) most = qd_larger(most, block_statistics(r, block, rank));
     seen[sparse] = true;
   }
   return most;
@@ -91,11 +90,11 @@ size_t qd_plan_statistics_scratch(const qd_plan_request *r) {
   size_t most = 0;
   for (qd_stage stage = 0; r->sequences > 0 && stage < QD_N_STAGES; stage++) {
     int64_t columns = qd_decoder_mid_columns(r->model, stage);
-    most = larger(most, larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
-    if (r->job->method->needs_factor) most = larger(most, qd_scratch_factor(r->device, columns));
+    most = qd_larger(most, qd_larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
+    if (r->job->method->needs_factor) most = qd_larger(most, qd_scratch_factor(r->device, columns));
     if (!qd_job_is_asymmetric(r->job)) continue;
     most =
-        larger(most, larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
+        qd_larger(most, qd_larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
   }
   return most;
 }

@@ -16,14 +16,14 @@ typedef struct task {
   double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
 } task;
 
-static void keep(const qd_run *run, qd_weight *weight, qd_role role, qd_fate fate) {
+static void keep(int64_t block, qd_weight *weight, qd_role role, qd_fate fate) {
   const qd_scheme *scheme = &weight->q.scheme;
   weight->kept = qd_fate_name(fate);
   if (fate == QD_FATE_SKIPPED)
     qd_log("  block %4" PRId64 "  %-9s  kept: its %" PRId64 " columns are no multiple of the group of %" PRId64
            " (--odd-shape skip)",
-           run->feed.next - 2, qd_role_name(role), weight->slot.dim[1], scheme->group_size);
-  else qd_log("  block %4" PRId64 "  %-9s  kept (--ignore)", run->feed.next - 2, qd_role_name(role));
+           block, qd_role_name(role), weight->slot.dim[1], scheme->group_size);
+  else qd_log("  block %4" PRId64 "  %-9s  kept (--ignore)", block, qd_role_name(role));
 }
 
 static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, task *tasks) {
@@ -32,7 +32,7 @@ static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, tas
     qd_weight *weight = qd_block_find(block, role);
     qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &weight->q.scheme);
     if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight, .role = role};
-    else keep(run, weight, role, fate);
+    else keep(block->index, weight, role, fate);
   }
   return n;
 }
@@ -241,7 +241,8 @@ qd_status qd_quantize_alone(qd_run *run, const qd_stage_factor *factor, const qd
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
-static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, task *tasks, int n) {
+static qd_status quantize_tasks(qd_run *run, int64_t block, const qd_stage_factor *factor, const qd_stats *stats, task *tasks,
+                                int n) {
   double start = qd_seconds(), cost[MAX_STAGE_LINEARS];
   int64_t rows[MAX_STAGE_LINEARS];
   qd_share *shares;
@@ -259,17 +260,17 @@ static qd_status quantize_tasks(qd_run *run, const qd_stage_factor *factor, cons
   if (status != QD_OK) return qd_forward(status, __FILE__, __LINE__);
   for (int i = 0; i < n; i++) {
     finish_task(run, factor, stats, &tasks[i]);
-    qd_quantize_log(run->feed.next - 2, tasks[i].weight, (qd_seconds() - start) / n);
+    qd_quantize_log(block, tasks[i].weight, (qd_seconds() - start) / n);
   }
   return QD_OK;
 }
 
-/* Linears whose factor is the same: all of a stage, unless a group-aware order follows different group sizes. */
-static int same_order(const qd_run *run, task *tasks, int n) {
+static int64_t group_of(const task *t) { return t->weight->q.scheme.group_size; }
+
+/* How many linears from the first on have its factor. */
+static int same_factor(const qd_run *run, const task *tasks, int n) {
   int same = 1;
-  while (same < n && (run->job->act_order != QD_ORDER_GROUP ||
-                      tasks[same].weight->q.scheme.group_size == tasks[0].weight->q.scheme.group_size))
-    same++;
+  while (same < n && qd_job_shares_factor(run->job, group_of(&tasks[0]), group_of(&tasks[same]))) same++;
   return same;
 }
 
@@ -277,14 +278,14 @@ qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_sta
   task tasks[MAX_STAGE_LINEARS];
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
-    int same = same_order(run, tasks + done, n - done);
+    int same = same_factor(run, tasks + done, n - done);
     qd_stage_factor factor = {0};
     size_t mark = qd_arena_mark(&run->stats_arena);
     qd_moment begin = qd_times_begin(run);
-    if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, tasks[done].weight->q.scheme.group_size, &factor));
+    if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, group_of(&tasks[done]), &factor));
     qd_times_end(run, begin, QD_TIME_FACTOR);
     begin = qd_times_begin(run);
-    QD_TRY(quantize_tasks(run, &factor, stats, tasks + done, same));
+    QD_TRY(quantize_tasks(run, block->index, &factor, stats, tasks + done, same));
     qd_times_end(run, begin, QD_TIME_LOOP);
     qd_arena_rewind(&run->stats_arena, mark);
     done += same;

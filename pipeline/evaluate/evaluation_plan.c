@@ -1,6 +1,6 @@
 #include "pipeline/evaluate/evaluation_plan.h"
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+#include "pipeline/plan_parts.h"
 
 static int n_subjects(const qd_evaluation_sizes *sizes) { return sizes->subject[1] != NULL ? 2 : 1; }
 
@@ -10,7 +10,7 @@ size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes) {
                 qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(int32_t));
   for (int i = 0; i < n_subjects(sizes); i++) {
     qd_experts_shape shape = qd_subject_experts(sizes->subject[i], sizes->windows, sizes->tokens);
-    most = larger(most, qd_plan_forward_scratch(sizes->device, &shape));
+    most = qd_larger(most, qd_plan_forward_scratch(sizes->device, &shape));
   }
   return most;
 }
@@ -20,8 +20,8 @@ static size_t largest_item(const qd_subject *subject, size_t *snap) {
   size_t largest = 1;
   *snap = 0;
   for (int64_t item = 0; item < subject->model.n_blocks + 2; item++) {
-    largest = larger(largest, qd_feed_item_bytes(&feed, item));
-    *snap = larger(*snap, qd_feed_item_snap(&feed, item));
+    largest = qd_larger(largest, qd_feed_item_bytes(&feed, item));
+    *snap = qd_larger(*snap, qd_feed_item_snap(&feed, item));
   }
   return largest;
 }
@@ -36,7 +36,7 @@ void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank
   for (int i = 0; i < n_subjects(sizes); i++) {
     const qd_subject *s = sizes->subject[i];
     size_t snap, item = largest_item(s, &snap);
-    largest = larger(largest, item);
+    largest = qd_larger(largest, item);
     part[QD_PLAN_STREAM] += qd_stream_buffer_bytes(item, snap, share_of(sizes, s, rank));
     part[QD_PLAN_BLOCK] += qd_plan_evaluated_block(&s->model, s->act, rank, sizes->ranks);
     part[QD_PLAN_ACTIVATIONS] += qd_subject_acts_bytes(s, sizes->windows, sizes->tokens);
@@ -48,7 +48,7 @@ void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank
   part[QD_PLAN_LIBRARIES] = qd_plan_libraries(largest, largest, sizes->ranks, true);
   part[QD_PLAN_SCRATCH] = qd_evaluation_scratch(sizes) + qd_arena_cost(qd_device_packing_bytes(sizes->device), 1);
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) out->host_bytes += part[p];
-  out->host_bytes = larger(out->host_bytes, (size_t)qd_memory_now().peak);
+  out->host_bytes = qd_larger(out->host_bytes, (size_t)qd_memory_now().peak);
 }
 
 /* A rank that is not the first on its node, where there is one: of a node's ranks all but the first are such. */
