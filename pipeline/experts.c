@@ -141,15 +141,9 @@ int64_t qd_experts_tokens(const qd_experts *x, int64_t expert) {
 
 /* ---- rounds and windows -------------------------------------------------------------------------------------------------- */
 
-int64_t qd_experts_rounds(const qd_experts *x) { return (n_experts(x) + x->comm->size - 1) / x->comm->size; }
-
-/* The expert of a rank in a round, or -1. */
 static int64_t expert_of(const qd_experts *x, int64_t round, int rank) {
-  int64_t e = round * x->comm->size + rank;
-  return e < n_experts(x) ? e : -1;
+  return qd_partition_expert_of(n_experts(x), round, rank, x->comm->size);
 }
-
-int64_t qd_experts_mine(const qd_experts *x, int64_t round) { return expert_of(x, round, x->comm->rank); }
 
 int64_t qd_experts_windows(const qd_experts *x, int64_t round) {
   int64_t windows = 0;
@@ -327,11 +321,11 @@ qd_status qd_experts_advance(qd_experts *x, qd_block *block) {
   int64_t held = qd_decoder_mid_held(model, block->index, QD_STAGE_SHARED_GATE_UP);
   x->loaded_round = -1;
   QD_TRY_ALL(x->comm, visit_mids(x, (qd_acts_use){.mid_in = model->hidden, .mid_out = held}, clear_sum));
-  for (int64_t round = 0; round < qd_experts_rounds(x); round++)
+  for (int64_t round = 0; round < qd_partition_expert_rounds(n_experts(x), x->comm->size); round++)
     for (int64_t first = 0; first < x->first[x->comm->size];) {
       first = next_sequences(x, round, first);
       QD_TRY(send_there(x, round, held));
-      QD_TRY_ALL(x->comm, run_expert(x, block, qd_experts_mine(x, round)));
+      QD_TRY_ALL(x->comm, run_expert(x, block, expert_of(x, round, x->comm->rank)));
       QD_TRY(send_back(x, round, held));
     }
   if (!qd_decoder_touches_residual(model, block->index, QD_STAGE_EXPERT_DOWN)) return QD_OK;

@@ -1,8 +1,8 @@
 /* Experts of a sparse block: who has which, and how tokens reach them and come back.
  *
- * Expert e belongs to rank e mod ranks.  Experts are worked on in rounds of one expert a rank; in a round tokens travel to the
- * owners in windows of bounded size, in (sequence, position) order whatever rank has the sequence, and outputs travel back, where
- * each token adds them by ascending expert.  So nothing depends on the number of ranks, and no buffer on how tokens choose.
+ * Experts belong to ranks in turn and are worked on in rounds of one expert a rank (workers/partition.h); in a round tokens travel
+ * to the owners in windows of bounded size, in (sequence, position) order whatever rank has the sequence, and outputs travel back,
+ * where each token adds them by ascending expert.  So nothing depends on the number of ranks, and no buffer on how tokens choose.
  *
  * All functions are collective unless they say otherwise. */
 #ifndef QDIST_PIPELINE_EXPERTS_H
@@ -52,10 +52,8 @@ void      qd_experts_close(qd_experts *experts); /* a zeroed one is fine */
 /* Choose experts for every token of x = norm(h), where the O stage left it.  Until the next call the choice stands. */
 qd_status qd_experts_route(qd_experts *experts, qd_block *block) QD_MUST_USE;
 
-/* Not collective.  Tokens of an expert; rounds; this rank's expert in a round, or -1; windows of a round. */
+/* Not collective.  Tokens of an expert; windows of a round. */
 int64_t qd_experts_tokens(const qd_experts *experts, int64_t expert);
-int64_t qd_experts_rounds(const qd_experts *experts);
-int64_t qd_experts_mine(const qd_experts *experts, int64_t round);
 int64_t qd_experts_windows(const qd_experts *experts, int64_t round);
 
 /* Tokens window * QD_EXPERT_WINDOW ... of this rank's expert: x (n, hidden), n 0 when it has no more.  What is there already is

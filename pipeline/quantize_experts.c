@@ -162,13 +162,9 @@ static qd_status factorize(qd_run *run, const expert *e, const qd_stats *all, in
   return qd_factorize_here(run, shared ? all : &e->stats, group_size, factor);
 }
 
-static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stats *all, qd_weight *weight) {
-  qd_stage_factor factor;
-  size_t mark = qd_arena_mark(&run->stats_arena);
-  QD_TRY(factorize(run, e, all, weight->q.scheme.group_size, &factor));
-  QD_TRY(qd_quantize_alone(run, &factor, e->stats.tokens > 0 ? &e->stats : NULL, weight));
-  qd_arena_rewind(&run->stats_arena, mark);
-  weight->result.shared = !factor.failed && takes_shared(run, e->stage, e->stats.tokens);
+static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stage_factor *factor, qd_weight *weight) {
+  QD_TRY(qd_quantize_alone(run, factor, e->stats.tokens > 0 ? &e->stats : NULL, weight));
+  weight->result.shared = !factor->failed && takes_shared(run, e->stage, e->stats.tokens);
   if (qd_run_calibrates(run) && e->stats.tokens == 0) weight->result.loss = 0; /* of no token */
   return QD_OK;
 }
@@ -177,11 +173,23 @@ static bool is_quantized(const qd_run *run, const qd_weight *weight, qd_scheme *
   return qd_fate_is_quantized(qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], scheme));
 }
 
+/* Gate and up share their input, and so their factor. */
 static qd_status quantize_mine(qd_run *run, qd_block *block, const expert *e, const qd_stats *all) {
+  qd_stage_factor factor;
+  const qd_weight *factored = NULL; /* whose factor it is */
+  size_t mark = qd_arena_mark(&run->stats_arena);
   for (qd_role role = qd_stage_first(e->stage); e->index >= 0 && role <= qd_stage_last(e->stage); role++) {
     qd_weight *weight = qd_block_find_expert(block, role, e->index);
-    if (is_quantized(run, weight, &weight->q.scheme)) QD_TRY(quantize_linear(run, e, all, weight));
+    if (!is_quantized(run, weight, &weight->q.scheme)) continue;
+    int64_t group_size = weight->q.scheme.group_size;
+    if (factored == NULL || !qd_job_shares_factor(run->job, factored->q.scheme.group_size, group_size)) {
+      qd_arena_rewind(&run->stats_arena, mark);
+      QD_TRY(factorize(run, e, all, group_size, &factor));
+      factored = weight;
+    }
+    QD_TRY(quantize_linear(run, e, &factor, weight));
   }
+  qd_arena_rewind(&run->stats_arena, mark);
   return QD_OK;
 }
 
@@ -192,8 +200,8 @@ static void keep_input(qd_run *run, const expert *e) {
 }
 
 static qd_status quantize_round(qd_run *run, qd_block *block, qd_stage stage, int64_t round, const qd_stats *all) {
-  int64_t index = round * run->comm->size + run->comm->rank;
-  expert e = {.index = index < run->model.experts ? index : -1, .stage = stage};
+  expert e = {.stage = stage,
+              .index = qd_partition_expert_of(run->model.experts, round, run->comm->rank, run->comm->size)};
   size_t mark = qd_arena_mark(&run->stats_arena);
   e.stats.columns = qd_decoder_mid_columns(&run->model, stage);
   if (qd_run_calibrates(run)) {
@@ -300,8 +308,8 @@ static bool needs_shared(const qd_run *run, qd_stage stage) {
 
 qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) {
   double start = qd_seconds();
-  int64_t rounds = (run->model.experts + run->comm->size - 1) / run->comm->size;
-  qd_stats all;
+  int64_t rounds = qd_partition_expert_rounds(run->model.experts, run->comm->size);
+  qd_stats all = {0};
   size_t mark = qd_arena_mark(&run->stats_arena);
   if (qd_run_calibrates(run)) log_counts(run, block, stage, count_tokens(run));
   if (needs_shared(run, stage)) QD_TRY(qd_calibrate(run, block, stage, &all));

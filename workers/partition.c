@@ -10,6 +10,13 @@ qd_range qd_partition_even(int64_t total, int rank, int size) {
 
 int qd_partition_expert(int64_t expert, int size) { return (int)(expert % size); }
 
+int64_t qd_partition_expert_rounds(int64_t n, int size) { return (n + size - 1) / size; }
+
+int64_t qd_partition_expert_of(int64_t n, int64_t round, int rank, int size) {
+  int64_t expert = round * size + rank;
+  return expert < n ? expert : -1;
+}
+
 typedef struct rows_problem {
   int n_linears, size;
   const int64_t *rows;

@@ -163,3 +163,20 @@ Test(partition, any_costs) {
     cr_assert_leq(dearest_rank(&c, shares, n), (total / c.size + tile) * (1.0 + 1e-9));
   }
 }
+
+/* Round by round every expert has its turn once, on its owner, and no rank two at a time. */
+Test(partition, experts_take_turns) {
+  for (int size = 1; size <= 9; size++)
+    for (int64_t n = 0; n <= 20; n++) {
+      int64_t next = 0;
+      for (int64_t round = 0; round < qd_partition_expert_rounds(n, size); round++)
+        for (int rank = 0; rank < size; rank++) {
+          int64_t expert = qd_partition_expert_of(n, round, rank, size);
+          cr_assert_eq(expert, next < n ? next : -1);
+          if (expert < 0) continue;
+          cr_assert_eq(qd_partition_expert(expert, size), rank);
+          next++;
+        }
+      cr_assert_eq(next, n);
+    }
+}
