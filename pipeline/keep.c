@@ -1,22 +1,16 @@
 #include "pipeline/keep.h"
 
-#include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 
 #include <string.h>
 
-enum { MAX_STREAMS = sizeof(qd_streams) / sizeof(qd_acts) };
+enum { MAX_STREAMS = 2 };
 
-/* All that are open, in the order of qd_streams, which holds nothing else: a resume needs every one. */
+/* All that the job has: a resume needs every one. */
 static int streams_of(qd_run *run, qd_acts *streams[MAX_STREAMS]) {
-  int n = 0;
-  for (size_t s = 0; s < MAX_STREAMS; s++) {
-    qd_acts *acts = (void *)((unsigned char *)&run->acts + s * sizeof(qd_acts));
-    if (acts->shape.tokens > 0) streams[n++] = acts;
-  }
-  return n;
+  streams[0] = &run->acts.quantized, streams[1] = &run->acts.original;
+  return qd_run_keeps_original(run) ? 2 : 1;
 }
-_Static_assert(sizeof(qd_streams) % sizeof(qd_acts) == 0, "qd_streams holds streams alone");
 
 static qd_kept shape_of(qd_run *run, int64_t blocks) {
   qd_acts *streams[MAX_STREAMS];
@@ -73,18 +67,10 @@ static qd_status write_mine(qd_run *run) {
 }
 
 static qd_status gather_digests(qd_run *run) {
-  size_t *bytes;
-  qd_kept *kept = &run->kept;
-  QD_TRY_ALL(run->comm, qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));
-  for (int r = 0; r < run->comm->size; r++)
-    bytes[r] = (size_t)qd_partition_even(kept->sequences, r, run->comm->size).n * sizeof *kept->digest;
-  qd_status status = QD_OK;
-  for (int64_t s = 0; status == QD_OK && s < kept->streams; s++) {
-    qd_digest *all = kept->digest + s * kept->sequences;
-    status = qd_comm_allgatherv(run->comm, all + run->mine.first, bytes[run->comm->rank], all, bytes);
-  }
-  qd_heap_free(bytes);
-  return status;
+  const qd_kept *kept = &run->kept;
+  for (int64_t s = 0; s < kept->streams; s++)
+    QD_TRY(qd_units_gather(run, kept->digest + s * kept->sequences, sizeof *kept->digest));
+  return QD_OK;
 }
 
 qd_status qd_keep_write(qd_run *run, int64_t blocks) {
@@ -109,11 +95,14 @@ void qd_keep_close(qd_run *run) { qd_kept_release(&run->kept); }
 
 /* ---- going on ------------------------------------------------------------------------------------------------------------ */
 
-static qd_status check_fit(qd_run *run, const qd_kept *kept) {
+/* blocks: what rank 0's note says; a folder on a network can still show another rank an older one. */
+static qd_status check_fit(qd_run *run, const qd_kept *kept, int64_t blocks) {
   qd_kept wanted = shape_of(run, kept->blocks);
   bool same = kept->dtype == wanted.dtype && kept->streams == wanted.streams && kept->sequences == wanted.sequences &&
               kept->tokens == wanted.tokens && kept->hidden == wanted.hidden;
   QD_CHECK(same, QD_ECORRUPT, "they are of another shape or dtype");
+  QD_CHECK(kept->blocks == blocks, QD_ECORRUPT,
+           "they have passed %" PRId64 " blocks as this rank sees them, %" PRId64 " as rank 0 does", kept->blocks, blocks);
   QD_CHECK(kept->blocks <= run->first_block, QD_ECORRUPT,
            "they have passed %" PRId64 " blocks, of which only %" PRId64 " are there", kept->blocks, run->first_block);
   return QD_OK;
@@ -131,13 +120,21 @@ static qd_status read_stream(const qd_run *run, const qd_kept *kept, qd_acts *ac
   }
 }
 
-static qd_status read_mine(qd_run *run, qd_kept *kept) {
+static qd_status read_mine(qd_run *run, const qd_kept *kept, int64_t blocks) {
   qd_acts *streams[MAX_STREAMS];
-  QD_TRY(qd_kept_read(run->job->output, kept));
-  QD_TRY(check_fit(run, kept));
+  QD_TRY(check_fit(run, kept, blocks));
   int n = streams_of(run, streams);
   for (int s = 0; s < n; s++) QD_TRY(read_stream(run, kept, streams[s], s));
   return QD_OK;
+}
+
+/* *found: whether they are read back, on all ranks alike. */
+static qd_status read_all(qd_run *run, qd_kept *kept, qd_status *found) {
+  QD_TRY(qd_agree_on(run->comm, qd_kept_read(run->job->output, kept), found));
+  if (*found != QD_OK) return QD_OK;
+  int64_t blocks = kept->blocks;
+  QD_TRY(qd_comm_bcast(run->comm, &blocks, sizeof blocks, 0));
+  return qd_agree_on(run->comm, read_mine(run, kept, blocks), found);
 }
 
 qd_status qd_keep_restore(qd_run *run) {
@@ -145,7 +142,7 @@ qd_status qd_keep_restore(qd_run *run) {
   qd_status found;
   run->passed = 0;
   if (!qd_run_calibrates(run) || run->first_block == 0) return QD_OK;
-  qd_status status = qd_agree_on(run->comm, read_mine(run, &kept), &found);
+  qd_status status = read_all(run, &kept, &found);
   if (status == QD_OK && found == QD_OK) {
     run->passed = kept.blocks;
     qd_log("the activations kept after block %" PRId64 " are read back", kept.blocks);

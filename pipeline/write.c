@@ -172,11 +172,14 @@ static void release_plan(plan *p) {
 
 static qd_status gather_files(plan *p) {
   qd_comm *comm = p->run->comm;
-  for (int f = 0; f < p->entry.n_files; f++) QD_TRY(qd_comm_bcast(comm, &p->file[f], sizeof p->file[f], writer_of(p, f)));
-  for (int i = 0; i < p->entry.n_records; i++) {
-    QD_TRY(qd_comm_bcast(comm, p->digest[i], sizeof p->digest[i], writer_of(p, p->file_of[i])));
-    for (int k = 0; k < p->record[i].n_parts; k++) p->record[i].part[k].digest = p->digest[i][k];
+  for (int first = 0, end; first < p->entry.n_records; first = end) { /* a file's records follow each other */
+    int f = p->file_of[first];
+    for (end = first; end < p->entry.n_records && p->file_of[end] == f;) end++;
+    QD_TRY(qd_comm_bcast(comm, &p->file[f], sizeof p->file[f], writer_of(p, f)));
+    QD_TRY(qd_comm_bcast(comm, p->digest[first], (size_t)(end - first) * sizeof *p->digest, writer_of(p, f)));
   }
+  for (int i = 0; i < p->entry.n_records; i++)
+    for (int k = 0; k < p->record[i].n_parts; k++) p->record[i].part[k].digest = p->digest[i][k];
   return QD_OK;
 }
 
