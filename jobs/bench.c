@@ -1,4 +1,3 @@
-#define _POSIX_C_SOURCE 200809L
 #include "jobs/bench_case.h"
 
 #include "jobs/yardstick.h"
@@ -8,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const qd_bench_group *const groups[QD_BENCH_GROUPS] = {&qd_bench_products, &qd_bench_solvers, &qd_bench_forward,
                                                               &qd_bench_storage};
@@ -79,14 +77,8 @@ static qd_bench_case case_of(const bench *b, const qd_bench_op *op) {
 
 /* ---- clocks and peaks ---------------------------------------------------------------------------------------------------- */
 
-static double thread_seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* With one thread its CPU time, so that whatever else runs on the machine does not count; with more, the clock on the wall. */
-static double bench_seconds(const qd_device *device) { return device->threads > 1 ? qd_seconds() : thread_seconds(); }
+static double bench_seconds(const qd_device *device) { return device->threads > 1 ? qd_seconds() : qd_cpu_seconds(); }
 
 static const double least_spent = 0.1, least_timed = 5e-5; /* seconds: an operation is repeated for; a clock can tell */
 
@@ -100,26 +92,20 @@ static qd_status time_calls(qd_bench_case *c, qd_status (*run)(qd_bench_case *c)
   }
 }
 
-static double peak_of(const qd_device *device, qd_dtype dtype) {
+/* The best rate of a register loop on one core: flops a second, or with bits codes a second. */
+static double best_loop(const qd_device *device, qd_dtype dtype, int bits) {
   double best = 0;
   for (int i = 0; i < 5; i++) {
-    double start = thread_seconds(), flops = qd_peak_run(device, dtype, 1000000),
-           rate = flops / (thread_seconds() - start) / 1e9;
+    double start = qd_cpu_seconds();
+    double work = bits > 0 ? qd_peak_codes(device, dtype, bits, 20000) : qd_peak_run(device, dtype, 1000000);
+    double rate = work / (qd_cpu_seconds() - start);
     best = rate > best ? rate : best;
   }
   return best;
 }
 
-/* Weights a second of a register loop, one core. */
-static double loop_of(const qd_device *device, qd_dtype dtype, int bits) {
-  double best = 0;
-  for (int i = 0; i < 5; i++) {
-    double start = thread_seconds(), weights = qd_peak_codes(device, dtype, bits, 20000),
-           rate = weights / (thread_seconds() - start);
-    best = rate > best ? rate : best;
-  }
-  return best;
-}
+/* GFLOP/s. */
+static double peak_of(const qd_device *device, qd_dtype dtype) { return best_loop(device, dtype, 0) / 1e9; }
 
 static qd_status triad_of(qd_device *device, qd_arena *arena, double *rate) {
   enum { N = 12 << 20, RUNS = 6 }; /* 48 MB each */
@@ -226,7 +212,7 @@ static void fill_row(const qd_bench_op *op, const qd_bench_case *c, const beside
     row->times_dense = row->gflops / b->best;
     if (c->m > 1) return;
     row->share_of_triad = row->gbytes_per_second / out->triad;
-    row->share_of_loop = (double)(c->n * c->k) / row->seconds / threads / loop_of(c->device, op->dtype, op->bits);
+    row->share_of_loop = (double)(c->n * c->k) / row->seconds / threads / best_loop(c->device, op->dtype, op->bits);
   } else if (b->best > 0) {
     row->share_of_yardstick = row->gflops / b->best;
     if (op->beside == QD_BESIDE_SQUARE && b->best > *yardstick) *yardstick = b->best;
