@@ -268,6 +268,38 @@ Test(quantize_experts, those_with_few_tokens_take_the_fallback) {
   qd_store_close(&d);
 }
 
+Test(quantize_experts, as_many_tokens_as_asked_for_are_enough) {
+  experts one = {.n = 1, .router = {{0.5f, -1}}};
+  const char *model = kept(make_sparse("one", &one));
+  for (int more = 0; more < 2; more++) {
+    qd_job job = job_on(model, more ? "more" : "enough", 5, 24);
+    job.moe_min_tokens = 5 * 24 + more;
+    qd_store s = store_of(&job);
+    cr_expect_eq(says(record_of(&s, "expert_gate_proj", 0), "fallback_rtn"), more);
+    qd_store_close(&s);
+  }
+}
+
+static qd_store store_with_rule(qd_job job, const char *expression, int64_t group_size) {
+  job.n_rules = 1, job.act_order = QD_ORDER_GROUP;
+  job.rule[0] = (qd_rule){.expression = expression, .bits = 4, .group_size = group_size};
+  MUST(qd_pattern_open(expression, "--override", &job.rule[0].pattern));
+  qd_store s = store_of(&job);
+  qd_pattern_close(job.rule[0].pattern);
+  return s;
+}
+
+/* An order that follows groups is another one for up than for gate, and so is the factor. */
+Test(quantize_experts, up_in_groups_of_its_own_has_a_factor_of_its_own) {
+  experts one = {.n = 1, .router = {{0.5f, -1}}};
+  const char *dense = kept(make_dense()), *sparse = kept(make_sparse("one", &one));
+  qd_store x = store_with_rule(job_on(dense, "a", 5, 24), "up_proj", 6), y = store_with_rule(job_on(sparse, "b", 5, 24), "w3", 6);
+  expect_same_parts(record_of(&x, "gate_proj", -1), record_of(&y, "expert_gate_proj", 0));
+  expect_same_parts(record_of(&x, "up_proj", -1), record_of(&y, "expert_up_proj", 0));
+  qd_store_close(&x);
+  qd_store_close(&y);
+}
+
 Test(quantize_experts, rules_name_single_experts) {
   experts x = four_experts();
   qd_job job = job_on(kept(make_sparse("four", &x)), "a", 5, 24);
