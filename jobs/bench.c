@@ -155,7 +155,9 @@ static qd_status prepare_beside(beside *b, const qd_bench_op *op) {
 }
 
 static qd_status open_beside(beside *b, qd_arena *arena, const qd_bench_op *op, const qd_bench_case *c) {
-  *b = (beside){.calls = 1, .c = {.device = c->device, .arena = arena, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
+  *b = (beside){
+      .calls = 1,
+      .c = {.device = c->device, .arena = arena, .dtype = c->dtype, .scheme = c->scheme, .m = c->m, .n = c->n, .k = c->k}};
   if (op->beside == QD_BESIDE_NOTHING) return QD_OK;
   if (op->beside == QD_BESIDE_SQUARE) b->c.m = b->c.n = b->c.k = op->dtype == QD_F64 ? 1024 : 2048;
   return prepare_beside(b, op);
@@ -207,7 +209,8 @@ static void fill_row(const qd_bench_op *op, const qd_bench_case *c, const beside
   shape_text(c, row->shape, sizeof row->shape);
   row->gflops = c->flops / row->seconds / 1e9, row->gbytes_per_second = c->bytes / row->seconds / 1e9;
   if (c->flops > 0)
-    row->share_of_peak = row->gflops / threads / (op->dtype == QD_F64 ? peak_of(c->device, QD_F64) : out->peak[dtype_index(op->dtype)]);
+    row->share_of_peak =
+        row->gflops / threads / (op->dtype == QD_F64 ? peak_of(c->device, QD_F64) : out->peak[dtype_index(op->dtype)]);
   if (op->beside == QD_BESIDE_DENSE) {
     row->times_dense = row->gflops / b->best;
     if (c->m > 1) return;

@@ -16,8 +16,18 @@ typedef struct forward {
 
 static qd_model model_of(const qd_bench_case *c) {
   int64_t heads = c->k / HEAD > 0 ? c->k / HEAD : 1, shared = heads % HEADS_A_KEY == 0 ? HEADS_A_KEY : 1;
-  qd_model m = {.arch = qd_arch_find("llama"), .n_blocks = 1, .hidden = c->k, .ffn = c->n, .heads = heads, .kv_heads = heads / shared,
-                .head_dim = HEAD, .vocabulary = 1, .max_positions = c->m, .norm_eps = 1e-5, .rope_factor = 1, .dtype = c->dtype};
+  qd_model m = {.arch = qd_arch_find("llama"),
+                .n_blocks = 1,
+                .hidden = c->k,
+                .ffn = c->n,
+                .heads = heads,
+                .kv_heads = heads / shared,
+                .head_dim = HEAD,
+                .vocabulary = 1,
+                .max_positions = c->m,
+                .norm_eps = 1e-5,
+                .rope_factor = 1,
+                .dtype = c->dtype};
   for (int i = 0; i < HEAD / 2; i++) m.frequency[i] = pow(10000, -2.0 * i / HEAD);
   return m;
 }

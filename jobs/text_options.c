@@ -19,7 +19,8 @@ static const struct argp_option options_list[] = {
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
     {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
-     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing", 30},
+     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing",
+     30},
     {"readers", KEY_READERS, "coordinator|node|all", 0,
      "Who reads the model's files: rank 0 (default), one rank of each node, or every rank its part; results are the same", 85},
     {0}};

@@ -49,14 +49,16 @@ typedef struct tile_config {
   uint8_t  rows[16];
 } tile_config;
 
-/* A register has at least one row, used or not.  Constants, since compilers do not know that the instruction reads all of it. */
+/* A register has at least one row, used or not.  Constants, since compilers do not know that the instruction reads all of it.
+ */
 #define FIRST(n) ((n) < 16 ? (n) : 16)
 #define OTHERS(n) ((n) > 16 ? (n) - 16 : 1)
 #define CONFIG(n)                                                                    \
   {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},                      \
    .rows = {FIRST(n), FIRST(n), OTHERS(n), OTHERS(n), FIRST(n), OTHERS(n), 16, 16}}
-#define EIGHT(n) \
-  CONFIG(n), CONFIG((n) + 1), CONFIG((n) + 2), CONFIG((n) + 3), CONFIG((n) + 4), CONFIG((n) + 5), CONFIG((n) + 6), CONFIG((n) + 7)
+#define EIGHT(n)                                                                                                   \
+  CONFIG(n), CONFIG((n) + 1), CONFIG((n) + 2), CONFIG((n) + 3), CONFIG((n) + 4), CONFIG((n) + 5), CONFIG((n) + 6), \
+      CONFIG((n) + 7)
 static const tile_config configs[] = {EIGHT(1), EIGHT(9), EIGHT(17), EIGHT(25)};
 
 QD_AMX_TARGET void qd_amx_begin(int rows) { _tile_loadconfig(&configs[rows - 1]); }

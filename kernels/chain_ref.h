@@ -39,7 +39,8 @@ static inline qd_real qd_ref_chain_of_blocks(qd_ref_operand a, qd_ref_operand b)
   qd_real s = 0;
   for (int64_t block = 0; block < a.n; block += QD_AMX_BLOCK) {
     qd_real even = 0, odd = 0;
-    int64_t end = block + QD_AMX_BLOCK < a.n + 2 ? block + QD_AMX_BLOCK : a.n + 2; /* a second product of zeros changes nothing */
+    int64_t end =
+        block + QD_AMX_BLOCK < a.n + 2 ? block + QD_AMX_BLOCK : a.n + 2; /* a second product of zeros changes nothing */
     for (int64_t k = block; k < end; k += 2) {
       even = qd_ref_step_or_zero(a, b, k, even);
       odd = qd_ref_step_or_zero(a, b, k + 1, odd);

@@ -115,7 +115,8 @@ static void convert_row(const int64_t *from, double row, const double *column, i
   for (int64_t j = 0; j < n; j++) to[j] = (float)((double)from[j] * (row * column[j]));
 }
 
-static qd_status convert(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent, qd_tensor values) {
+static qd_status convert(qd_device *device, qd_tensor total, qd_tensor row_exponent, qd_tensor column_exponent,
+                         qd_tensor values) {
   double *row, *column;
   QD_TRY(qd_grid_powers(&device->scratch, row_exponent, QD_FROM_UNITS, &row));
   QD_TRY(qd_grid_powers(&device->scratch, column_exponent, QD_FROM_UNITS, &column));

@@ -1,13 +1,13 @@
 /* The arithmetic bf16-amx (ops.h): the order of TDPBF16PS, by that instruction where the CPU has it, and by fused multiply-adds
  * where it has not.
  *
- * TDPBF16PS multiplies a tile of 16 rows by 32 k with one of 32 k by 16 columns.  Of each element it sums the 16 even and the 16
- * odd products apart, each a chain from zero, and adds both sums, then the result to the tile (Intel's Architecture Instruction
- * Set Extensions reference; rounded to nearest, denormals zero whatever MXCSR says).  So a chunk of 256 k is eight of them on
- * tiles that begin as zeros, and the driver adds the chunk's sum to c as it does in any arithmetic.
+ * TDPBF16PS multiplies a tile of 16 rows by 32 k with one of 32 k by 16 columns.  Of each element it sums the 16 even and the
+ * 16 odd products apart, each a chain from zero, and adds both sums, then the result to the tile (Intel's Architecture
+ * Instruction Set Extensions reference; rounded to nearest, denormals zero whatever MXCSR says).  So a chunk of 256 k is eight
+ * of them on tiles that begin as zeros, and the driver adds the chunk's sum to c as it does in any arithmetic.
  *
- * Bound: by two multiply-adds a pair without the unit, the rate of fp32; by one TDPBF16PS in 16 cycles with it, a third of which
- * goes into storing and adding a chunk's tiles. */
+ * Bound: by two multiply-adds a pair without the unit, the rate of fp32; by one TDPBF16PS in 16 cycles with it, a third of
+ * which goes into storing and adding a chunk's tiles. */
 #include "kernels/gemm_unit.h"
 #include "kernels/gemm_vector.h"
 
@@ -46,7 +46,8 @@ static qd_gemm_rows rows_from(const qd_gemm_rows *from, int64_t first, int width
 
 /* Words are zeros, or pairs of them, in either kind. */
 static void pack_padded(qd_panel_kind plain, qd_panel_kind padded, const qd_gemm_rows *from, int width, uint32_t *panels) {
-  void (*pack)(const qd_gemm_rows *, int, void *) = plain == QD_PANEL_WIDE ? QD_ISA(qd_panel_pack_wide) : QD_ISA(qd_panel_pack_pairs);
+  void (*pack)(const qd_gemm_rows *, int, void *) =
+      plain == QD_PANEL_WIDE ? QD_ISA(qd_panel_pack_wide) : QD_ISA(qd_panel_pack_pairs);
   int64_t filled = qd_panel_steps(plain, from->k), steps = qd_panel_steps(padded, from->k);
   if (filled == steps) {
     pack(from, width, panels);
@@ -161,7 +162,8 @@ static void tiles_across_k(const qd_gemm_rows *from, uint32_t *to) {
   int width = (int)from->rows;
   pack_padded(QD_PANEL_PAIRS, QD_PANEL_TILES, from, width, pairs);
   for (int64_t step = 0; step < qd_panel_steps(QD_PANEL_TILES, from->k); step += TILE_WORDS)
-    QD_ISA(qd_panel_pack_f32)(&(qd_gemm_rows){pairs + step * width, width, 1, TILE_WORDS, width}, TILE_WORDS, to + step * width);
+    QD_ISA(qd_panel_pack_f32)
+    (&(qd_gemm_rows){pairs + step * width, width, 1, TILE_WORDS, width}, TILE_WORDS, to + step * width);
 }
 
 static void pack_tiles_a(const qd_gemm_rows *from, int width, void *panels) {

@@ -155,7 +155,9 @@ static bool sets(const task *job) { return job->product->mode == QD_GEMM_SET || 
 
 static qd_gemm_strip strip_of(const task *job, const block *at, const target *c) {
   qd_gemm_strip strip = {.steps = qd_panel_steps(job->kind, at->kc), .c_stride = c->stride, .columns = at->n};
-  strip.update = job->product->mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT : sets(job) && at->k == 0 ? QD_TILE_STORE : QD_TILE_ADD;
+  strip.update = job->product->mode == QD_GEMM_SUBTRACT ? QD_TILE_SUBTRACT
+                 : sets(job) && at->k == 0              ? QD_TILE_STORE
+                                                        : QD_TILE_ADD;
   return strip;
 }
 

@@ -46,9 +46,12 @@ enum { F32_VECTORS = 2, F64_VECTORS = 2 };
 #endif
 
 const qd_gemm_unit *QD_ISA(qd_gemm_find_unit)(qd_panel_kind kind) {
-  static const qd_gemm_unit f32 = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_f32), f32_strip, NULL};
-  static const qd_gemm_unit f64 = {F64_ROWS, F64_LANES * F64_VECTORS, sizeof(double), QD_ISA(qd_panel_pack_f64), f64_strip, NULL};
-  static const qd_gemm_unit wide = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_wide), f32_strip, NULL};
+  static const qd_gemm_unit f32 = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_f32), f32_strip,
+                                   NULL};
+  static const qd_gemm_unit f64 = {F64_ROWS, F64_LANES * F64_VECTORS, sizeof(double), QD_ISA(qd_panel_pack_f64), f64_strip,
+                                   NULL};
+  static const qd_gemm_unit wide = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(float), QD_ISA(qd_panel_pack_wide), f32_strip,
+                                    NULL};
 #ifdef QD_HAVE_PAIRS
   static const qd_gemm_unit pairs = {F32_ROWS, F32_LANES * F32_VECTORS, sizeof(uint32_t), QD_ISA(qd_panel_pack_pairs),
                                      pairs_strip, NULL};

@@ -72,8 +72,9 @@ static void sum_piece(qd_device *device, const plan *p, rectangle r, qd_tensor x
   qd_tensor c = {.data = partial, .dtype = QD_F32, .rank = 2, .dim = {r.rows, r.columns}, .stride = {MAX_SIDE, 1}};
   for (int64_t u = 0; u < x.dim[0]; u++) {
     qd_tensor unit = qd_tensor_at(x, u);
-    qd_gemm_serial(device, thread, r.row == r.column ? QD_GEMM_LOWER : QD_GEMM_SET, qd_tensor_transposed(qd_tensor_columns(unit, r.row, r.rows)),
-                   qd_tensor_columns(unit, r.column, r.columns), c);
+    qd_gemm_serial(device, thread, r.row == r.column ? QD_GEMM_LOWER : QD_GEMM_SET,
+                   qd_tensor_transposed(qd_tensor_columns(unit, r.row, r.rows)), qd_tensor_columns(unit, r.column, r.columns),
+                   c);
     add_piece(device, p, r, partial, total);
   }
 }

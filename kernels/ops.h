@@ -54,8 +54,9 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
  * qd_dequant(w) (and gathered x). */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
-/* A weight in panels (panels.h), for many products with few tokens.  Memory from the arena, as much as qd_panels_bytes says; w and
- * q are not needed afterwards.   dense: w act (R, C), any strides.   quantized: q as for qd_qlinear, with x of dtype act to come. */
+/* A weight in panels (panels.h), for many products with few tokens.  Memory from the arena, as much as qd_panels_bytes says; w
+ * and q are not needed afterwards.   dense: w act (R, C), any strides.   quantized: q as for qd_qlinear, with x of dtype act to
+ * come. */
 qd_status qd_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) QD_MUST_USE;
 qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_dtype act,
                               qd_panels *out) QD_MUST_USE;
@@ -105,9 +106,9 @@ qd_status qd_swiglu(qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y
 qd_status qd_add(qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y) QD_MUST_USE;
 
 /* Experts of each token.   logits F32 (T, E), E at most QD_MAX_EXPERTS; index I32 (T, k), weight F32 (T, k), 1 <= k <= E.
- * top = maximum; e_j = exp(logit_j - top) in fp32; s = lanes over e_j; p_j = e_j / s.  Chosen are the k largest p, of equals the
- * lower index; renormalise: p_j = p_j / (sum of the chosen p, the largest first, in fp32).  The chosen are listed by ascending
- * index; weight = p rounded to `weights` (F32 or BF16). */
+ * top = maximum; e_j = exp(logit_j - top) in fp32; s = lanes over e_j; p_j = e_j / s.  Chosen are the k largest p, of equals
+ * the lower index; renormalise: p_j = p_j / (sum of the chosen p, the largest first, in fp32).  The chosen are listed by
+ * ascending index; weight = p rounded to `weights` (F32 or BF16). */
 enum { QD_MAX_EXPERTS = 4096 };
 typedef struct qd_route_args {
   qd_tensor logits, index, weight;
@@ -116,8 +117,8 @@ typedef struct qd_route_args {
 } qd_route_args;
 qd_status qd_route(qd_device *device, const qd_route_args *args) QD_MUST_USE;
 
-/* x[r_n] = round(fma(weight[n], y[n], x[r_n])), r_n = index[n], or n where index has rank 0.   y act (N, C), x act (T, C), weight
- * F32 or act (N), index I32 (N) strictly ascending within [0, T). */
+/* x[r_n] = round(fma(weight[n], y[n], x[r_n])), r_n = index[n], or n where index has rank 0.   y act (N, C), x act (T, C),
+ * weight F32 or act (N), index I32 (N) strictly ascending within [0, T). */
 qd_status qd_scatter_add(qd_device *device, qd_tensor y, qd_tensor weight, qd_tensor index, qd_tensor x) QD_MUST_USE;
 
 /* y = round(1 / (1 + exp(-x))) in fp32.   x F32 (N), y act (N). */
@@ -166,10 +167,11 @@ qd_status qd_hessian_values(qd_device *device, qd_tri total, qd_tensor exponent,
 
 /* Rows [first, first + R) of total += sum over units of (O_u - X_u)^T X_u on a grid, exactly as qd_hessian: how far the
  * original model's input O lies from the quantized model's X, against X (GPTAQ, arXiv:2504.02692: dXX^T).
- * original, x act (U, T, C), unit last stride; row_exponent, column_exponent I32 (C); total I64 (R, C), unit last stride.  d = o - x in fp32; each unit's
- * element (i, j) is a product over T in fp32 (bf16 widened) of d_i and x_j, times 2^(42 - f_i - e_j) in double, then as there.
- * f is the grid of the diagonal of (O - X)^T (O - X), e that of X^T X, both of qd_hessian_grid with one bound: since
- * |sum d_i x_j| <= sqrt(D_ii H_jj), no total overflows.  QD_EINVAL: an exponent beyond +-400, rows beyond C. */
+ * original, x act (U, T, C), unit last stride; row_exponent, column_exponent I32 (C); total I64 (R, C), unit last stride.  d =
+ * o - x in fp32; each unit's element (i, j) is a product over T in fp32 (bf16 widened) of d_i and x_j, times 2^(42 - f_i - e_j)
+ * in double, then as there. f is the grid of the diagonal of (O - X)^T (O - X), e that of X^T X, both of qd_hessian_grid with
+ * one bound: since |sum d_i x_j| <= sqrt(D_ii H_jj), no total overflows.  QD_EINVAL: an exponent beyond +-400, rows beyond C.
+ */
 typedef struct qd_cross_args {
   qd_tensor original, x;
   qd_tensor row_exponent, column_exponent;
@@ -253,8 +255,9 @@ qd_status qd_rtn_quantize(qd_device *device, qd_tensor w, qd_scheme scheme, qd_t
  * p (GPTAQ, arXiv:2504.02692): F32 triangle of qd_asymmetry in the same order; of 0 columns: plain GPTQ.  With w_c as it was
  * when column c got its code, each w_j = fma(-e_c, U_cj, w_j) is then followed by w_j = fma(w_c, P_cj, w_j), and beyond the
  * block the chunks of e by those of w: w_j = w_j + chain over them of w_c P_cj.
- * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss. QD_EINVAL: stored is no permutation, or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names
- * the first row and its first such group in processing order; the outputs are then unspecified. */
+ * Rows do not know each other.  A NaN or an infinity in w or u ends up in the row's loss. QD_EINVAL: stored is no permutation,
+ * or a fitted group is scattered.  QD_ENUMERIC: as qd_rtn_fit; the text names the first row and its first such group in
+ * processing order; the outputs are then unspecified. */
 typedef struct qd_gptq_args {
   qd_tensor w;
   qd_tri    u;

@@ -60,7 +60,8 @@ qd_status qd_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, c
   int width = is_cpu(device) ? qd_cpu_panel_width(device) : 0;
   QD_CHECK(w->width == width, QD_EINVAL, "panels_linear: panels of %d rows were made by a device with other units (%d here)",
            w->width, width);
-  QD_CHECK(w->arithmetic == device->arithmetic, QD_EINVAL, "panels_linear: the panels are made for %s, the device computes in %s",
-           qd_arithmetic_name(w->arithmetic), qd_arithmetic_name(device->arithmetic));
+  QD_CHECK(w->arithmetic == device->arithmetic, QD_EINVAL,
+           "panels_linear: the panels are made for %s, the device computes in %s", qd_arithmetic_name(w->arithmetic),
+           qd_arithmetic_name(device->arithmetic));
   return device->ops->panels_linear(device, x, w, bias, y);
 }

@@ -2,9 +2,10 @@
  * lanes.  Two neighbouring panels lie together, run by run, so that both can be worked on in one pass from front to back: word
  * i of row r of a pair is word i * 2 * width + r of the run.
  *
- * With F = 32 / bits (rounded down), code t < F * bits of a run is bits [(t % F) * bits, + bits) of word t / F.  What is left of
- * each word, S = 32 - F * bits upper bits, holds the last S codes: the pieces of all words, joined in ascending order, are these
- * codes in ascending order.  So no code is cut by a word that it would have to be joined from one by one, and no bit is lost. */
+ * With F = 32 / bits (rounded down), code t < F * bits of a run is bits [(t % F) * bits, + bits) of word t / F.  What is left
+ * of each word, S = 32 - F * bits upper bits, holds the last S codes: the pieces of all words, joined in ascending order, are
+ * these codes in ascending order.  So no code is cut by a word that it would have to be joined from one by one, and no bit is
+ * lost. */
 #ifndef QDIST_KERNELS_PANELS_ISA_H
 #define QDIST_KERNELS_PANELS_ISA_H
 

@@ -17,7 +17,8 @@ QD_INLINE TARGET void NAME(run)(const code_panel *panel, code_shape shape, const
 #pragma GCC unroll 4
     for (int v = 0; v < shape.panels * F32_VECTORS; v++) {
       const code_panel *of = &panel[v / F32_VECTORS];
-      f32_sum even = weight_at(of, shape, t, v % F32_VECTORS, rest[v]), odd = weight_at(of, shape, t + 1, v % F32_VECTORS, rest[v]);
+      f32_sum even = weight_at(of, shape, t, v % F32_VECTORS, rest[v]),
+              odd = weight_at(of, shape, t + 1, v % F32_VECTORS, rest[v]);
 #pragma GCC unroll 2
       for (int i = 0; i < rows; i++) NAME(use)(a, t * rows + i, rows, even, odd, &sum[v * rows + i]);
     }

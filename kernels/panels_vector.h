@@ -10,7 +10,8 @@
 #include "kernels/base/dtype.h"
 #include "kernels/gemm_vector.h"
 
-/* A run's codes stand in constants of their own where there are vectors of hardware; lane by lane that would be far too long. */
+/* A run's codes stand in constants of their own where there are vectors of hardware; lane by lane that would be far too long.
+ */
 #if defined(__AVX2__)
 #define UNROLL_RUN _Pragma("GCC unroll 16")
 #else

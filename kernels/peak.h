@@ -6,8 +6,8 @@
 #include "kernels/device.h"
 #include "kernels/isa.h"
 
-/* Multiply-adds of `dtype` (F32, F64 or BF16) on the units that the device may use in its arithmetic, by the calling thread; returns the flops
- * done (two a multiply-add), which the caller divides by the time. */
+/* Multiply-adds of `dtype` (F32, F64 or BF16) on the units that the device may use in its arithmetic, by the calling thread;
+ * returns the flops done (two a multiply-add), which the caller divides by the time. */
 double qd_peak_run(const qd_device *device, qd_dtype dtype, int64_t rounds);
 
 /* Weights of `bits` bits that are unpacked, scaled and multiplied by one token of `act` (F32 or BF16), with words that stay in

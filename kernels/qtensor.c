@@ -14,7 +14,9 @@ qd_qtensor qd_qtensor_shape(qd_scheme scheme, int64_t rows, int64_t columns, boo
   return q;
 }
 
-static qd_status new_part(qd_arena *arena, qd_tensor *part) { return qd_arena_new(arena, qd_tensor_bytes(*part), 1, &part->data); }
+static qd_status new_part(qd_arena *arena, qd_tensor *part) {
+  return qd_arena_new(arena, qd_tensor_bytes(*part), 1, &part->data);
+}
 
 qd_status qd_qtensor_new(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order, qd_qtensor *out) {
   QD_TRY(qd_scheme_check(scheme));

@@ -1,9 +1,9 @@
 /* Activations of this rank's sequences, standing where the last stage left them: the residual stream h, h as the block found it
  * (saved), and mid, the input of the coming stage (decoder.h).
  *
- * One qd_acts is one stream of activations; several stand side by side (the quantized model's, the original's), each with its own
- * h and mid.  They are worked on in passes: a pass goes once over all sequences in order, a window of some consecutive ones at a
- * time, and says beforehand what it reads and what it leaves changed.  Which sequences a window holds is not the caller's
+ * One qd_acts is one stream of activations; several stand side by side (the quantized model's, the original's), each with its
+ * own h and mid.  They are worked on in passes: a pass goes once over all sequences in order, a window of some consecutive ones
+ * at a time, and says beforehand what it reads and what it leaves changed.  Which sequences a window holds is not the caller's
  * business, and no result may depend on it; streams of the same shape are cut alike, so two passes may go side by side.
  *
  *   qd_acts_begin(acts, (qd_acts_use){.reads_h = true, .mid_out = columns});
@@ -59,8 +59,8 @@ uint64_t qd_acts_disk_bytes(const qd_acts_shape *shape);
 qd_status qd_acts_open(qd_acts *acts, const qd_acts_shape *shape, qd_arena *arena) QD_MUST_USE;
 void      qd_acts_close(qd_acts *acts); /* a zeroed one is fine */
 
-/* A new pass; one that was left half-way is forgotten.  _next: the next window, whose views live until the call after it; what was
- * written into the one before is kept.  QD_EIO: of the disk, which may tell late that it could not write. */
+/* A new pass; one that was left half-way is forgotten.  _next: the next window, whose views live until the call after it; what
+ * was written into the one before is kept.  QD_EIO: of the disk, which may tell late that it could not write. */
 void      qd_acts_begin(qd_acts *acts, qd_acts_use use);
 qd_status qd_acts_next(qd_acts *acts, qd_acts_window *window) QD_MUST_USE;
 

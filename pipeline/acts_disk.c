@@ -8,8 +8,8 @@
 enum { MOST_SEQUENCES = 8, WINDOWS_AT_LEAST = 4, BUFFERS = 2, NONE = -1 };
 static const size_t most_bytes = (size_t)512 << 20; /* of a window, unless one sequence alone takes more */
 
-/* What the task does: write back one window, then read another into its place.  The last window of a pass goes out while the next
- * pass may have begun already. */
+/* What the task does: write back one window, then read another into its place.  The last window of a pass goes out while the
+ * next pass may have begun already. */
 typedef struct turn {
   const qd_acts_disk *disk;
   qd_acts_use use;

@@ -1,7 +1,7 @@
 /* Activations in a file on the node's disk: the backing of acts.h for more of them than memory holds.
  *
- * Memory is two windows: while one is worked on, one task writes back the window before it and reads the one after it, both in the
- * other's place.  The file has no name, so nothing is left whatever ends the process. */
+ * Memory is two windows: while one is worked on, one task writes back the window before it and reads the one after it, both in
+ * the other's place.  The file has no name, so nothing is left whatever ends the process. */
 #ifndef QDIST_PIPELINE_ACTS_DISK_H
 #define QDIST_PIPELINE_ACTS_DISK_H
 
@@ -9,7 +9,8 @@
 
 typedef struct qd_acts_disk qd_acts_disk;
 
-/* Sequences of a window: a pass over the statistics' triangle serves that many, while memory does not grow with their number. */
+/* Sequences of a window: a pass over the statistics' triangle serves that many, while memory does not grow with their number.
+ */
 int64_t qd_acts_disk_window(const qd_acts_shape *shape);
 
 size_t   qd_acts_disk_host_bytes(const qd_acts_shape *shape); /* of the arena */

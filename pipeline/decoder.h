@@ -44,7 +44,9 @@ qd_role     qd_stage_last(qd_stage stage);
  * experts, who share no input: experts.h. */
 bool     qd_stage_is_of(const qd_model *model, int64_t block, qd_stage stage);
 qd_stage qd_stage_next(const qd_model *model, int64_t block, qd_stage stage);
-static inline bool qd_stage_is_routed(qd_stage stage) { return stage == QD_STAGE_EXPERT_GATE_UP || stage == QD_STAGE_EXPERT_DOWN; }
+static inline bool qd_stage_is_routed(qd_stage stage) {
+  return stage == QD_STAGE_EXPERT_GATE_UP || stage == QD_STAGE_EXPERT_DOWN;
+}
 
 /* for (stages of block b) */
 #define QD_FOR_STAGES(stage, model, b)                                                              \
@@ -88,8 +90,8 @@ qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, q
 /* mid = the input of the first stage. */
 qd_status qd_decoder_enter(qd_decoder *decoder, qd_block *block, qd_tensor h, void *mid) QD_MUST_USE;
 
-/* Run one stage, not one of experts: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).  A linear that is not
- * expanded is multiplied by the fused kernel: same bits. */
+/* Run one stage, not one of experts: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).
+ * A linear that is not expanded is multiplied by the fused kernel: same bits. */
 qd_status qd_decoder_advance(qd_decoder *decoder, qd_block *block, qd_stage stage, qd_tensor h, void *mid) QD_MUST_USE;
 
 /* y = weight x + bias, any number of rows, as the decoder multiplies: expanded or fused, with an order or without. */

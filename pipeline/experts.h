@@ -1,8 +1,9 @@
 /* Experts of a sparse block: who has which, and how tokens reach them and come back.
  *
- * Experts belong to ranks in turn and are worked on in rounds of one expert a rank (workers/partition.h); in a round tokens travel
- * to the owners in windows of bounded size, in (sequence, position) order whatever rank has the sequence, and outputs travel back,
- * where each token adds them by ascending expert.  So nothing depends on the number of ranks, and no buffer on how tokens choose.
+ * Experts belong to ranks in turn and are worked on in rounds of one expert a rank (workers/partition.h); in a round tokens
+ * travel to the owners in windows of bounded size, in (sequence, position) order whatever rank has the sequence, and outputs
+ * travel back, where each token adds them by ascending expert.  So nothing depends on the number of ranks, and no buffer on how
+ * tokens choose.
  *
  * All functions are collective unless they say otherwise. */
 #ifndef QDIST_PIPELINE_EXPERTS_H

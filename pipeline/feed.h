@@ -13,8 +13,8 @@ typedef struct qd_feed {
   int64_t          blocks_stored; /* with both: blocks [0, blocks_stored) come from the store, the rest from the source */
   bool             with_originals; /* stored blocks come with their original tensors as well (qd_block_use_stored) */
   qd_readers       readers;
-  qd_digest       *digest[2];     /* of the last two items' tensors of the source, by item parity: rank 0 has them, and whoever reads
-                                   * items whole */
+  qd_digest *digest[2]; /* of the last two items' tensors of the source, by item parity: rank 0 has them, and whoever reads
+                         * items whole */
   qd_digest       *there;         /* rank 0's, to compare with */
   qd_weight       *weight;        /* of the item handed out last */
   qd_comm         *comm;
@@ -25,7 +25,8 @@ typedef struct qd_feed {
 /* Bytes of an item's image: the same on every rank. */
 size_t qd_feed_item_bytes(const qd_feed *feed, int64_t item);
 
-/* How far the place where an item can be parted may lie behind the one that is wanted: the longest of its pieces that are not cut. */
+/* How far the place where an item can be parted may lie behind the one that is wanted: the longest of its pieces that are not
+ * cut. */
 size_t qd_feed_item_snap(const qd_feed *feed, int64_t item);
 
 /* Collective; begins reading item `next` at once. */

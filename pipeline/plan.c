@@ -40,7 +40,8 @@ static size_t kind_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank,
     cost += prepared_cost(t, plan->request.act);
     if (!t->quantized) continue;
     cost += qd_plan_parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double));
-    if (sequences > 1 && t->slot.expert < 0) cost += qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(plan->request.act));
+    if (sequences > 1 && t->slot.expert < 0)
+      cost += qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(plan->request.act));
   }
   return cost;
 }
@@ -131,7 +132,8 @@ static void kind_shares(qd_plan *plan, const qd_plan_kind *kind, qd_share *share
   for (int i = 0; i < kind->n; i++) {
     const qd_plan_tensor *t = &kind->tensor[i];
     if (t->slot.expert < 0 || !t->quantized) continue;
-    grow_scratch(plan, qd_partition_expert(t->slot.expert, plan->request.ranks), share_scratch(&plan->request, t, t->slot.dim[0]));
+    grow_scratch(plan, qd_partition_expert(t->slot.expert, plan->request.ranks),
+                 share_scratch(&plan->request, t, t->slot.dim[0]));
   }
   QD_FOR_STAGES(stage, plan->request.model, kind->first_block) {
     int n = qd_stage_is_routed(stage) ? 0 : stage_tasks(kind, stage, tasks);
@@ -188,7 +190,8 @@ static void cut_kind(const qd_plan *plan, const qd_plan_kind *kind, cut *c) {
   if (r->sequences == 0) return;
   QD_FOR_STAGES(stage, r->model, kind->first_block) {
     size_t bytes = (size_t)qd_decoder_mid_columns(r->model, stage) * sizeof(double);
-    for (int64_t n = qd_stage_is_routed(stage) ? r->model->experts : 1; n > 0; n--) cut_record(r, c, bytes, qd_arena_cost(bytes, 1));
+    for (int64_t n = qd_stage_is_routed(stage) ? r->model->experts : 1; n > 0; n--)
+      cut_record(r, c, bytes, qd_arena_cost(bytes, 1));
   }
 }
 

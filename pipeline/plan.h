@@ -77,7 +77,7 @@ typedef struct qd_plan {
   qd_plan_kind   *kind;  /* the last one is the rest: embedding, final norm, head */
   size_t          n_kinds, kind_capacity;
   qd_plan_rank   *rank;
-  int64_t         disk_bytes;    /* of the output at the most: the finished store as if nothing could be compressed, and kept_bytes */
+  int64_t disk_bytes; /* of the output at the most: the finished store as if nothing could be compressed, and kept_bytes */
   int64_t         kept_bytes;    /* of --keep-activations: the good ones and those that take their place */
   int64_t         scratch_disk_bytes; /* of all ranks' activations on disk */
   int64_t         read_bytes;    /* of the model's files, by all ranks together */
@@ -87,8 +87,8 @@ typedef struct qd_plan {
 qd_status qd_plan_make(const qd_plan_request *request, qd_plan *out) QD_MUST_USE;
 void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
 
-/* Shares of a linear are cut at multiples of so many rows: two of the solver's row units.  Errors are kept a row and summed when
- * all are there, so that results do not depend on it. */
+/* Shares of a linear are cut at multiples of so many rows: two of the solver's row units.  Errors are kept a row and summed
+ * when all are there, so that results do not depend on it. */
 enum { QD_SHARE_ROWS = 32 };
 
 /* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
@@ -121,8 +121,8 @@ double qd_plan_address_bytes(const qd_plan_rank *rank, const qd_device *device);
  * checked. */
 qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
 
-/* QD_EIO, QD_ENOTFOUND: the activations of this node's ranks do not fit --activations disk:DIR; with what the output still needs,
- * where that lies on the same file system. */
+/* QD_EIO, QD_ENOTFOUND: the activations of this node's ranks do not fit --activations disk:DIR; with what the output still
+ * needs, where that lies on the same file system. */
 qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
 
 /* The same for people: a line in the log. */

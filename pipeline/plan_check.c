@@ -87,7 +87,8 @@ qd_status qd_plan_check_need(const qd_memory_need *need, qd_plan_place place, co
 
 static const char *way_out_of(const qd_plan *plan) {
   if (plan->request.sequences > 0 && !plan->request.acts_on_disk)
-    return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen, or put the activations on the nodes' "
+    return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen, or put the activations on the "
+           "nodes' "
            "disks with --activations disk:DIR (qdist plan tells where it goes)";
   return "use more nodes or fewer ranks on each, fewer --nsamples or a shorter --seqlen (qdist plan tells where it goes)";
 }

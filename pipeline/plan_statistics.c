@@ -40,8 +40,8 @@ static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner
   return bytes + triangle + qd_larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
 }
 
-/* An expert's: its Hessian, and beside it the sum of its units or the factor; all tokens' Hessian may stand in for it.  GPTAQ does
- * not correct experts. */
+/* An expert's: its Hessian, and beside it the sum of its units or the factor; all tokens' Hessian may stand in for it.  GPTAQ
+ * does not correct experts. */
 static size_t expert_bytes(const qd_plan_request *r, qd_stage stage) {
   int64_t columns = qd_decoder_mid_columns(r->model, stage);
   qd_job plain = *r->job;
@@ -93,8 +93,8 @@ size_t qd_plan_statistics_scratch(const qd_plan_request *r) {
     most = qd_larger(most, qd_larger(qd_scratch_hessian(r->device, columns), qd_arena_cost((size_t)columns, sizeof(double))));
     if (r->job->method->needs_factor) most = qd_larger(most, qd_scratch_factor(r->device, columns));
     if (!qd_job_is_asymmetric(r->job)) continue;
-    most =
-        qd_larger(most, qd_larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
+    most = qd_larger(
+        most, qd_larger(qd_scratch_cross(r->device, columns, r->tokens, r->act), qd_scratch_asymmetry(r->device, columns)));
   }
   return most;
 }

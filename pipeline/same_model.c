@@ -14,7 +14,8 @@ enum { MOST_SAMPLES = 512, SAMPLE_BYTES = 4096, NAME_BYTES = 256 };
 typedef struct facts {
   char      name[NAME_BYTES];
   uint64_t  bytes;
-  qd_digest tensors, values; /* of a weight file: its header as it was understood; samples.  Of another one: values, of all of it */
+  qd_digest tensors,
+      values; /* of a weight file: its header as it was understood; samples.  Of another one: values, of all of it */
 } facts;
 
 static void keep_name(const char *path, facts *out) {
@@ -81,9 +82,11 @@ static qd_status compare(const char *folder, const facts *here, const facts *the
                                                                            : NULL;
   qd_host_name(host, sizeof host);
   QD_CHECK(strcmp(here->name, there->name) == 0, QD_EBADINPUT,
-           "ranks disagree about the model's files: %s on host %s has %s where rank 0 has %s", folder, host, here->name, there->name);
-  QD_CHECK(what == NULL, QD_EBADINPUT, "ranks disagree about the model's files: %s/%s on host %s is not what rank 0 sees (other %s)",
-           folder, here->name, host, what);
+           "ranks disagree about the model's files: %s on host %s has %s where rank 0 has %s", folder, host, here->name,
+           there->name);
+  QD_CHECK(what == NULL, QD_EBADINPUT,
+           "ranks disagree about the model's files: %s/%s on host %s is not what rank 0 sees (other %s)", folder, here->name,
+           host, what);
   return QD_OK;
 }
 

@@ -1,6 +1,6 @@
 /* Whether all ranks see the same model: on a cluster a path may lead to another file on each node.  Compared are names, sizes,
- * headers and samples of the values, not where the files lie or when they were written, so that copies on the nodes' disks are fine.
- * What is read afterwards is compared too where nodes read for themselves (feed.h). */
+ * headers and samples of the values, not where the files lie or when they were written, so that copies on the nodes' disks are
+ * fine. What is read afterwards is compared too where nodes read for themselves (feed.h). */
 #ifndef QDIST_PIPELINE_SAME_MODEL_H
 #define QDIST_PIPELINE_SAME_MODEL_H
 

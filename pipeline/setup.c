@@ -235,7 +235,8 @@ qd_status qd_setup_keep_input(qd_run *run, qd_stage stage, const qd_stats *stats
   return QD_OK;
 }
 
-/* ---- for the log ---------------------------------------------------------------------------------------------------------- */
+/* ---- for the log ----------------------------------------------------------------------------------------------------------
+ */
 
 qd_status qd_setup_log_units(qd_run *run) {
   enum { UNITS = QD_ISA_AMX + 1, REFUSED = UNITS };
@@ -245,7 +246,8 @@ qd_status qd_setup_log_units(qd_run *run) {
   QD_TRY(qd_comm_reduce_i64(run->comm, ranks, UNITS + 1, 0));
   for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
     if (ranks[isa] > 0)
-      snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s on %" PRId64, *text ? ", " : "", qd_isa_name(isa), ranks[isa]);
+      snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s on %" PRId64, *text ? ", " : "", qd_isa_name(isa),
+               ranks[isa]);
   qd_log_file("arithmetic %s; units by number of ranks: %s", qd_arithmetic_name(run->device->arithmetic), text);
   if (ranks[REFUSED] > 0)
     qd_log_warning("on %" PRId64 " ranks a better unit is left out: it does not sum as its manual says; same bits, slower",

@@ -221,6 +221,7 @@ qd_status qd_kept_read_sequence(const char *folder, const qd_kept *kept, int64_t
   qd_heap_free(path);
   QD_CHECK(status != QD_ENOTFOUND && status != QD_EBADINPUT, QD_ECORRUPT, "%s", qd_error_text());
   QD_TRY(status);
-  QD_CHECK(same, QD_ECORRUPT, "%s/" QD_STORE_PARTIAL "/%s is damaged: sequence %" PRId64 " has another digest", folder, name, sequence);
+  QD_CHECK(same, QD_ECORRUPT, "%s/" QD_STORE_PARTIAL "/%s is damaged: sequence %" PRId64 " has another digest", folder, name,
+           sequence);
   return QD_OK;
 }

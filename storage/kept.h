@@ -1,9 +1,8 @@
 /* Activations kept for a resume, in partial/ of an unfinished store: the residual streams as they stand after so many blocks.
  *
- *   partial/activations-00003-00000.raw   after 3 blocks, sequences from 0 on: one file of each rank; row-major elements, streams
- *                                         one after the other, of each its sequences
- *   partial/activations.json              names what is good: shape, files, a digest of each sequence; written when the files are
- *                                         on the disk and the journal has the blocks
+ *   partial/activations-00003-00000.raw   after 3 blocks, sequences from 0 on: one file of each rank; row-major elements,
+ * streams one after the other, of each its sequences partial/activations.json              names what is good: shape, files, a
+ * digest of each sequence; written when the files are on the disk and the journal has the blocks
  *
  * So a kill at any moment leaves the last good ones, or none. */
 #ifndef QDIST_STORAGE_KEPT_H
@@ -44,6 +43,7 @@ qd_status qd_kept_note(const char *folder, const qd_kept *kept) QD_MUST_USE;
 qd_status qd_kept_read(const char *folder, qd_kept *out) QD_MUST_USE;
 
 /* One sequence of a stream.  QD_ECORRUPT: not the bytes that were kept, or the file is gone. */
-qd_status qd_kept_read_sequence(const char *folder, const qd_kept *kept, int64_t stream, int64_t sequence, void *to) QD_MUST_USE;
+qd_status qd_kept_read_sequence(const char *folder, const qd_kept *kept, int64_t stream, int64_t sequence,
+                                void *to) QD_MUST_USE;
 
 #endif

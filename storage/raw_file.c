@@ -112,7 +112,8 @@ qd_status qd_raw_file_finish(qd_raw_file *file) {
   int rc = close(file->fd), error = errno;
   file->open = false;
   qd_status status = QD_OK;
-  if (rc != 0 && error != EINTR) status = qd_fail(QD_EIO, __FILE__, __LINE__, "cannot write %s: %s", file->path, strerror(error));
+  if (rc != 0 && error != EINTR)
+    status = qd_fail(QD_EIO, __FILE__, __LINE__, "cannot write %s: %s", file->path, strerror(error));
   qd_raw_file_close(file);
   return status;
 }

@@ -1,5 +1,5 @@
-/* Files of plain bytes that are written and read in pieces at any place: activations on disk, and activations kept for a resume.
- * Reading and writing from any thread; a piece is whole or an error. */
+/* Files of plain bytes that are written and read in pieces at any place: activations on disk, and activations kept for a
+ * resume. Reading and writing from any thread; a piece is whole or an error. */
 #ifndef QDIST_STORAGE_RAW_FILE_H
 #define QDIST_STORAGE_RAW_FILE_H
 
@@ -11,8 +11,8 @@ typedef struct qd_raw_file {
   char *path;  /* for messages: of the file, or of the folder that a nameless one lies in */
 } qd_raw_file;
 
-/* A file without a name in an existing folder, gone with the process however that ends.  Its `bytes` are reserved on the disk, where
- * the file system can do so.  QD_ENOTFOUND, QD_EIO. */
+/* A file without a name in an existing folder, gone with the process however that ends.  Its `bytes` are reserved on the disk,
+ * where the file system can do so.  QD_ENOTFOUND, QD_EIO. */
 qd_status qd_raw_file_nameless(const char *folder, uint64_t bytes, qd_raw_file *out) QD_MUST_USE;
 
 /* An empty file for writing; one that is there is emptied. */

@@ -198,7 +198,8 @@ static qd_status refuse_pytorch(const char *folder, const char *name) {
   quote(folder, quoted, sizeof quoted);
   QD_FAIL(QD_EUNSUPPORTED,
           "%s holds PyTorch weights (%s), which only Python can read; convert them with: python -c \"import sys; "
-          "from transformers import AutoModelForCausalLM; p = sys.argv[1]; AutoModelForCausalLM.from_pretrained(p, torch_dtype='auto')"
+          "from transformers import AutoModelForCausalLM; p = sys.argv[1]; AutoModelForCausalLM.from_pretrained(p, "
+          "torch_dtype='auto')"
           ".save_pretrained(p, safe_serialization=True)\" %s",
           folder, name, quoted);
 }

@@ -8,8 +8,8 @@
  * error text and trace set in this thread ("rank 3: ..." unless it is the coordinator's or everyone's). */
 qd_status qd_agree(qd_comm *comm, qd_status mine) QD_MUST_USE;
 
-/* The same, where a failure is not the end but the caller's to decide: *agreed is what every rank gets of it, with the text of the
- * lowest failing rank.  Returns QD_OK unless the agreeing itself fails.  Collective. */
+/* The same, where a failure is not the end but the caller's to decide: *agreed is what every rank gets of it, with the text of
+ * the lowest failing rank.  Returns QD_OK unless the agreeing itself fails.  Collective. */
 qd_status qd_agree_on(qd_comm *comm, qd_status mine, qd_status *agreed) QD_MUST_USE;
 
 /* Whether qd_agree ever returned a failure in this process: then every rank knows, and is on its way out. */

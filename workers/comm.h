@@ -24,8 +24,8 @@ typedef struct qd_comm_ops {
  * that stays for the shortest time: the last one to come waits for nobody, so that its time is what the message itself costs.
  * That needs no barrier: the times of QD_COMM_TIMES collectives are kept, then the least of each over ranks is taken at once.
  *
- * How much of that is the job's own, and how much a machine with fewer cores than threads, tells the CPU time of the threads that
- * call: between two collectives the rank with the most has the others wait for what they have less. */
+ * How much of that is the job's own, and how much a machine with fewer cores than threads, tells the CPU time of the threads
+ * that call: between two collectives the rank with the most has the others wait for what they have less. */
 enum { QD_COMM_TIMES = 1024 };
 
 typedef enum qd_comm_use { QD_COMM_WORK, QD_COMM_STREAM, QD_N_COMM_USES } qd_comm_use;
@@ -67,8 +67,8 @@ qd_status qd_comm_allgatherv(qd_comm *comm, const void *mine, size_t bytes, void
 qd_status qd_comm_alltoallv(qd_comm *comm, const void *send, const size_t *send_bytes, void *receive,
                             const size_t *receive_bytes) QD_MUST_USE;
 
-/* `bytes` bytes of from_data on rank `from` to to_data on rank `to`; any size; only these two take part and look at their side's
- * pointer.  from = to: a copy. */
+/* `bytes` bytes of from_data on rank `from` to to_data on rank `to`; any size; only these two take part and look at their
+ * side's pointer.  from = to: a copy. */
 qd_status qd_comm_move(qd_comm *comm, const void *from_data, void *to_data, size_t bytes, int from, int to) QD_MUST_USE;
 
 /* Settle the clock: from now on waits and copies add up to the time inside.  Collective. */

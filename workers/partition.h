@@ -11,8 +11,8 @@ typedef struct qd_range {
 /* The part of 0 .. total - 1 that rank takes: consecutive, sizes differ by at most one, the larger first. */
 qd_range qd_partition_even(int64_t total, int rank, int size);
 
-/* Whose an expert is: in turn, so that any run of `size` experts, a round, has each rank once at most; how many rounds n experts
- * take; and which of them a rank has in a round, -1: none. */
+/* Whose an expert is: in turn, so that any run of `size` experts, a round, has each rank once at most; how many rounds n
+ * experts take; and which of them a rank has in a round, -1: none. */
 int     qd_partition_expert(int64_t expert, int size);
 int64_t qd_partition_expert_rounds(int64_t n, int size);
 int64_t qd_partition_expert_of(int64_t n, int64_t round, int rank, int size);

@@ -20,7 +20,8 @@ typedef struct qd_stream_source {
   int64_t   n_items;
   size_t  (*bytes)(void *context, int64_t item);                     /* the same on every rank */
 
-  /* The first place from byte `at` on (at most the item's end) where an item may be parted; the same on every rank.  NULL: any. */
+  /* The first place from byte `at` on (at most the item's end) where an item may be parted; the same on every rank.  NULL: any.
+   */
   size_t  (*cut)(void *context, int64_t item, size_t at);
 
   /* Bytes [first, first + n) of an item to `to`; on ranks that read, in the reader thread. */
@@ -36,8 +37,9 @@ typedef struct qd_stream_share {
 } qd_stream_share;
 qd_stream_share qd_stream_share_of(qd_readers readers, int rank, int size, int first_on_node); /* of its node's ranks */
 
-/* What a stream's buffers take: two images for a rank that reads items whole, one for one that reads nothing, one and two parts for
- * one that reads parts.  `largest`: of the items; `snap`: the most by which a cut may lie behind the place that was wanted. */
+/* What a stream's buffers take: two images for a rank that reads items whole, one for one that reads nothing, one and two parts
+ * for one that reads parts.  `largest`: of the items; `snap`: the most by which a cut may lie behind the place that was wanted.
+ */
 size_t qd_stream_buffer_bytes(size_t largest, size_t snap, qd_stream_share share);
 
 /* Begins fetching `first` at once.  Collective. */
@@ -49,7 +51,8 @@ qd_status qd_stream_open(qd_comm *comm, const qd_stream_source *source, qd_reade
 qd_status qd_stream_next(qd_stream *stream, const void **data) QD_MUST_USE;
 
 double qd_stream_wait_seconds(const qd_stream *stream); /* how long this rank waited for its reader, in all; 0 where none is */
-double qd_stream_read_seconds(const qd_stream *stream); /* how long the reader itself took for the items so far; 0 where none is */
+double qd_stream_read_seconds(
+    const qd_stream *stream); /* how long the reader itself took for the items so far; 0 where none is */
 void   qd_stream_close(qd_stream *stream);              /* joins the reader; NULL is fine; not collective */
 
 #endif

@@ -12,8 +12,8 @@ qd_status qd_team_open(qd_comm **out) QD_MUST_USE;
  * the job is ended with `exit_code`.  comm may be NULL where qd_team_open failed. */
 void qd_team_close(qd_comm *comm, bool abort, int exit_code);
 
-/* Nodes: the ranks that share this rank's memory, as a communicator in ascending order (closed with comm; comm itself for self);
- * their number; for each rank of comm the lowest one on its node; how many nodes there are. */
+/* Nodes: the ranks that share this rank's memory, as a communicator in ascending order (closed with comm; comm itself for
+ * self); their number; for each rank of comm the lowest one on its node; how many nodes there are. */
 qd_comm   *qd_team_node(qd_comm *comm);
 int        qd_team_ranks_on_node(const qd_comm *comm);
 const int *qd_team_first_on_node(const qd_comm *comm);

@@ -95,10 +95,11 @@ static void print_row(const qd_bench_row *row) {
 
 static void print_text(const qd_bench *bench) {
   const char *yardstick = qd_yardstick_name();
-  printf("%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
-         "%.1f; triad %.1f GB/s\n\n",
-         qd_cpu_model(), bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1], yardstick ? yardstick : "none",
-         bench->yardstick[0], bench->yardstick[1], bench->yardstick[2], bench->triad);
+  printf(
+      "%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
+      "%.1f; triad %.1f GB/s\n\n",
+      qd_cpu_model(), bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1],
+      yardstick ? yardstick : "none", bench->yardstick[0], bench->yardstick[1], bench->yardstick[2], bench->triad);
   printf("%-10s %-5s %4s %-16s %10s %9s %8s %8s %9s %8s %8s %8s\n", "operation", "dtype", "bits", "shape", "seconds", "GFLOP/s",
          "GB/s", "of peak", "yardstick", "of triad", "of loop", "x dense");
   for (int i = 0; i < bench->n; i++) print_row(&bench->row[i]);

@@ -145,7 +145,8 @@ static int open_nearest(const char *path) {
 static void quota_room(int fd, int type, int id, const char *what, qd_room *out) {
 #ifdef SYS_quotactl_fd
   struct dqblk quota;
-  unsigned command = (unsigned)Q_GETQUOTA << SUBCMDSHIFT | ((unsigned)type & SUBCMDMASK); /* QCMD shifts an int beyond its width */
+  unsigned command =
+      (unsigned)Q_GETQUOTA << SUBCMDSHIFT | ((unsigned)type & SUBCMDMASK); /* QCMD shifts an int beyond its width */
   if (syscall(SYS_quotactl_fd, fd, command, id, &quota) != 0) return; /* no quotas here, or an older kernel */
   uint64_t hard = quota.dqb_bhardlimit ? quota.dqb_bhardlimit : quota.dqb_bsoftlimit;
   if (hard == 0 || hard > (uint64_t)INT64_MAX / 1024) return;

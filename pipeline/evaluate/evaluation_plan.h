@@ -1,6 +1,6 @@
-/* The plan of an evaluation: what each rank's memory must hold, from shapes alone, against the same bounds as a quantizing job's
- * (pipeline/plan.h).  The number of blocks does not matter: they are streamed.  The arenas are opened with sizes from the same
- * functions. */
+/* The plan of an evaluation: what each rank's memory must hold, from shapes alone, against the same bounds as a quantizing
+ * job's (pipeline/plan.h).  The number of blocks does not matter: they are streamed.  The arenas are opened with sizes from the
+ * same functions. */
 #ifndef QDIST_PIPELINE_EVALUATE_EVALUATION_PLAN_H
 #define QDIST_PIPELINE_EVALUATE_EVALUATION_PLAN_H
 

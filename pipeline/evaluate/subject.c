@@ -36,7 +36,8 @@ static qd_status store_arithmetic(const qd_store *store, qd_arithmetic *out) {
   if (stored == NULL || !qd_json_is_text(stored)) return QD_OK;
   for (*out = QD_ARITHMETIC_F32; *out <= QD_ARITHMETIC_BF16_AMX; ++*out)
     if (strcmp(qd_json_text(stored), qd_arithmetic_name(*out)) == 0) return QD_OK;
-  QD_FAIL(QD_EUNSUPPORTED, "%s was made with the arithmetic \"%.64s\", which this program does not know; --arithmetic chooses another",
+  QD_FAIL(QD_EUNSUPPORTED,
+          "%s was made with the arithmetic \"%.64s\", which this program does not know; --arithmetic chooses another",
           store->folder, qd_json_text(stored));
 }
 
@@ -136,7 +137,8 @@ static qd_status embed(qd_subject *subject, qd_block *rest, qd_tensor ids) {
   return QD_OK;
 }
 
-/* With one window a weight is used once: then it is multiplied as it is stored, as an expert's always is.  Same bits either way. */
+/* With one window a weight is used once: then it is multiplied as it is stored, as an expert's always is.  Same bits either
+ * way. */
 static qd_status expand(qd_subject *subject, qd_block *block, int64_t windows) {
   for (int i = 0; windows > 1 && i < block->n; i++)
     if (block->weight[i].quantized && block->weight[i].slot.expert < 0)

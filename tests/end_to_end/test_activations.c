@@ -28,7 +28,14 @@ static void make_whole(const char *options) {
 
 static void open_folder(void) {
   qd_temporary_folder_open(&folder);
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = BLOCKS, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
+  qd_made_llama widths = {.dtype = QD_BF16,
+                          .blocks = BLOCKS,
+                          .hidden = 96,
+                          .ffn = 176,
+                          .heads = 4,
+                          .kv_heads = 2,
+                          .vocabulary = VOCABULARY,
+                          .positions = 64};
   snprintf(model, sizeof model, "%s", qd_temporary_make_folder(&folder, "model"));
   snprintf(disk, sizeof disk, "%s", qd_temporary_make_folder(&folder, "disk"));
   snprintf(text, sizeof text, "%s", qd_temporary_path(&folder, "text.i32"));
@@ -129,7 +136,9 @@ Test(activations, a_folder_that_is_not_there_is_refused_before_any_work) {
 /* A limit of the size of files stands for a disk that fills after the plan had looked at it. */
 Test(activations, a_disk_that_fills_costs_nothing_that_is_done) {
   make_whole("");
-  qd_run run = qd_program_through("prlimit --fsize=200000", "quantize -m %s -d %s --seqlen %d -g 64 -o %s --activations disk:%s", model, text, TOKENS, out, disk);
+  qd_run run =
+      qd_program_through("prlimit --fsize=200000", "quantize -m %s -d %s --seqlen %d -g 64 -o %s --activations disk:%s", model,
+                         text, TOKENS, out, disk);
   expect_row(&run, "a disk without room for the activations");
   expect_success(2, with_disk(""));
 }
@@ -209,7 +218,8 @@ static void expect_recomputing(const char *damage, const char *sentence) {
 /* Of the second rank's file alone; a block's file that is gone, with which the store falls behind what was kept. */
 Test(activations, kept_but_damaged_or_ahead_are_computed_again) {
   make_whole("");
-  expect_recomputing("printf x | dd of=$0/partial/activations-00002-00011.raw bs=1 seek=50 conv=notrunc 2>/dev/null", "is damaged: sequence 11");
+  expect_recomputing("printf x | dd of=$0/partial/activations-00002-00011.raw bs=1 seek=50 conv=notrunc 2>/dev/null",
+                     "is damaged: sequence 11");
   expect_recomputing("rm $0/block-00001.h5", "they have passed 2 blocks, of which only 1 are there");
   expect_recomputing("printf x >>$0/partial/activations.json", "the kept activations are not used");
 }
@@ -255,7 +265,8 @@ Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
   cr_expect_eq(planned(options, "scratch_disk_bytes"), 0);
   cr_expect_eq(planned(with_disk(options), "scratch_disk_bytes"), acts);
   int64_t output = planned(options, "disk_bytes"), h = (int64_t)MANY * TOKENS * 96 * 2;
-  cr_expect_eq(planned(with_disk(options), "disk_bytes"), output, "what is for the output and what is for the scratch stay apart");
+  cr_expect_eq(planned(with_disk(options), "disk_bytes"), output,
+               "what is for the output and what is for the scratch stay apart");
   snprintf(options, sizeof options, "--nsamples %d --keep-activations", MANY);
   cr_expect_eq(planned(options, "disk_bytes") - output, 2 * h);
   cr_expect_eq(planned(options, "kept_bytes"), 2 * h);
@@ -268,7 +279,8 @@ Test(activations, auto_takes_the_disk_only_when_memory_is_too_small) {
   cr_expect(strstr(qd_program_message(&refused), "with --activations disk:DIR") != NULL, "%s", refused.err.text);
   qd_run_close(&refused);
   for (int fits = 0; fits < 2; fits++) {
-    snprintf(options, sizeof options, "--nsamples %d --max-host-mem %lld --activations auto:%s", MANY, limit + fits * acts, disk);
+    snprintf(options, sizeof options, "--nsamples %d --max-host-mem %lld --activations auto:%s", MANY, limit + fits * acts,
+             disk);
     qd_run run = command(0, options);
     cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
     cr_expect_eq(strstr(run.err.text, "activations: on disk") == NULL, fits, "%s", run.err.text);

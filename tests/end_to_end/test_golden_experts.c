@@ -1,6 +1,6 @@
 /* Against the reference code of GPTQ on a real model with experts: the rows moe_gptq_*_routed and moe_rtn_* of
- * reference_trainers.json, its token windows beside it.  What is rounded is the reference's to the last digit given; GPTQ's errors
- * and perplexity are no larger, but for the noise of another order of sums.  And our defaults are no worse than either.
+ * reference_trainers.json, its token windows beside it.  What is rounded is the reference's to the last digit given; GPTQ's
+ * errors and perplexity are no larger, but for the noise of another order of sums.  And our defaults are no worse than either.
  * QDIST_TEST_FULL=1 does what takes long as well. */
 #include "storage/json.h"
 #include "tests/support/program.h"
@@ -63,16 +63,17 @@ static const char *quantize(const qd_json *golden, const char *name, const char 
   qd_run run = qd_program(N_RANKS,
                           "quantize -m %s/data/models/%s -d %s/golden/windows/%s.calibration.i32 --seqlen %d --nsamples %d "
                           "--compute-dtype fp32 %s -o %s",
-                          data, model_name, data, model_name, (int)number(golden, "window"), (int)number(golden, "calibration_windows"),
-                          options, store);
+                          data, model_name, data, model_name, (int)number(golden, "window"),
+                          (int)number(golden, "calibration_windows"), options, store);
   cr_assert_eq(run.exit_code, 0, "%s: %s", name, run.err.text);
   qd_run_close(&run);
   return store;
 }
 
 static double perplexity(const qd_json *golden, const char *store) {
-  qd_json *facts = json_of(qd_program(N_RANKS, "evaluate -m %s -d %s/golden/windows/%s.evaluation.i32 --seqlen %d --compute-dtype fp32 --json",
-                                      store, data, model_name, (int)number(golden, "window")));
+  qd_json *facts = json_of(
+      qd_program(N_RANKS, "evaluate -m %s -d %s/golden/windows/%s.evaluation.i32 --seqlen %d --compute-dtype fp32 --json",
+                 store, data, model_name, (int)number(golden, "window")));
   double out = number(facts, "perplexity");
   qd_json_free(facts);
   return out;
@@ -122,8 +123,8 @@ static void check_row(const qd_json *golden, const char *key, const qd_json *row
   for (int k = 0; k < KINDS; k++) {
     double wanted = number(qd_json_get(row, "mean_relative_error"), kinds[k]);
     printf("%-26s %-10s error %.7f wanted %.7f (%+.3f %%)\n", key, kinds[k], error[k], wanted, 100 * (error[k] / wanted - 1));
-    cr_expect(error[k] <= wanted * (1 + tolerance) && (gptq || error[k] >= wanted * (1 - tolerance)), "%s, %s: %.7f, wanted %.7f", key,
-              kinds[k], error[k], wanted);
+    cr_expect(error[k] <= wanted * (1 + tolerance) && (gptq || error[k] >= wanted * (1 - tolerance)),
+              "%s, %s: %.7f, wanted %.7f", key, kinds[k], error[k], wanted);
   }
   double ppl = evaluates ? perplexity(golden, store) : 0, most = number(row, "ppl_max");
   if (evaluates) printf("%-26s perplexity %.4f, the reference's %.4f to %.4f\n", key, ppl, number(row, "ppl_min"), most);
@@ -132,7 +133,8 @@ static void check_row(const qd_json *golden, const char *key, const qd_json *row
 }
 
 static bool is_due(const char *key) {
-  if (strcmp(key, "moe_rtn_w3_g128") == 0 || strcmp(key, "moe_gptq_w3_g128_routed") == 0 || strcmp(key, "moe_gptq_w2_g64_routed") == 0)
+  if (strcmp(key, "moe_rtn_w3_g128") == 0 || strcmp(key, "moe_gptq_w3_g128_routed") == 0 ||
+      strcmp(key, "moe_gptq_w2_g64_routed") == 0)
     return true;
   return is_full() && (strncmp(key, "moe_rtn_", 8) == 0 || strstr(key, "_routed") != NULL);
 }
@@ -172,12 +174,16 @@ Test(golden_experts, the_original_is_evaluated_as_transformers_does) {
   MUST(qd_json_read(path, (size_t)64 << 20, &golden));
   for (int i = 0; i < 4; i++) {
     bool bf16 = strcmp(jobs[i][0], "bf16") == 0;
-    qd_json *facts = json_of(qd_program(N_RANKS, "evaluate -m %s/data/models/%s -d %s/data/text/debian-policy.txt --seqlen 512 --max-windows 64 "
-                                                 "--compute-dtype %s --ppl-style %s --json",
-                                        data, model_name, data, jobs[i][0], jobs[i][1]));
-    double got = number(facts, "mean_nll"), wanted = number(qd_json_get(qd_json_get(golden, jobs[i][0]), jobs[i][2]), "mean_nll");
+    qd_json *facts =
+        json_of(qd_program(N_RANKS,
+                           "evaluate -m %s/data/models/%s -d %s/data/text/debian-policy.txt --seqlen 512 --max-windows 64 "
+                           "--compute-dtype %s --ppl-style %s --json",
+                           data, model_name, data, jobs[i][0], jobs[i][1]));
+    double got = number(facts, "mean_nll"),
+           wanted = number(qd_json_get(qd_json_get(golden, jobs[i][0]), jobs[i][2]), "mean_nll");
     printf("%s, %s: mean NLL %.9f, wanted %.9f\n", jobs[i][0], jobs[i][1], got, wanted);
-    cr_expect(fabs(got / wanted - 1) <= (bf16 ? 3e-3 : 1e-5), "%s, %s: mean NLL %.9f, wanted %.9f", jobs[i][0], jobs[i][1], got, wanted);
+    cr_expect(fabs(got / wanted - 1) <= (bf16 ? 3e-3 : 1e-5), "%s, %s: mean NLL %.9f, wanted %.9f", jobs[i][0], jobs[i][1], got,
+              wanted);
     qd_json_free(facts);
   }
   qd_json_free(golden);

@@ -1,7 +1,7 @@
-/* Against the public reference code of GPTQ and of rounding to nearest on real models: the rows of reference_quantizers.json, its
- * token windows beside it.  Three promises: with --compat reference the reference's figures; by default an error no larger than
- * its best recipe's; and in every single linear GPTQ's error below that of rounding.  QDIST_TEST_FULL=1 does what takes long as
- * well. */
+/* Against the public reference code of GPTQ and of rounding to nearest on real models: the rows of reference_quantizers.json,
+ * its token windows beside it.  Three promises: with --compat reference the reference's figures; by default an error no larger
+ * than its best recipe's; and in every single linear GPTQ's error below that of rounding.  QDIST_TEST_FULL=1 does what takes
+ * long as well. */
 #include "storage/json.h"
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
@@ -326,8 +326,8 @@ Test(golden_quantizers, gptaq_stays_nearer_to_the_original) {
   const char *data = getenv("QDIST_TEST_DATA");
   if (data == NULL || *data == '\0') cr_skip_test("QDIST_TEST_DATA does not name a folder with real models");
   distance plain = distance_of(data, "", "plain"), gptaq = distance_of(data, "--gptaq", "gptaq");
-  printf("tiny1m            w2 g64   KL %.4f, with --gptaq %.4f; error of the residual stream %.4f, with --gptaq %.4f\n", plain.kl, gptaq.kl,
-         plain.stream_error, gptaq.stream_error);
+  printf("tiny1m            w2 g64   KL %.4f, with --gptaq %.4f; error of the residual stream %.4f, with --gptaq %.4f\n",
+         plain.kl, gptaq.kl, plain.stream_error, gptaq.stream_error);
   cr_expect_lt(gptaq.kl, 0.95 * plain.kl);
   cr_expect_lt(gptaq.stream_error, 0.95 * plain.stream_error);
 }

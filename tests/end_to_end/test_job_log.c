@@ -11,10 +11,12 @@
 #include "tests/support/temporary_folder.h"
 
 static qd_temporary_folder folder;
-static char model[QD_TEMPORARY_PATH_BYTES], text[QD_TEMPORARY_PATH_BYTES], output[QD_TEMPORARY_PATH_BYTES], status_file[QD_TEMPORARY_PATH_BYTES];
+static char model[QD_TEMPORARY_PATH_BYTES], text[QD_TEMPORARY_PATH_BYTES], output[QD_TEMPORARY_PATH_BYTES],
+    status_file[QD_TEMPORARY_PATH_BYTES];
 
 static void open_folder(void) {
-  static const qd_made_llama widths = {.dtype = QD_BF16, .blocks = 3, .hidden = 256, .ffn = 512, .heads = 4, .kv_heads = 2, .vocabulary = 300, .positions = 64};
+  static const qd_made_llama widths = {
+      .dtype = QD_BF16, .blocks = 3, .hidden = 256, .ffn = 512, .heads = 4, .kv_heads = 2, .vocabulary = 300, .positions = 64};
   qd_temporary_folder_open(&folder);
   snprintf(model, sizeof model, "%s", qd_temporary_make_folder(&folder, "model"));
   snprintf(text, sizeof text, "%s", qd_temporary_path(&folder, "text.i32"));
@@ -33,7 +35,8 @@ static double seconds_of(const qd_json *rank, const char *name) {
 }
 
 static void expect_rank(const qd_json *rank, int number, int ranks) {
-  static const char *const columns[] = {"prepare", "calibrate", "factor", "loop", "advance", "store", "stream", "exchange", "threads", "idle", "other"};
+  static const char *const columns[] = {"prepare", "calibrate", "factor",  "loop", "advance", "store",
+                                        "stream",  "exchange",  "threads", "idle", "other"};
   double sum = 0, total = seconds_of(rank, "total"), idle = seconds_of(rank, "idle");
   for (int i = 0; i < 11; i++) sum += seconds_of(rank, columns[i]);
   cr_expect(fabs(sum - total) < 1e-6, "rank %d: %g, not %g", number, sum, total);
@@ -69,7 +72,8 @@ static void expect_log(const char *said, int ranks) {
 static void expect_times(int n_ranks) {
   qd_json *status;
   int ranks = n_ranks > 0 ? n_ranks : 1;
-  qd_run run = qd_program(n_ranks, "quantize -m %s -d %s -o %s --nsamples 4 --seqlen 32 --status-file %s", model, text, output, status_file);
+  qd_run run = qd_program(n_ranks, "quantize -m %s -d %s -o %s --nsamples 4 --seqlen 32 --status-file %s", model, text, output,
+                          status_file);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   expect_log(run.err.text, ranks);
   qd_run_close(&run);

@@ -67,7 +67,8 @@ static const char *make_text(int tokens, int vocabulary) {
 
 /* A block's image is 2 MB and its codes half a megabyte: of 56 blocks more, either would show. */
 Test(memory, does_not_grow_with_the_number_of_blocks) {
-  qd_made_llama few = {.dtype = QD_BF16, .blocks = 8, .hidden = 256, .ffn = 1024, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
+  qd_made_llama few = {
+      .dtype = QD_BF16, .blocks = 8, .hidden = 256, .ffn = 1024, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
   qd_made_llama many = few;
   many.blocks = 64;
   const char *text = make_text(2 * 32, 300), *options = "--nsamples 2 --seqlen 32 --no-mse";
@@ -75,7 +76,8 @@ Test(memory, does_not_grow_with_the_number_of_blocks) {
   for (int ranks = 0; ranks <= 2; ranks += 2) {
     peaks a = quantize(ranks, first, text, options), b = quantize(ranks, second, text, options);
     for (int r = 0; r < (ranks > 0 ? ranks : 1); r++)
-      cr_expect_leq(b.used[r], a.used[r] + (6 << 20), "%d ranks, rank %d: %lld bytes for 8 blocks, %lld for 64", ranks, r, a.used[r], b.used[r]);
+      cr_expect_leq(b.used[r], a.used[r] + (6 << 20), "%d ranks, rank %d: %lld bytes for 8 blocks, %lld for 64", ranks, r,
+                    a.used[r], b.used[r]);
   }
 }
 
@@ -94,22 +96,41 @@ static void expect_planned(int ranks, const char *model, const char *text, const
 }
 
 Test(memory, is_what_was_planned) {
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 1, .hidden = 768, .ffn = 2048, .heads = 8, .kv_heads = 4, .vocabulary = 2000, .positions = 256};
+  qd_made_llama widths = {.dtype = QD_BF16,
+                          .blocks = 1,
+                          .hidden = 768,
+                          .ffn = 2048,
+                          .heads = 8,
+                          .kv_heads = 4,
+                          .vocabulary = 2000,
+                          .positions = 256};
   const char *model = make_model("model", widths), *text = make_text(4 * 128, 2000);
   expect_planned(0, model, text, "--nsamples 4 --seqlen 128 --no-mse");
-  expect_planned(0, model, text, "--nsamples 4 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
+  expect_planned(0, model, text,
+                 "--nsamples 4 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
   expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse");
   expect_planned(4, model, text, "--nsamples 4 --seqlen 128 --no-mse");
   expect_planned(2, model, text, "--nsamples 4 --seqlen 128 --no-mse --gptaq --report-kl");
 }
 
-/* Eight experts of a million weights in the second block: each rank has its own alone.  Of two images that rank 0 may hold, one is
- * the small dense block's here. */
+/* Eight experts of a million weights in the second block: each rank has its own alone.  Of two images that rank 0 may hold, one
+ * is the small dense block's here. */
 Test(memory, of_experts_is_what_was_planned) {
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 2, .hidden = 512, .ffn = 512, .heads = 4, .kv_heads = 4, .vocabulary = 500, .positions = 128,
-                          .experts = 8, .top_k = 3, .expert_ffn = 768, .shared_ffn = 512};
+  qd_made_llama widths = {.dtype = QD_BF16,
+                          .blocks = 2,
+                          .hidden = 512,
+                          .ffn = 512,
+                          .heads = 4,
+                          .kv_heads = 4,
+                          .vocabulary = 500,
+                          .positions = 128,
+                          .experts = 8,
+                          .top_k = 3,
+                          .expert_ffn = 768,
+                          .shared_ffn = 512};
   const char *model = make_model("model", widths), *text = make_text(5 * 128, 500);
-  expect_planned_from(0.45, 0, model, text, "--nsamples 5 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
+  expect_planned_from(0.45, 0, model, text,
+                      "--nsamples 5 --seqlen 128 --no-mse --no-true-sequential --compute-dtype fp32 --act-order dynamic");
   expect_planned_from(0.45, 3, model, text, "--nsamples 5 --seqlen 128 --no-mse --moe-min-tokens 300");
 }
 
@@ -135,7 +156,8 @@ Test(memory, a_job_that_does_not_fit_is_refused_before_any_work) {
 
 Test(memory, jobs_run_within_a_limit_of_the_address_space) {
   const char *output = qd_temporary_path(&folder, "out");
-  qd_run run = qd_program_through("prlimit --as=1500000000", "quantize -m %s -d %s --nsamples 2 --seqlen 64 -o %s", bundled, text_file, output);
+  qd_run run = qd_program_through("prlimit --as=1500000000", "quantize -m %s -d %s --nsamples 2 --seqlen 64 -o %s", bundled,
+                                  text_file, output);
   cr_expect_eq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);
   run = qd_program_through("prlimit --as=1500000000", "evaluate -m %s -d %s --max-windows 1", output, text_file);
@@ -159,7 +181,8 @@ static double number_of(const qd_run *run, const char *name) {
 /* The program itself and its threads' stacks take some 360 MB of address space, the job as much as a model of any length. */
 Test(memory, a_model_larger_than_memory_is_quantized_and_evaluated) {
   static const char limit[] = "prlimit --as=480000000";
-  static const qd_made_llama widths = {.dtype = QD_F32, .blocks = 80, .hidden = 512, .ffn = 512, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
+  static const qd_made_llama widths = {
+      .dtype = QD_F32, .blocks = 80, .hidden = 512, .ffn = 512, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
   const char *model = make_model("large", widths), *text = make_text(2 * 32, 300), *output = qd_temporary_path(&folder, "out");
   struct stat facts;
   char weights[2048];
@@ -192,13 +215,15 @@ Test(memory, an_evaluation_that_does_not_fit_is_refused_by_the_bound) {
 
 /* All windows at once hold 50 MB of hidden states; each half of them gives its own sums. */
 Test(memory, an_evaluation_takes_fewer_windows_at_a_time_where_memory_is_short) {
-  static const qd_made_llama widths = {.dtype = QD_F32, .blocks = 2, .hidden = 512, .ffn = 256, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
+  static const qd_made_llama widths = {
+      .dtype = QD_F32, .blocks = 2, .hidden = 512, .ffn = 256, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
   const char *model = make_model("model", widths), *text = make_text(800 * 32, 300);
   qd_run run = qd_program(0, "evaluate -m %s -d %s --seqlen 32 --json", model, text);
   double planned = number_of(&run, "planned_host_bytes"), nll = number_of(&run, "mean_nll");
   cr_expect_not_null(strstr(run.err.text, "800 windows at a time"), "%s", run.err.text);
   qd_run_close(&run);
-  run = qd_program(0, "evaluate -m %s -d %s --seqlen 32 --json --max-host-mem %lld", model, text, (long long)planned - (8 << 20));
+  run =
+      qd_program(0, "evaluate -m %s -d %s --seqlen 32 --json --max-host-mem %lld", model, text, (long long)planned - (8 << 20));
   cr_expect_not_null(strstr(run.err.text, "400 windows at a time"), "%s", run.err.text);
   cr_expect_eq(number_of(&run, "mean_nll"), nll);
   cr_expect_leq(number_of(&run, "peak_host_bytes"), planned - (8 << 20));

@@ -19,7 +19,14 @@ enum { VOCABULARY = 101, TOKENS = 37, ROWS = 4, BLOCKS = 3, EXIT_STOPPED = 75 };
 static qd_temporary_folder folder;
 static char model[1024], text[1024], whole[1024], out[1024];
 
-static const qd_made_llama widths = {.dtype = QD_BF16, .blocks = BLOCKS, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
+static const qd_made_llama widths = {.dtype = QD_BF16,
+                                     .blocks = BLOCKS,
+                                     .hidden = 96,
+                                     .ffn = 176,
+                                     .heads = 4,
+                                     .kv_heads = 2,
+                                     .vocabulary = VOCABULARY,
+                                     .positions = 64};
 
 static void open_folder(void) {
   qd_temporary_folder_open(&folder);
@@ -66,8 +73,8 @@ Test(readers, give_the_same_store) {
     }
 }
 
-/* Stored blocks are streamed too, with their originals beside them; the stored parts are not cut.  One reader began, another one
- * goes on. */
+/* Stored blocks are streamed too, with their originals beside them; the stored parts are not cut.  One reader began, another
+ * one goes on. */
 Test(readers, go_on_with_what_others_began) {
   char options[256];
   expect_success(0, whole, "--gptaq");
@@ -121,7 +128,8 @@ Test(readers, are_planned_for) {
   cr_expect_eq(planned(modes[2], "\"traffic_bytes\""), sent);
 }
 
-/* ---- ranks that disagree -------------------------------------------------------------------------------------------------- */
+/* ---- ranks that disagree --------------------------------------------------------------------------------------------------
+ */
 
 /* node0/m and node1/m, as two nodes' disks, each rank in its own. */
 static void make_nodes(void) {

@@ -1,4 +1,5 @@
-/* A job that is interrupted, anywhere and in any way, goes on when it is typed again, and ends with the same store.  What must not go on is refused. */
+/* A job that is interrupted, anywhere and in any way, goes on when it is typed again, and ends with the same store.  What must
+ * not go on is refused. */
 #define _POSIX_C_SOURCE 200809L
 #include <criterion/criterion.h>
 
@@ -27,7 +28,8 @@ typedef struct bench {
 } bench;
 
 static void succeed(int n_ranks, const bench *b, const char *out, const char *machine) {
-  qd_run run = qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, job, machine);
+  qd_run run =
+      qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, job, machine);
   cr_assert_eq(run.exit_code, 0, "%d ranks %s: %s", n_ranks, machine, run.err.text);
   qd_run_close(&run);
 }
@@ -45,7 +47,8 @@ static void bench_open_with(bench *b, qd_made_llama widths) {
   succeed(0, b, b->whole, "");
 }
 
-static const qd_made_llama usual = {.dtype = QD_BF16, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
+static const qd_made_llama usual = {
+    .dtype = QD_BF16, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
 
 static void bench_open(bench *b, int blocks) {
   qd_made_llama widths = usual;
@@ -56,7 +59,8 @@ static void bench_open(bench *b, int blocks) {
 static void bench_close(bench *b) { qd_temporary_folder_close(&b->folder); }
 
 static qd_run start(int n_ranks, const bench *b, const char *machine) {
-  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, job, machine);
+  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, job,
+                          machine);
 }
 
 static qd_run command(int n_ranks, const bench *b, const char *more) {
@@ -227,7 +231,8 @@ static void stop_by_signal(int n_ranks, int number, bool everyone) {
     else if (qd_run_rank_pids(&run, pids, 8) == n_ranks) kill(pids[n_ranks - 1], number);
     qd_run_finish(&run);
     code = run.exit_code;
-    cr_assert(code == 0 || strstr(run.err.text, "a signal came): the same command goes on") != NULL, "exit code %d: %s", code, run.err.text);
+    cr_assert(code == 0 || strstr(run.err.text, "a signal came): the same command goes on") != NULL, "exit code %d: %s", code,
+              run.err.text);
     qd_run_close(&run);
   }
   cr_assert_eq(code, EXIT_STOPPED);
@@ -310,7 +315,8 @@ static void refuse(bench *b, int n_ranks, const char *more, const char *word, co
   qd_run run = command(n_ranks, b, more);
   const char *message = qd_program_message(&run);
   cr_expect_eq(run.exit_code, 1, "exit code %d: %s", run.exit_code, run.err.text);
-  cr_expect(strstr(message, word) != NULL && strstr(message, other_word) != NULL, "\"%s\" or \"%s\" is not told: %s", word, other_word, message);
+  cr_expect(strstr(message, word) != NULL && strstr(message, other_word) != NULL, "\"%s\" or \"%s\" is not told: %s", word,
+            other_word, message);
   qd_run_close(&run);
   if (!there) return;
   const char *what = qd_folder_difference(before, b->out, true);
@@ -390,7 +396,8 @@ static void flip_byte(const char *path, off_t offset) {
   close(fd);
 }
 
-/* Where the first block's q_proj begins: the file starts with the header's length, and the tensors are in the order of the forward. */
+/* Where the first block's q_proj begins: the file starts with the header's length, and the tensors are in the order of the
+ * forward. */
 static off_t offset_of_q_proj(const char *path) {
   uint64_t header;
   int fd = open(path, O_RDONLY);

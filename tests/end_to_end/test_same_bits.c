@@ -41,19 +41,37 @@ static void open_bundled(bench *b) {
 static void open_made(bench *b, qd_dtype dtype, int blocks) {
   *b = (bench){0};
   qd_temporary_folder_open(&b->folder);
-  qd_made_llama widths = {.dtype = dtype, .blocks = blocks, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = 101, .positions = 64};
+  qd_made_llama widths = {.dtype = dtype,
+                          .blocks = blocks,
+                          .hidden = 96,
+                          .ffn = 176,
+                          .heads = 4,
+                          .kv_heads = 2,
+                          .vocabulary = 101,
+                          .positions = 64};
   const char *model = qd_temporary_make_folder(&b->folder, "model"), *text = qd_temporary_path(&b->folder, "text.i32");
   qd_make_llama(model, &widths);
   qd_make_ids(text, 5 * 37, 101, 1);
   snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 37", model, text);
 }
 
-/* Four blocks, dense and sparse in turn; each token takes 3 of 7 experts, and one that all take.  Experts see few tokens or none. */
+/* Four blocks, dense and sparse in turn; each token takes 3 of 7 experts, and one that all take.  Experts see few tokens or
+ * none. */
 static void open_experts(bench *b, qd_dtype dtype) {
   *b = (bench){0};
   qd_temporary_folder_open(&b->folder);
-  qd_made_llama widths = {.dtype = dtype, .blocks = 4, .hidden = 48, .ffn = 80, .heads = 4, .kv_heads = 2, .vocabulary = 101, .positions = 64,
-                          .experts = 7, .top_k = 3, .expert_ffn = 40, .shared_ffn = 56};
+  qd_made_llama widths = {.dtype = dtype,
+                          .blocks = 4,
+                          .hidden = 48,
+                          .ffn = 80,
+                          .heads = 4,
+                          .kv_heads = 2,
+                          .vocabulary = 101,
+                          .positions = 64,
+                          .experts = 7,
+                          .top_k = 3,
+                          .expert_ffn = 40,
+                          .shared_ffn = 56};
   const char *model = qd_temporary_make_folder(&b->folder, "model"), *text = qd_temporary_path(&b->folder, "text.i32");
   qd_make_llama(model, &widths);
   qd_make_ids(text, 5 * 37, 101, 1);
@@ -206,13 +224,15 @@ Test(same_bits, a_block_in_several_files) {
   expect_same(&b, "store", 0, "--shard-size 6K", "");
   expect_same(&b, "store", 3, "--shard-size 6K", "");
   const char *names = qd_folder_names(qd_temporary_path(&b.folder, "store.1"));
-  cr_assert(strstr(names, "block-00001.2.h5") != NULL && strstr(names, "model.1.h5") != NULL, "the blocks were not cut: %s", names);
+  cr_assert(strstr(names, "block-00001.2.h5") != NULL && strstr(names, "model.1.h5") != NULL, "the blocks were not cut: %s",
+            names);
   close_bench(&b);
 }
 
 /* The comparison can fail: what is part of the job changes the store. */
 Test(same_bits, another_job_gives_another_store) {
-  static const char *const others[] = {"--bits 3", "--seed 1", "--hessian-bound 1048576", "--damp 0.02", "--arithmetic bf16-amx"};
+  static const char *const others[] = {"--bits 3", "--seed 1", "--hessian-bound 1048576", "--damp 0.02",
+                                       "--arithmetic bf16-amx"};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
     bench b;
     open_bundled(&b);
@@ -220,8 +240,9 @@ Test(same_bits, another_job_gives_another_store) {
     qd_run run = qd_program(0, "quantize %s -o %s %s", b.input, qd_temporary_path(&b.folder, "other"), others[i]);
     cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
     qd_run_close(&run);
-    cr_expect_not_null(qd_folder_difference(qd_temporary_path(&b.folder, "store.0"), qd_temporary_path(&b.folder, "other"), false),
-                       "%s changes nothing", others[i]);
+    cr_expect_not_null(
+        qd_folder_difference(qd_temporary_path(&b.folder, "store.0"), qd_temporary_path(&b.folder, "other"), false),
+        "%s changes nothing", others[i]);
     close_bench(&b);
   }
 }
@@ -258,8 +279,18 @@ Test(same_bits, experts_of_many_tokens) {
   enum { SEQUENCES = 40, TOKENS = 512 };
   bench b = {0};
   qd_temporary_folder_open(&b.folder);
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 2, .hidden = 16, .ffn = 16, .heads = 1, .kv_heads = 1, .vocabulary = 101, .positions = TOKENS,
-                          .experts = 2, .top_k = 2, .expert_ffn = 16, .shared_ffn = 16};
+  qd_made_llama widths = {.dtype = QD_BF16,
+                          .blocks = 2,
+                          .hidden = 16,
+                          .ffn = 16,
+                          .heads = 1,
+                          .kv_heads = 1,
+                          .vocabulary = 101,
+                          .positions = TOKENS,
+                          .experts = 2,
+                          .top_k = 2,
+                          .expert_ffn = 16,
+                          .shared_ffn = 16};
   const char *model = qd_temporary_make_folder(&b.folder, "model"), *text = qd_temporary_path(&b.folder, "text.i32");
   qd_make_llama(model, &widths);
   qd_make_ids(text, SEQUENCES * TOKENS, 101, 1);
@@ -294,7 +325,8 @@ Test(same_bits, perplexity_of_experts) {
 /* The JSON that evaluate prints, up to the one member that may differ; in a static text. */
 static const char *evaluate(int n_ranks, const char *model, const char *machine) {
   static char text[4096];
-  qd_run run = qd_program(n_ranks, "evaluate -m %s -d %s --seqlen 64 --max-windows 11 --json %s", model, QDIST_SOURCE_DIR "/docs/formats.md", machine);
+  qd_run run = qd_program(n_ranks, "evaluate -m %s -d %s --seqlen 64 --max-windows 11 --json %s", model,
+                          QDIST_SOURCE_DIR "/docs/formats.md", machine);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   char *machine_told = strstr(run.out.text, "\"planned_host_bytes\""); /* what follows tells of the machine */
   cr_assert(machine_told != NULL && strstr(run.out.text, "\"perplexity\"") != NULL, "%s", run.out.text);

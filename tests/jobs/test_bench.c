@@ -17,7 +17,8 @@ static qd_json *bench(const char *arguments) {
 static double number(const qd_json *object, const char *key) { return qd_json_number(qd_json_get(object, key)); }
 
 static void expect_positive(const qd_json *object, const char *const *keys) {
-  for (; *keys != NULL; keys++) cr_expect_gt(number(object, *keys), 0, "%s of %s", *keys, qd_json_text(qd_json_get(object, "op")));
+  for (; *keys != NULL; keys++)
+    cr_expect_gt(number(object, *keys), 0, "%s of %s", *keys, qd_json_text(qd_json_get(object, "op")));
 }
 
 static const qd_json *row(const qd_json *out, size_t index, const char *op, const char *dtype, const char *shape) {
@@ -63,8 +64,8 @@ Test(bench, codes_are_compared_with_memory_units_and_the_dense_product) {
 Test(bench, all_operations_run_at_any_shape) {
   qd_json *out = bench("--shape 5x70x130 --group-size 30");
   const qd_json *ops = qd_json_get(out, "ops");
-  static const char *const expected[] = {"gemm", "token", "qmatmul", "dequant", "hessian", "factor", "gptq", "mse_grid", "forward",
-                                         "attention", "rmsnorm", "swiglu", "compress", "digest"};
+  static const char *const expected[] = {"gemm",     "token",   "qmatmul",   "dequant", "hessian", "factor",   "gptq",
+                                         "mse_grid", "forward", "attention", "rmsnorm", "swiglu",  "compress", "digest"};
   size_t next = 0, n = sizeof expected / sizeof *expected;
   for (size_t i = 0; i < qd_json_length(ops); i++) {
     const char *op = qd_json_text(qd_json_get(qd_json_at(ops, i), "op"));

@@ -30,7 +30,8 @@ static problem random_problem(int64_t n, bool ordered, qd_dtype dtype) {
   if (ordered) p.order = permutation(n, &state);
   qd_tensor u = qd_tensor_1d(p.u.data, dtype, (int64_t)qd_tri_elements(n));
   for (int64_t j = 0; j < n; j++)
-    for (int64_t c = 0; c <= j; c++) put(u, (int64_t)qd_tri_index(j, c), c == j ? 1 + random_number(&state) / 2 : random_number(&state) / 4);
+    for (int64_t c = 0; c <= j; c++)
+      put(u, (int64_t)qd_tri_index(j, c), c == j ? 1 + random_number(&state) / 2 : random_number(&state) / 4);
   return p;
 }
 
@@ -53,7 +54,8 @@ Test(asymmetry, cpu_equals_ref) {
       qd_device_close(&device);
       for (int step = 0; next_cpu(&device, &step);) {
         qd_tri got = run(&device, &p, 0.25);
-        cr_expect(same_tri(expected, got), "%d columns: %s with %d threads differs", (int)p.n, qd_isa_name(device.isa), device.threads);
+        cr_expect(same_tri(expected, got), "%d columns: %s with %d threads differs", (int)p.n, qd_isa_name(device.isa),
+                  device.threads);
         drop(got.data);
         qd_device_close(&device);
       }
@@ -194,9 +196,16 @@ static void solve(qd_device *device, const struct golden_gptaq *g, qd_tri u, qd_
   int64_t groups = qd_scheme_groups(scheme, C);
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) w[r][c] = order[c] == g->dead ? 0 : golden_w[r][order[c]];
-  qd_gptq_args args = {.w = qd_tensor_2d(w, QD_F64, R, C), .u = u, .stored = qd_tensor_1d(order, QD_I32, C), .scheme = scheme,
-                       .block = g->block, .code = qd_tensor_2d(code, QD_U8, R, C), .scale = qd_tensor_2d(scale, QD_F64, R, groups),
-                       .zero = qd_tensor_2d(zero, QD_U8, R, groups), .loss = qd_tensor_1d(loss, QD_F64, R), .p = p};
+  qd_gptq_args args = {.w = qd_tensor_2d(w, QD_F64, R, C),
+                       .u = u,
+                       .stored = qd_tensor_1d(order, QD_I32, C),
+                       .scheme = scheme,
+                       .block = g->block,
+                       .code = qd_tensor_2d(code, QD_U8, R, C),
+                       .scale = qd_tensor_2d(scale, QD_F64, R, groups),
+                       .zero = qd_tensor_2d(zero, QD_U8, R, groups),
+                       .loss = qd_tensor_1d(loss, QD_F64, R),
+                       .p = p};
   fit(device, g, &args);
   cr_assert_eq(qd_gptq(device, &args), QD_OK, "%s", qd_error_text());
   check_solution(g, &args);
@@ -209,11 +218,13 @@ static void check_golden(const struct golden_gptaq *g) {
   take_inputs(g);
   find_order(g->act_order);
   for (int k = 0; k < 2; k++)
-    cr_assert_eq(qd_hessian_grid(&device, qd_tensor_2d(diagonal[k], QD_F64, 1, C), 0x1p62, qd_tensor_1d(exponent[k], QD_I32, C)), QD_OK);
+    cr_assert_eq(
+        qd_hessian_grid(&device, qd_tensor_2d(diagonal[k], QD_F64, 1, C), 0x1p62, qd_tensor_1d(exponent[k], QD_I32, C)), QD_OK);
   double original[T][C];
   memcpy(original, golden_original, sizeof original);
   qd_tensor inputs = qd_tensor_3d(x, QD_F64, 1, T, C);
-  qd_tri u = factor_of(&device, inputs), p = asymmetry_of(&device, inputs, qd_tensor_3d(original, QD_F64, 1, T, C), u, g->alpha);
+  qd_tri u = factor_of(&device, inputs),
+         p = asymmetry_of(&device, inputs, qd_tensor_3d(original, QD_F64, 1, T, C), u, g->alpha);
   for (int j = 0; j < C; j++)
     for (int a = 0; a < j; a++)
       cr_expect_float_eq(((double *)p.data)[qd_tri_index(j, a)], g->p[a][j], 1e-9, "P[%d][%d]", a, j);

@@ -41,7 +41,8 @@ static qd_tensor total_of(qd_device *device, const problem *p, int64_t panel) {
   int64_t columns = p->x.dim[2];
   qd_tensor total = new_total(columns);
   for (int64_t first = 0; first < columns; first += panel)
-    cr_assert_eq(cross(device, p, first, columns - first < panel ? columns - first : panel, total), QD_OK, "%s", qd_error_text());
+    cr_assert_eq(cross(device, p, first, columns - first < panel ? columns - first : panel, total), QD_OK, "%s",
+                 qd_error_text());
   return total;
 }
 
@@ -111,7 +112,8 @@ Test(cross, is_the_difference_against_the_input) {
     qd_tensor total = reference(&p), values = qd_tensor_2d(new_bytes(C * C, 4), QD_F32, C, C);
     qd_device device;
     open_device(&device, "cpu", QD_ISA_PORTABLE, 1);
-    cr_assert_eq(qd_cross_values(&device, total, qd_tensor_1d(p.row, QD_I32, C), qd_tensor_1d(p.column, QD_I32, C), values), QD_OK);
+    cr_assert_eq(qd_cross_values(&device, total, qd_tensor_1d(p.row, QD_I32, C), qd_tensor_1d(p.column, QD_I32, C), values),
+                 QD_OK);
     for (int64_t i = 0; i < C; i++)
       for (int64_t j = 0; j < C; j++)
         cr_expect_float_eq(get(values, i * C + j), exact(&p, i, j), 2e-5, "(%d, %d): %g, expected %g", (int)i, (int)j,
@@ -131,7 +133,8 @@ Test(cross, values_are_units_of_both_grids) {
     values.stride[0] = 4;
     cr_assert_eq(qd_cross_values(&device, qd_tensor_2d(units, QD_I64, 2, 3), qd_tensor_1d(row, QD_I32, 2),
                                  qd_tensor_1d(column, QD_I32, 3), values), QD_OK);
-    for (int i = 0; i < 6; i++) cr_expect_eq(got[i / 3 * 4 + i % 3], expected[i], "element %d: %g", i, (double)got[i / 3 * 4 + i % 3]);
+    for (int i = 0; i < 6; i++)
+      cr_expect_eq(got[i / 3 * 4 + i % 3], expected[i], "element %d: %g", i, (double)got[i / 3 * 4 + i % 3]);
     qd_device_close(&device);
   }
 }

@@ -62,8 +62,8 @@ static qd_tensor make_output(qd_dtype dtype, int64_t m, int64_t n, uint64_t seed
 
 static void assert_same(qd_tensor got, qd_tensor expected, const qd_device *device, const char *what) {
   size_t bytes = (size_t)(got.dim[0] * got.stride[0]) * qd_dtype_bytes(got.dtype);
-  cr_assert(memcmp(got.data, expected.data, bytes) == 0, "%s: %" PRId64 " x %" PRId64 " differs with %s, %s and %d threads", what,
-            got.dim[0], got.dim[1], qd_arithmetic_name(device->arithmetic), qd_isa_name(device->isa), device->threads);
+  cr_assert(memcmp(got.data, expected.data, bytes) == 0, "%s: %" PRId64 " x %" PRId64 " differs with %s, %s and %d threads",
+            what, got.dim[0], got.dim[1], qd_arithmetic_name(device->arithmetic), qd_isa_name(device->isa), device->threads);
 }
 
 static void compare_matmul(devices *d, qd_tensor a, qd_tensor b, bool accumulate, const char *what) {
@@ -132,7 +132,8 @@ Test(gemm_cpu, extreme_numbers_equal_ref) {
 /* On and below the diagonal the product; what stands above is nobody's, but no more than the tiles it shares. */
 static void expect_lower(qd_device *device, qd_dtype dtype, const int64_t size[3]) {
   operands o = make_operands(dtype, size[0], size[1], size[2], PLAIN);
-  qd_tensor expected = make_output(dtype == QD_F64 ? QD_F64 : QD_F32, size[0], size[1], 1), got = make_output(expected.dtype, size[0], size[1], 2);
+  qd_tensor expected = make_output(dtype == QD_F64 ? QD_F64 : QD_F32, size[0], size[1], 1),
+            got = make_output(expected.dtype, size[0], size[1], 2);
   qd_gemm_serial(device, 0, QD_GEMM_SET, o.a, o.b, expected);
   qd_gemm_serial(device, 0, QD_GEMM_LOWER, o.a, o.b, got);
   size_t bytes = qd_dtype_bytes(got.dtype);
@@ -147,7 +148,8 @@ static void expect_lower(qd_device *device, qd_dtype dtype, const int64_t size[3
 }
 
 Test(gemm_cpu, the_lower_triangle_equals_the_whole_product) {
-  static const int64_t sizes[][3] = {{1, 1, 1}, {40, 40, 300}, {416, 416, 20}, {130, 97, 257}, {33, 700, 30}, {5, 5, 0}, {20, 20, 600}};
+  static const int64_t sizes[][3] = {{1, 1, 1},     {40, 40, 300}, {416, 416, 20}, {130, 97, 257},
+                                     {33, 700, 30}, {5, 5, 0},     {20, 20, 600}};
   devices d = open_devices();
   for (int i = 0; i < d.n; i++)
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)

@@ -59,8 +59,8 @@ static problem make_problem(int64_t rows, int64_t columns, qd_scheme scheme, sto
 }
 
 static void free_problem(problem p) {
-  qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.p.data), qd_heap_free(p.stored.data), qd_heap_free(p.scale.data),
-      qd_heap_free(p.zero.data);
+  qd_heap_free(p.w.data), qd_heap_free(p.u.data), qd_heap_free(p.p.data), qd_heap_free(p.stored.data),
+      qd_heap_free(p.scale.data), qd_heap_free(p.zero.data);
 }
 
 static qd_tensor copy_of(qd_tensor t) {
@@ -222,7 +222,8 @@ Test(gptq_cpu, bad_arguments_are_refused) {
   double loss[4];
   int32_t *stored = p.stored.data;
   const qd_gptq_args good = {
-      p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4), {0}};
+      p.w, p.u, p.stored, scheme, true, 128, qd_tensor_2d(code, QD_U8, 4, 40), p.scale, p.zero, qd_tensor_1d(loss, QD_F64, 4),
+      {0}};
   qd_gptq_args bad = good;
   cr_expect_eq(solve_status(&cpu, good, p.w), QD_OK);
   bad.block = 0;

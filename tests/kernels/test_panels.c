@@ -146,7 +146,8 @@ Test(panels, they_outlive_what_they_were_made_of) {
   devices d = open_devices();
   qd_arena arena = open_numbers();
   qd_qtensor q = random_qtensor(&arena, (qd_scheme){.bits = 5, .group_size = 32, .scale_dtype = QD_F16}, 40, 96, true);
-  qd_tensor x = random_matrix(&arena, QD_F32, 2, 96), expected = new_matrix(&arena, QD_F32, 2, 40), got = new_matrix(&arena, QD_F32, 2, 40);
+  qd_tensor x = random_matrix(&arena, QD_F32, 2, 96), expected = new_matrix(&arena, QD_F32, 2, 40),
+            got = new_matrix(&arena, QD_F32, 2, 40);
   qd_panels panels[9];
   OK(qd_qlinear(&d.ref, x, &q, NULL, expected));
   for (int n = -1; n < d.n; n++) OK(qd_panels_quantized(n < 0 ? &d.ref : &d.cpu[n], &arena, &q, QD_F32, &panels[n + 1]));

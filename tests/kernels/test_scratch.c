@@ -37,8 +37,8 @@ static void expect_bound(stand *s, size_t bound, qd_status (*run)(stand *s, void
   size_t packing = qd_arena_cost(qd_device_packing_bytes(&s->device), 1);
   MUST(qd_device_reserve(&s->device, bound));
   MUST(run(s, context));
-  cr_expect_eq(s->device.scratch.peak_bytes, packing + bound, "%s, %d threads: took %zu, bound %zu", s->device.name, s->device.threads,
-               s->device.scratch.peak_bytes - packing, bound);
+  cr_expect_eq(s->device.scratch.peak_bytes, packing + bound, "%s, %d threads: took %zu, bound %zu", s->device.name,
+               s->device.threads, s->device.scratch.peak_bytes - packing, bound);
   cr_expect_eq(s->device.scratch.used_bytes, packing);
   if (bound == 0) return;
   MUST(qd_device_reserve(&s->device, bound - 1));
@@ -87,7 +87,8 @@ static void expect_qlinear(stand *s, qd_dtype act, bool has_order) {
   enum { TOKENS = 5, ROWS = 33, COLUMNS = 70 };
   product p = {.x = qd_tensor_2d(zeros(s, TOKENS * COLUMNS * 4), act, TOKENS, COLUMNS),
                .y = qd_tensor_2d(zeros(s, TOKENS * ROWS * 4), act, TOKENS, ROWS)};
-  MUST(qd_qtensor_new(&s->data, (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16}, ROWS, COLUMNS, has_order, &p.w));
+  MUST(qd_qtensor_new(&s->data, (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16}, ROWS, COLUMNS, has_order,
+                      &p.w));
   memset(p.w.codes.data, 0, qd_tensor_bytes(p.w.codes));
   memset(p.w.scales.data, 0, qd_tensor_bytes(p.w.scales));
   memset(p.w.zeros.data, 0, qd_tensor_bytes(p.w.zeros));
@@ -117,11 +118,18 @@ static qd_tri new_tri(stand *s, qd_dtype dtype, int64_t n) {
 
 static solving new_solving(stand *s, int64_t n) {
   size_t wide = (size_t)n * sizeof(double);
-  solving v = {.n = n, .x = qd_tensor_3d(zeros(s, (size_t)(9 * n) * 4), QD_F32, 1, 9, n), .exponent = qd_tensor_1d(zeros(s, wide), QD_I32, n),
-               .add = qd_tensor_1d(zeros(s, wide), QD_F64, n), .order = qd_tensor_1d(zeros(s, wide), QD_I32, n),
-               .value = qd_tensor_1d(zeros(s, wide), QD_F64, 9), .sum = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_I64, n, n),
-               .cross = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_F32, n, n), .total = new_tri(s, QD_I64, n), .h = new_tri(s, QD_F32, n),
-               .work = new_tri(s, QD_F64, n), .u = new_tri(s, QD_F32, n)};
+  solving v = {.n = n,
+               .x = qd_tensor_3d(zeros(s, (size_t)(9 * n) * 4), QD_F32, 1, 9, n),
+               .exponent = qd_tensor_1d(zeros(s, wide), QD_I32, n),
+               .add = qd_tensor_1d(zeros(s, wide), QD_F64, n),
+               .order = qd_tensor_1d(zeros(s, wide), QD_I32, n),
+               .value = qd_tensor_1d(zeros(s, wide), QD_F64, 9),
+               .sum = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_I64, n, n),
+               .cross = qd_tensor_2d(zeros(s, wide * (size_t)n), QD_F32, n, n),
+               .total = new_tri(s, QD_I64, n),
+               .h = new_tri(s, QD_F32, n),
+               .work = new_tri(s, QD_F64, n),
+               .u = new_tri(s, QD_F32, n)};
   for (int32_t i = 0; i < n; i++) ((double *)v.add.data)[i] = 1, ((int32_t *)v.order.data)[i] = (int32_t)n - 1 - i;
   return v;
 }
@@ -140,7 +148,8 @@ static qd_status run_sqerror(stand *s, void *context) {
 static qd_status run_factor(stand *s, void *context) {
   solving *v = context;
   int64_t pivot;
-  return qd_factor(&s->device, &(qd_factor_args){.h = v->h, .order = v->order, .add = v->add, .work = v->work, .u = v->u}, &pivot);
+  return qd_factor(&s->device, &(qd_factor_args){.h = v->h, .order = v->order, .add = v->add, .work = v->work, .u = v->u},
+                   &pivot);
 }
 
 static qd_status run_cross(stand *s, void *context) {
@@ -182,8 +191,12 @@ static qd_status run_gptq(stand *s, void *context) { return qd_gptq(&s->device, 
 static void expect_gptq(stand *s, int64_t rows, int64_t columns, int64_t group, int64_t block, bool fit, bool asymmetric) {
   qd_scheme scheme = {.bits = 4, .group_size = group, .scale_dtype = QD_F16};
   int64_t groups = qd_scheme_groups(scheme, columns);
-  qd_gptq_args args = {.w = qd_tensor_2d(zeros(s, (size_t)(rows * columns) * 4), QD_F32, rows, columns), .u = new_tri(s, QD_F32, columns),
-                       .stored = qd_tensor_1d(zeros(s, (size_t)columns * 4), QD_I32, columns), .scheme = scheme, .fit = fit, .block = block,
+  qd_gptq_args args = {.w = qd_tensor_2d(zeros(s, (size_t)(rows * columns) * 4), QD_F32, rows, columns),
+                       .u = new_tri(s, QD_F32, columns),
+                       .stored = qd_tensor_1d(zeros(s, (size_t)columns * 4), QD_I32, columns),
+                       .scheme = scheme,
+                       .fit = fit,
+                       .block = block,
                        .code = qd_tensor_2d(zeros(s, (size_t)(rows * columns)), QD_U8, rows, columns),
                        .scale = qd_tensor_2d(zeros(s, (size_t)(rows * groups) * 4), QD_F32, rows, groups),
                        .zero = qd_tensor_2d(zeros(s, (size_t)(rows * groups)), QD_U8, rows, groups),

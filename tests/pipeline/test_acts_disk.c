@@ -16,7 +16,8 @@ static void close_folder(void) { qd_temporary_folder_close(&folder); }
 TestSuite(acts_disk, .init = open_folder, .fini = close_folder);
 
 static qd_acts_shape shape_of(int64_t sequences, int64_t tokens) {
-  return (qd_acts_shape){.dtype = QD_BF16, .sequences = sequences, .tokens = tokens, .hidden = 64, .widest = 128, .disk = folder.path};
+  return (qd_acts_shape){
+      .dtype = QD_BF16, .sequences = sequences, .tokens = tokens, .hidden = 64, .widest = 128, .disk = folder.path};
 }
 
 Test(acts_disk, memory_does_not_grow_with_the_number_of_sequences) {

@@ -56,7 +56,8 @@ static void check_table(const qd_arch *arch, const qd_arch_tensor *table, int n,
   }
   for (qd_role role = 0; role < QD_N_ROLES; role++) {
     cr_expect_leq(seen[role], 1, "%s", qd_role_name(role));
-    if (qd_role_is_linear(role)) cr_expect_eq(seen[role], is_block ? wanted_of(arch, role) : 0, "%s %s", arch->name, qd_role_name(role));
+    if (qd_role_is_linear(role))
+      cr_expect_eq(seen[role], is_block ? wanted_of(arch, role) : 0, "%s %s", arch->name, qd_role_name(role));
   }
 }
 

@@ -4,8 +4,14 @@
 #include "tests/pipeline/logits_support.h"
 
 Test(decoder, stages_hold_every_linear_once_in_order) {
-  static const char *const inputs[] = {"qkv_input",        "o_input",           "gate_up_input",        "down_input",
-                                       "expert_gate_up_input", "expert_down_input", "shared_gate_up_input", "shared_down_input"};
+  static const char *const inputs[] = {"qkv_input",
+                                       "o_input",
+                                       "gate_up_input",
+                                       "down_input",
+                                       "expert_gate_up_input",
+                                       "expert_down_input",
+                                       "shared_gate_up_input",
+                                       "shared_down_input"};
   int seen[QD_N_LINEARS] = {0};
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     cr_expect_str_eq(qd_stage_input_name(stage), inputs[stage]);

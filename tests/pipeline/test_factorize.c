@@ -150,7 +150,8 @@ Test(factorize, gives_the_asymmetry_in_the_same_order) {
     for (int64_t j = 0; j < HIDDEN; j++)
       for (int64_t a = 0; a < j; a++) {
         double got = (double)((float *)factor.p.data)[qd_tri_index(j, a)], wanted = p_by_hand(cross, a, j);
-        cr_expect(fabs(got - wanted) < 1e-6, "%s, %d, %d: %g instead of %g", qd_act_order_name(order), (int)a, (int)j, got, wanted);
+        cr_expect(fabs(got - wanted) < 1e-6, "%s, %d, %d: %g instead of %g", qd_act_order_name(order), (int)a, (int)j, got,
+                  wanted);
       }
   }
 }

@@ -263,7 +263,8 @@ Test(model, knows_where_windows_hold) {
 }
 
 Test(model, reads_experts_and_refuses_what_is_none) {
-#define EXPERTS(members) "{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " members "}"
+#define EXPERTS(members) \
+  "{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 2, \"moe_intermediate_size\": 4, " members "}"
 #define SOME "\"num_experts\": 4"
   qd_model m = accept(EXPERTS("\"num_local_experts\": 4, \"mlp_only_layers\": null"));
   cr_expect(m.experts == 4 && m.top_k == 2 && m.expert_ffn == 4 && m.shared_ffn == 0 && qd_model_is_sparse(&m, 0));

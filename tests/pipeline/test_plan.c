@@ -12,8 +12,16 @@ TestSuite(plan, .init = open_folder, .fini = close_folder);
 enum { HIDDEN = 64, FFN = 300, HEADS = 4, KV_HEADS = 2, HEAD = 16, VOCABULARY = 500, TOKENS = 10, SEQUENCES = 5 };
 
 static qd_model small_model(int64_t blocks) {
-  return (qd_model){.arch = qd_arch_find("llama"), .n_blocks = blocks, .hidden = HIDDEN, .ffn = FFN, .heads = HEADS, .kv_heads = KV_HEADS,
-                    .head_dim = HEAD, .vocabulary = VOCABULARY, .max_positions = 64, .dtype = QD_BF16};
+  return (qd_model){.arch = qd_arch_find("llama"),
+                    .n_blocks = blocks,
+                    .hidden = HIDDEN,
+                    .ffn = FFN,
+                    .heads = HEADS,
+                    .kv_heads = KV_HEADS,
+                    .head_dim = HEAD,
+                    .vocabulary = VOCABULARY,
+                    .max_positions = 64,
+                    .dtype = QD_BF16};
 }
 
 typedef struct stand {
@@ -31,8 +39,15 @@ static void open_stand(stand *s, int64_t blocks) {
 
 static const qd_plan *plan_of(stand *s, int ranks, int64_t sequences, qd_dtype act) {
   qd_plan_release(&s->plan);
-  qd_plan_request request = {.job = &s->job, .model = &s->model, .device = &s->device, .act = act, .sequences = sequences, .tokens = TOKENS,
-                             .ranks = ranks, .acts_on_disk = s->job.acts_place == QD_ACTS_DISK, .launched = true};
+  qd_plan_request request = {.job = &s->job,
+                             .model = &s->model,
+                             .device = &s->device,
+                             .act = act,
+                             .sequences = sequences,
+                             .tokens = TOKENS,
+                             .ranks = ranks,
+                             .acts_on_disk = s->job.acts_place == QD_ACTS_DISK,
+                             .launched = true};
   MUST(qd_plan_make(&request, &s->plan));
   return &s->plan;
 }
@@ -67,8 +82,8 @@ Test(plan, the_decoder_holds_the_widest_stage) {
   cr_expect_eq(part(&s, 0, QD_PLAN_DECODER), 2 * up(TOKENS * HEAD / 2 * 4) + up(HEAD / 2 * 8) + 2 * up(TOKENS * FFN * 4));
   s.model.ffn = 20; /* now the attention: q, k, v */
   plan_of(&s, 1, SEQUENCES, QD_F32);
-  cr_expect_eq(part(&s, 0, QD_PLAN_DECODER),
-               2 * up(TOKENS * HEAD / 2 * 4) + up(HEAD / 2 * 8) + up(TOKENS * HIDDEN * 4) + 2 * up(TOKENS * KV_HEADS * HEAD * 4));
+  cr_expect_eq(part(&s, 0, QD_PLAN_DECODER), 2 * up(TOKENS * HEAD / 2 * 4) + up(HEAD / 2 * 8) + up(TOKENS * HIDDEN * 4) +
+                                                 2 * up(TOKENS * KV_HEADS * HEAD * 4));
   close_stand(&s);
 }
 
@@ -139,7 +154,8 @@ Test(plan, activations_on_disk_are_weighed_against_it) {
   MUST(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}));
   plan_of(&s, 1, (int64_t)1 << 34, QD_BF16);
   cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
-  cr_expect(strstr(qd_error_text(), "--activations disk:") != NULL && strstr(qd_error_text(), "too little") != NULL, "%s", qd_error_text());
+  cr_expect(strstr(qd_error_text(), "--activations disk:") != NULL && strstr(qd_error_text(), "too little") != NULL, "%s",
+            qd_error_text());
   s.job.output = qd_temporary_path(&folder, "out");
   cr_expect_eq(qd_plan_check_scratch(&s.plan, (qd_plan_place){.ranks_on_node = 1}), QD_EIO);
   cr_expect(strstr(qd_error_text(), "on the same file system, the store") != NULL, "%s", qd_error_text());
@@ -362,7 +378,8 @@ Test(plan, a_limit_is_shared_by_the_ranks_of_a_node) {
   MUST(qd_plan_check_memory(&s.plan, (qd_plan_place){.ranks_on_node = 2, .running = 2}));
   expect_refusal(qd_plan_check_memory(&s.plan, (qd_plan_place){.ranks_on_node = 3, .running = 2}), QD_ENOMEM, "--max-host-mem");
   s.job.max_host_bytes = (int64_t)two - 1;
-  expect_refusal(qd_plan_check_memory(&s.plan, (qd_plan_place){.ranks_on_node = 2, .running = 2}), QD_ENOMEM, "1 bytes too little");
+  expect_refusal(qd_plan_check_memory(&s.plan, (qd_plan_place){.ranks_on_node = 2, .running = 2}), QD_ENOMEM,
+                 "1 bytes too little");
   close_stand(&s);
 }
 

@@ -19,8 +19,14 @@ static void close_fixture(void) { qd_device_close(&device); }
 TestSuite(plan_statistics, .init = open_fixture, .fini = close_fixture);
 
 static qd_plan_request request(int ranks) {
-  return (qd_plan_request){.job = &job, .model = &model, .device = &device, .act = QD_F32, .sequences = SEQUENCES, .tokens = TOKENS,
-                           .ranks = ranks, .launched = true};
+  return (qd_plan_request){.job = &job,
+                           .model = &model,
+                           .device = &device,
+                           .act = QD_F32,
+                           .sequences = SEQUENCES,
+                           .tokens = TOKENS,
+                           .ranks = ranks,
+                           .launched = true};
 }
 
 static size_t bytes(int ranks, int rank) {
@@ -50,8 +56,8 @@ Test(plan_statistics, only_owners_of_a_factor_hold_its_work) {
   cr_expect_eq(bytes(4, 0), kept(FFN) + up(FFN * 4) + triangle(FFN) * 8);
 }
 
-/* The owner keeps the cross sum in fp32 beside the factor and its work; P takes the work's place.  The others see a panel of it,
- * no larger than the triangle, and P. */
+/* The owner keeps the cross sum in fp32 beside the factor and its work; P takes the work's place.  The others see a panel of
+ * it, no larger than the triangle, and P. */
 Test(plan_statistics, gptaq_adds_the_cross_sum_to_the_owner) {
   size_t plain = bytes(4, 3);
   job.gptaq = true, job.gptaq_alpha = 0.25;

@@ -28,7 +28,8 @@ static making m;
 
 static void add(const char *name, int64_t rows, int64_t columns, const float *data) {
   snprintf(m.name[m.n], sizeof m.name[0], "%s", name);
-  m.tensor[m.n] = (qd_made_tensor){.name = m.name[m.n], .dtype = QD_F32, .rank = columns ? 2 : 1, .dim = {rows, columns}, .data = data};
+  m.tensor[m.n] =
+      (qd_made_tensor){.name = m.name[m.n], .dtype = QD_F32, .rank = columns ? 2 : 1, .dim = {rows, columns}, .data = data};
   m.n++;
 }
 
@@ -122,7 +123,8 @@ static const qd_record *record_of(const qd_store *store, const char *role, int e
 /* The same values: digests are of values. */
 static void expect_same_parts(const qd_record *a, const qd_record *b) {
   cr_assert_eq(a->n_parts, b->n_parts);
-  for (int i = 0; i < a->n_parts; i++) cr_expect(qd_digest_equal(&a->part[i].digest, &b->part[i].digest), "%s: %s", a->name, a->part[i].name);
+  for (int i = 0; i < a->n_parts; i++)
+    cr_expect(qd_digest_equal(&a->part[i].digest, &b->part[i].digest), "%s: %s", a->name, a->part[i].name);
 }
 
 static double fact(const qd_record *record, const char *key) { return qd_json_number(qd_json_get(record->facts, key)); }
@@ -164,14 +166,19 @@ static const char *kept(const char *path) {
 Test(quantize_experts, one_expert_is_a_dense_block) {
   experts one = {.n = 1, .router = {{0.5f, -1}}};
   const char *dense = kept(make_dense()), *sparse = kept(make_sparse("one", &one));
-  static const char *const pairs[][2] = {{"gate_proj", "expert_gate_proj"}, {"up_proj", "expert_up_proj"}, {"down_proj", "expert_down_proj"},
-                                         {"gate_up_input", "expert_gate_up_input"}, {"down_input", "expert_down_input"}};
+  static const char *const pairs[][2] = {{"gate_proj", "expert_gate_proj"},
+                                         {"up_proj", "expert_up_proj"},
+                                         {"down_proj", "expert_down_proj"},
+                                         {"gate_up_input", "expert_gate_up_input"},
+                                         {"down_input", "expert_down_input"}};
   expect_same_logits(dense, sparse);
   for (int sequential = 0; sequential < 2; sequential++) {
-    qd_job a = job_on(dense, sequential ? "a1" : "a0", 2, QD_EXPERT_UNIT), b = job_on(sparse, sequential ? "b1" : "b0", 2, QD_EXPERT_UNIT);
+    qd_job a = job_on(dense, sequential ? "a1" : "a0", 2, QD_EXPERT_UNIT),
+           b = job_on(sparse, sequential ? "b1" : "b0", 2, QD_EXPERT_UNIT);
     a.true_sequential = b.true_sequential = sequential;
     qd_store x = store_of(&a), y = store_of(&b);
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) expect_same_parts(record_of(&x, pairs[i][0], -1), record_of(&y, pairs[i][1], 0));
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+      expect_same_parts(record_of(&x, pairs[i][0], -1), record_of(&y, pairs[i][1], 0));
     for (size_t i = 0; i < 3; i++) {
       cr_expect_eq(fact(record_of(&x, pairs[i][0], -1), "loss"), fact(record_of(&y, pairs[i][1], 0), "loss"));
       cr_expect_eq(fact(record_of(&y, pairs[i][1], 0), "tokens"), 2 * QD_EXPERT_UNIT);
@@ -200,8 +207,8 @@ Test(quantize_experts, in_another_order_they_give_the_same) {
   qd_store_close(&t);
 }
 
-/* Each token is some expert's, so their diagonals add up to that of all; and with the same weights everywhere, what rounding loses,
- * tr(D H D^T), does so too: the whole Hessian. */
+/* Each token is some expert's, so their diagonals add up to that of all; and with the same weights everywhere, what rounding
+ * loses, tr(D H D^T), does so too: the whole Hessian. */
 Test(quantize_experts, their_hessians_add_up_to_the_dense_one) {
   experts x = four_experts();
   for (int e = 0; e < 4; e++) x.same[e] = 0;
@@ -220,7 +227,8 @@ Test(quantize_experts, their_hessians_add_up_to_the_dense_one) {
   }
   const qd_record *dense = record_of(&s, "gate_proj", -1);
   cr_expect_eq(tokens, 5 * 24);
-  for (int c = 0; c < HIDDEN; c++) cr_expect(fabs(sum[c] - all[c]) <= 1e-12 * all[c], "column %d: %.17g and %.17g", c, sum[c], all[c]);
+  for (int c = 0; c < HIDDEN; c++)
+    cr_expect(fabs(sum[c] - all[c]) <= 1e-12 * all[c], "column %d: %.17g and %.17g", c, sum[c], all[c]);
   double wanted = fact(dense, "loss") * fact(dense, "tokens");
   cr_expect(wanted > 0 && fabs(lost - wanted) <= 1e-5 * wanted, "%.9g and %.9g", lost, wanted);
   qd_store_close(&s);
@@ -246,12 +254,14 @@ Test(quantize_experts, an_empty_one_is_rounded_to_nearest) {
   }
 }
 
-/* All of them see fewer tokens than asked for: rounded, or gate and up by the Hessian of all tokens, which is the dense one's. */
+/* All of them see fewer tokens than asked for: rounded, or gate and up by the Hessian of all tokens, which is the dense one's.
+ */
 Test(quantize_experts, those_with_few_tokens_take_the_fallback) {
   experts x = four_experts();
   for (int e = 0; e < 4; e++) x.same[e] = 0;
   const char *model = kept(make_sparse("same", &x));
-  qd_job rtn = job_on(model, "rtn", 5, 24), shared = job_on(model, "shared", 5, 24), dense = job_on(kept(make_dense()), "of-dense", 5, 24);
+  qd_job rtn = job_on(model, "rtn", 5, 24), shared = job_on(model, "shared", 5, 24),
+         dense = job_on(kept(make_dense()), "of-dense", 5, 24);
   rtn.moe_min_tokens = shared.moe_min_tokens = 121, shared.moe_fallback = QD_MOE_SHARED;
   qd_store r = store_of(&rtn), s = store_of(&shared), d = store_of(&dense);
   for (qd_role role = QD_EXPERT_GATE_PROJ; role <= QD_EXPERT_DOWN_PROJ; role++) {
@@ -293,7 +303,8 @@ static qd_store store_with_rule(qd_job job, const char *expression, int64_t grou
 Test(quantize_experts, up_in_groups_of_its_own_has_a_factor_of_its_own) {
   experts one = {.n = 1, .router = {{0.5f, -1}}};
   const char *dense = kept(make_dense()), *sparse = kept(make_sparse("one", &one));
-  qd_store x = store_with_rule(job_on(dense, "a", 5, 24), "up_proj", 6), y = store_with_rule(job_on(sparse, "b", 5, 24), "w3", 6);
+  qd_store x = store_with_rule(job_on(dense, "a", 5, 24), "up_proj", 6),
+           y = store_with_rule(job_on(sparse, "b", 5, 24), "w3", 6);
   expect_same_parts(record_of(&x, "gate_proj", -1), record_of(&y, "expert_gate_proj", 0));
   expect_same_parts(record_of(&x, "up_proj", -1), record_of(&y, "expert_up_proj", 0));
   qd_store_close(&x);

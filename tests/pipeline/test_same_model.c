@@ -14,7 +14,15 @@
 #include <unistd.h>
 
 static qd_temporary_folder folder;
-static const qd_made_llama widths = {.dtype = QD_BF16, .blocks = 1, .hidden = 32, .ffn = 40, .heads = 2, .kv_heads = 2, .vocabulary = 101, .positions = 64, .shards = 2};
+static const qd_made_llama widths = {.dtype = QD_BF16,
+                                     .blocks = 1,
+                                     .hidden = 32,
+                                     .ffn = 40,
+                                     .heads = 2,
+                                     .kv_heads = 2,
+                                     .vocabulary = 101,
+                                     .positions = 64,
+                                     .shards = 2};
 
 static void open_folder(void) {
   qd_temporary_folder_open(&folder);
@@ -30,8 +38,12 @@ static void expect(const char *kind, const char *outcome, const char *sentence) 
   const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_same_model", kind, a, a, qd_temporary_path(&folder, "b"), NULL};
   qd_run run = qd_run_ranks(3, argv, NULL, 60.0);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
-  cr_expect(strstr(run.out.text, outcome) != NULL && strstr(run.out.text, sentence) != NULL, "\"%s %s\" is not in: %s", outcome, sentence, run.out.text);
-  if (*sentence) cr_expect(strstr(run.out.text, "rank 2: ranks disagree about the model's files: ") != NULL && strstr(run.out.text, "/b") != NULL, "%s", run.out.text);
+  cr_expect(strstr(run.out.text, outcome) != NULL && strstr(run.out.text, sentence) != NULL, "\"%s %s\" is not in: %s", outcome,
+            sentence, run.out.text);
+  if (*sentence)
+    cr_expect(
+        strstr(run.out.text, "rank 2: ranks disagree about the model's files: ") != NULL && strstr(run.out.text, "/b") != NULL,
+        "%s", run.out.text);
   qd_run_close(&run);
 }
 
@@ -64,7 +76,9 @@ Test(same_model, another_configuration_is_found) {
 static void make_b(qd_made_llama other) {
   qd_temporary_remove(qd_temporary_path(&folder, "b"));
   qd_make_llama(qd_temporary_make_folder(&folder, "b"), &other);
-  qd_run copy = qd_run_command((const char *const[]){"cp", qd_temporary_path(&folder, "a/config.json"), qd_temporary_path(&folder, "b/config.json"), NULL}, NULL, 60.0);
+  qd_run copy = qd_run_command((const char *const[]){"cp", qd_temporary_path(&folder, "a/config.json"),
+                                                     qd_temporary_path(&folder, "b/config.json"), NULL},
+                               NULL, 60.0);
   qd_run_close(&copy);
 }
 

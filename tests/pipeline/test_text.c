@@ -77,7 +77,8 @@ Test(text, ids_need_no_tokenizer) {
 
 Test(text, plain_text_needs_one) {
   const char *path = qd_temporary_write_text(&folder, "x.txt", "Once upon a time, there was a girl. She had a dog and a cat.");
-  expect_refusal(load(folder.path, 5000, 10, (qd_tokens_request){.dataset = path}), QD_ENOTFOUND, "has no tokenizer.json", "x.txt");
+  expect_refusal(load(folder.path, 5000, 10, (qd_tokens_request){.dataset = path}), QD_ENOTFOUND, "has no tokenizer.json",
+                 "x.txt");
   MUST(load(tokenizer_folder, 5000, 10, (qd_tokens_request){.dataset = path}));
   cr_assert_not_null(tokenizer);
   cr_expect_eq(tokens.ids[0], qd_tokenizer_bos(tokenizer));

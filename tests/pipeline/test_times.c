@@ -28,7 +28,8 @@ Test(times, work_is_timed_without_messages_and_waiting) {
   cr_expect_geq(run.times.seconds[QD_TIME_LOOP], before - 0.003 - 1e-9);
   cr_expect_leq(run.times.seconds[QD_TIME_LOOP], qd_seconds() - begin.at - 0.003);
   cr_expect_geq(before, 0.004);
-  cr_expect(run.times.cpu[QD_TIME_LOOP] < -999 && run.times.cpu[QD_TIME_LOOP] > -1000 - 1e-6, "%g", run.times.cpu[QD_TIME_LOOP]);
+  cr_expect(run.times.cpu[QD_TIME_LOOP] < -999 && run.times.cpu[QD_TIME_LOOP] > -1000 - 1e-6, "%g",
+            run.times.cpu[QD_TIME_LOOP]);
   double once = run.times.seconds[QD_TIME_LOOP];
   begin = qd_times_begin(&run);
   work(0.001);
@@ -67,8 +68,9 @@ Test(times, columns_add_up_to_the_total) {
   cr_expect(all.uneven == 1 && all.uneven_share == 0.25);
 }
 
-static qd_times two_ranks[2] = {{.total = 4, .seconds = {[QD_TIME_LOOP] = 3, [QD_TIME_IDLE] = 1}, .cpu = {[QD_TIME_LOOP] = 2.5}},
-                                {.total = 4, .seconds = {[QD_TIME_LOOP] = 1, [QD_TIME_IDLE] = 2, [QD_TIME_READ] = 7}, .uneven = 1, .uneven_share = 0.25}};
+static qd_times two_ranks[2] = {
+    {.total = 4, .seconds = {[QD_TIME_LOOP] = 3, [QD_TIME_IDLE] = 1}, .cpu = {[QD_TIME_LOOP] = 2.5}},
+    {.total = 4, .seconds = {[QD_TIME_LOOP] = 1, [QD_TIME_IDLE] = 2, [QD_TIME_READ] = 7}, .uneven = 1, .uneven_share = 0.25}};
 
 Test(times, machines_get_every_rank) {
   qd_json *json = qd_times_json(two_ranks, 2);
@@ -100,6 +102,7 @@ Test(times, people_get_a_row_a_rank) {
   cr_expect_not_null(strstr(second, "50.0 %   25.0 %\n"), "%s", text);
   cr_expect_not_null(strstr(text, "cpu  0       2.500 "), "%s", text);
   cr_expect_not_null(strstr(text, "cpu  1       0.000 "), "%s", text);
-  cr_expect_not_null(strstr(text, "time: calibrate 0.0 %, factor 0.0 %, loop 50.0 %, advance 0.0 %, idle 37.5 %, other 12.5 %"), "%s", text);
+  cr_expect_not_null(strstr(text, "time: calibrate 0.0 %, factor 0.0 %, loop 50.0 %, advance 0.0 %, idle 37.5 %, other 12.5 %"),
+                     "%s", text);
   qd_temporary_folder_close(&folder);
 }

@@ -55,7 +55,8 @@ Test(kept, what_was_noted_is_read_back) {
   unsigned char wanted[BYTES], got[BYTES];
   keep(7);
   MUST(qd_kept_read(out, &kept));
-  cr_expect(kept.blocks == 7 && kept.dtype == QD_BF16 && kept.streams == 2 && kept.sequences == SEQUENCES && kept.tokens == TOKENS && kept.hidden == HIDDEN);
+  cr_expect(kept.blocks == 7 && kept.dtype == QD_BF16 && kept.streams == 2 && kept.sequences == SEQUENCES &&
+            kept.tokens == TOKENS && kept.hidden == HIDDEN);
   cr_expect_eq(qd_kept_sequence_bytes(&kept), BYTES);
   for (int64_t s = 0; s < 2; s++)
     for (int64_t i = 0; i < SEQUENCES; i++) {

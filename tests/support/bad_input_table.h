@@ -1,5 +1,6 @@
 /* The tables under "Bad input" in docs/operations.md are what the tests assert: each row says what is wrong, the sentence that
- * a user gets, the exit code and the test that sees it.  A test names the row's first column; the sentence stands there only. */
+ * a user gets, the exit code and the test that sees it.  A test names the row's first column; the sentence stands there only.
+ */
 #ifndef QDIST_TESTS_SUPPORT_BAD_INPUT_TABLE_H
 #define QDIST_TESTS_SUPPORT_BAD_INPUT_TABLE_H
 

@@ -62,7 +62,8 @@ static const char *compare_files(const char *a, const char *b, bool times) {
   QD_ASSERT(stat(a, &facts[0]) == 0 && stat(b, &facts[1]) == 0);
   if (S_ISDIR(facts[0].st_mode) != S_ISDIR(facts[1].st_mode)) DIFFER("only one of %s and %s is a folder", a, b);
   const struct timespec *t[2] = {&facts[0].st_mtim, &facts[1].st_mtim};
-  if (times && (t[0]->tv_sec != t[1]->tv_sec || t[0]->tv_nsec != t[1]->tv_nsec)) DIFFER("%s and %s are not of the same time", a, b);
+  if (times && (t[0]->tv_sec != t[1]->tv_sec || t[0]->tv_nsec != t[1]->tv_nsec))
+    DIFFER("%s and %s are not of the same time", a, b);
   return S_ISDIR(facts[0].st_mode) ? NULL : compare_bytes(a, b);
 }
 

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* NULL when both folders hold the same names with the same bytes; else what differs first, in a static text.  Logs (*.log) do not count, nor do
- * folders within beyond their names.  With `times`, the times of the last change must be equal as well. */
+/* NULL when both folders hold the same names with the same bytes; else what differs first, in a static text.  Logs (*.log) do
+ * not count, nor do folders within beyond their names.  With `times`, the times of the last change must be equal as well. */
 const char *qd_folder_difference(const char *a, const char *b, bool times);
 
 /* All names in the folder but logs, sorted, with a blank behind each; in a static text. */

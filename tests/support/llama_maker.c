@@ -22,7 +22,8 @@ static qd_made_tensor *add(making *m, int block, const char *name, int64_t rows,
   else snprintf(full, sizeof m->name[0], "model.layers.%d.%s.weight", block, name);
   int shards = m->widths->shards > 1 ? m->widths->shards : 1;
   qd_made_tensor *t = &m->tensor[m->n];
-  *t = (qd_made_tensor){.name = full, .dtype = m->widths->dtype, .rank = columns > 0 ? 2 : 1, .dim = {rows, columns}, .shard = m->n % shards};
+  *t = (qd_made_tensor){
+      .name = full, .dtype = m->widths->dtype, .rank = columns > 0 ? 2 : 1, .dim = {rows, columns}, .shard = m->n % shards};
   m->n++;
   return t;
 }
@@ -76,14 +77,17 @@ static void fill_ones(making *m) {
 static void print_config(const qd_made_llama *w, char *text, size_t size) {
   static const char format[] =
       " \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d, \"num_attention_heads\": %d,\n"
-      " \"num_key_value_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"hidden_act\": \"silu\"}\n";
+      " \"num_key_value_heads\": %d, \"vocab_size\": %d, \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, "
+      "\"hidden_act\": \"silu\"}\n";
   static const char experts[] =
-      "{\"model_type\": \"qwen2_moe\", \"qkv_bias\": false, \"decoder_sparse_step\": 2, \"num_experts\": %d, \"num_experts_per_tok\": %d,\n"
+      "{\"model_type\": \"qwen2_moe\", \"qkv_bias\": false, \"decoder_sparse_step\": 2, \"num_experts\": %d, "
+      "\"num_experts_per_tok\": %d,\n"
       " \"moe_intermediate_size\": %d, \"shared_expert_intermediate_size\": %d, \"norm_topk_prob\": true,";
   int n = 0;
   if (w->experts > 0) n = snprintf(text, size, experts, w->experts, w->top_k, w->expert_ffn, w->shared_ffn);
   else n = snprintf(text, size, "{\"model_type\": \"llama\",");
-  n += snprintf(text + n, size - (size_t)n, format, w->blocks, w->hidden, w->ffn, w->heads, w->kv_heads, w->vocabulary, w->positions);
+  n += snprintf(text + n, size - (size_t)n, format, w->blocks, w->hidden, w->ffn, w->heads, w->kv_heads, w->vocabulary,
+                w->positions);
   QD_ASSERT(n > 0 && (size_t)n < size);
 }
 

@@ -12,8 +12,18 @@ enum { MAX_WORDS = 96, LINE_BYTES = 16384 };
 static const double limit_seconds = 600.0;
 
 /* Threads that wait must not take the cores of ranks that work: there are more of both than cores. */
-static const char *const environment[] = {"OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=passive", "QDIST_ISA", "QDIST_TRACE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK",
-                                          "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", NULL};
+static const char *const environment[] = {"OMP_NUM_THREADS=1",
+                                          "OMP_WAIT_POLICY=passive",
+                                          "QDIST_ISA",
+                                          "QDIST_TRACE",
+                                          "OMPI_COMM_WORLD_SIZE",
+                                          "OMPI_COMM_WORLD_RANK",
+                                          "PMIX_RANK",
+                                          "PMI_RANK",
+                                          "PMI_SIZE",
+                                          "SLURM_PROCID",
+                                          "SLURM_STEP_NUM_TASKS",
+                                          NULL};
 
 typedef struct line {
   char text[LINE_BYTES];
@@ -37,7 +47,8 @@ static void compose(line *l, const char *format, va_list arguments) {
 }
 
 static qd_run start(int n_ranks, const line *l) {
-  return n_ranks > 0 ? qd_run_start_ranks(n_ranks, l->word, environment, limit_seconds) : qd_run_start(l->word, environment, limit_seconds);
+  return n_ranks > 0 ? qd_run_start_ranks(n_ranks, l->word, environment, limit_seconds)
+                     : qd_run_start(l->word, environment, limit_seconds);
 }
 
 qd_run qd_program_start(int n_ranks, const char *format, ...) {

@@ -38,8 +38,8 @@ void   qd_run_finish(qd_run *run); /* sets exit_code */
 /* Signals to what runs.  Without mpirun the command is its own only rank. */
 int  qd_run_rank_pids(const qd_run *run, pid_t *pids, int most); /* how many there are */
 void qd_run_signal_ranks(const qd_run *run, int number);
-void qd_run_kill(qd_run *run);                                   /* mpirun and all ranks, as a machine that goes down does; finishes when all have ended */
-void qd_run_kill_rank(qd_run *run, int which);                   /* one rank (none if there are fewer); finishes when all have ended */
+void qd_run_kill(qd_run *run); /* mpirun and all ranks, as a machine that goes down does; finishes when all have ended */
+void qd_run_kill_rank(qd_run *run, int which); /* one rank (none if there are fewer); finishes when all have ended */
 
 void qd_run_close(qd_run *run);
 

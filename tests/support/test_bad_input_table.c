@@ -10,10 +10,11 @@
 /* ---- the parser ---------------------------------------------------------------------------------------------------------- */
 
 Test(bad_input_table, rows_are_those_below_the_heading) {
-  static const char document[] = "# T\n\n| no | row |\n|---|---|\n| of | it |\n\n## Bad input\n\ntext\n\n"
-                                 "| what | sentence | exit | test |\n|---|---|---|---|\n"
-                                 "| a file | `cannot read \xe2\x80\xa6: no` | 1 | a::b |\n| c |`d`| 75 | e::f_g |\n\n### works\n\n"
-                                 "| what | becomes | test |\n|--|--|--|\n| h | fine | i::j |\n\n## Next\n| k | `l` | 1 | m::n |\n";
+  static const char document[] =
+      "# T\n\n| no | row |\n|---|---|\n| of | it |\n\n## Bad input\n\ntext\n\n"
+      "| what | sentence | exit | test |\n|---|---|---|---|\n"
+      "| a file | `cannot read \xe2\x80\xa6: no` | 1 | a::b |\n| c |`d`| 75 | e::f_g |\n\n### works\n\n"
+      "| what | becomes | test |\n|--|--|--|\n| h | fine | i::j |\n\n## Next\n| k | `l` | 1 | m::n |\n";
   static qd_table table;
   qd_table_parse(document, "## Bad input", &table);
   cr_assert_eq(table.n, 3);

@@ -61,7 +61,9 @@ static void check_gather(qd_comm *comm, size_t bytes, bool in_place) {
 }
 
 /* What rank `from` has for rank `to`: nothing for some. */
-static size_t between(int from, int to, size_t bytes) { return (from + 2 * to) % 4 == 3 ? 0 : bytes + 5 * (size_t)from + (size_t)to; }
+static size_t between(int from, int to, size_t bytes) {
+  return (from + 2 * to) % 4 == 3 ? 0 : bytes + 5 * (size_t)from + (size_t)to;
+}
 
 static void check_alltoall(qd_comm *comm, size_t bytes) {
   size_t out[64], in[64], n_out = 0, n_in = 0;
@@ -93,7 +95,8 @@ static void check_move(qd_comm *comm, size_t bytes, int from, int to) {
 
 static double clock_error(const qd_comm *comm) {
   const qd_comm_clock *clock = &comm->clock;
-  return fabs(clock->wait_seconds + clock->copy_seconds[QD_COMM_WORK] + clock->copy_seconds[QD_COMM_STREAM] - clock->inside_seconds);
+  return fabs(clock->wait_seconds + clock->copy_seconds[QD_COMM_WORK] + clock->copy_seconds[QD_COMM_STREAM] -
+              clock->inside_seconds);
 }
 
 /* The messages cost every rank the same; the rest was waiting. */

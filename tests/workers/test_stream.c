@@ -162,8 +162,10 @@ Test(stream, refuses_an_item_beyond_memory) {
   cr_assert_null(stream);
 }
 
-static void check_readers(int n_ranks, const char *readers, const char *per_node, const char *first, const char *failing, const char *expected) {
-  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_stream", readers, first, failing, NULL}, *const environment[] = {per_node, NULL};
+static void check_readers(int n_ranks, const char *readers, const char *per_node, const char *first, const char *failing,
+                          const char *expected) {
+  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_stream", readers, first, failing, NULL}, *const environment[] = {
+                                                                                                        per_node, NULL};
   qd_run run = qd_run_ranks(n_ranks, argv, environment, 60.0);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   for (int r = 0; r < n_ranks; r++) {

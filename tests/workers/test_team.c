@@ -24,7 +24,8 @@ Test(team, without_a_launcher_mpi_does_not_start) {
 }
 
 Test(team, ranks_of_a_node_have_a_communicator_of_their_own) {
-  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_team", "nodes", NULL}, *const environment[] = {QD_RANKS_PER_NODE "=2", NULL};
+  const char *const argv[] = {QDIST_BINARY_DIR "/tests/mpi_team", "nodes", NULL}, *const environment[] = {
+                                                                                      QD_RANKS_PER_NODE "=2", NULL};
   qd_run run = qd_run_ranks(5, argv, environment, 60.0);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);

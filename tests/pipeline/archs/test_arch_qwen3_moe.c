@@ -27,13 +27,15 @@ Test(arch_qwen3_moe, blocks_are_sparse_by_step_and_list) {
 }
 
 Test(arch_qwen3_moe, weights_are_renormalised_if_the_file_says_so) {
-  qd_model no = family_model("qwen3_moe", TWO_EXPERTS), yes = family_model("qwen3_moe", TWO_EXPERTS ", \"norm_topk_prob\": true");
+  qd_model no = family_model("qwen3_moe", TWO_EXPERTS),
+           yes = family_model("qwen3_moe", TWO_EXPERTS ", \"norm_topk_prob\": true");
   cr_expect(!no.renormalises && yes.renormalises && yes.rounds_weights);
 }
 
 Test(arch_qwen3_moe, has_its_window_in_every_block_if_at_all) {
   qd_model off = family_model("qwen3_moe", TWO_EXPERTS ", \"sliding_window\": 5, \"use_sliding_window\": false");
-  qd_model on = family_model("qwen3_moe", TWO_EXPERTS ", \"sliding_window\": 5, \"use_sliding_window\": true, \"max_window_layers\": 2");
+  qd_model on =
+      family_model("qwen3_moe", TWO_EXPERTS ", \"sliding_window\": 5, \"use_sliding_window\": true, \"max_window_layers\": 2");
   for (int64_t block = 0; block < 4; block++) {
     cr_expect_eq(qd_model_window(&off, block), 0);
     cr_expect_eq(qd_model_window(&on, block), 5);

@@ -24,7 +24,8 @@ static void close_fixture(void) {
 TestSuite(evaluation_plan, .init = open_fixture, .fini = close_fixture);
 
 static qd_evaluation_sizes sizes_of(const qd_subject *other, int64_t windows, int ranks) {
-  return (qd_evaluation_sizes){.subject = {&llama, other}, .device = &device, .tokens = TOKENS, .windows = windows, .ranks = ranks};
+  return (qd_evaluation_sizes){
+      .subject = {&llama, other}, .device = &device, .tokens = TOKENS, .windows = windows, .ranks = ranks};
 }
 
 static qd_plan_rank plan_of(qd_evaluation_sizes sizes, bool coordinator) {

@@ -161,7 +161,8 @@ Test(perplexity, of_a_store_and_a_reference_in_two_arithmetics) {
   cr_expect_neq(amx.mean_nll, other.mean_nll, "the arithmetic leaves no trace");
   cr_expect_eq(both.arithmetic, QD_ARITHMETIC_BF16_AMX);
   cr_expect_eq(both.mean_nll, amx.mean_nll);
-  cr_expect(near(both.reference_mean_nll, pairs.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll, pairs.mean_nll);
+  cr_expect(near(both.reference_mean_nll, pairs.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll,
+            pairs.mean_nll);
   golden_close(&g);
 }
 

@@ -208,7 +208,8 @@ Test(subject, refuses_what_is_neither_model_nor_store) {
   expect_refusal(qd_temporary_path(&folder, "empty"), QD_ENOTFOUND, "config.json");
 }
 
-/* What config.json says decides what comes out: one that is not the store's own is refused, though it may be sound in itself. */
+/* What config.json says decides what comes out: one that is not the store's own is refused, though it may be sound in itself.
+ */
 Test(subject, refuses_a_store_whose_configuration_was_exchanged) {
   const char *path = make_store("llama", "store", QD_ORDER_STATIC, QD_COMPUTE_FP32);
   char config[PATH_BYTES], *text;
