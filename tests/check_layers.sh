@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the compiler cannot enforce of docs/architecture.md and docs/numerics.md: layers, owners of libraries, arithmetic.
+# What the compiler cannot enforce of docs/architecture.md, docs/numerics.md and docs/style.md: layers, owners of libraries,
+# arithmetic, long lines.
 # check_layers.sh [ROOT]: prints each breach as file:line:text and ends with 1 if there is any.
 set -euo pipefail
 shopt -s globstar nullglob
@@ -101,5 +102,9 @@ breach "libm's functions differ between versions: kernels/vecmath has ours" \
 breach "flags that let the compiler change arithmetic" \
   "$(grep -nE -- '-(ffast-math|Ofast|funsafe-math-optimizations|fassociative-math|freciprocal-math|ffinite-math-only|ffp-contract=(fast|on))' \
     CMakeLists.txt */CMakeLists.txt /dev/null | grep -vE '^[^:]*:[0-9]+:[[:space:]]*#' || true)"
+
+# ---- form
+breach "lines have up to 128 characters (docs/style.md)" \
+  "$(perl -CSD -ne 'chomp; print "$ARGV:$.:$_\n" if length > 128; close ARGV if eof' "${sources[@]}")"
 
 [ "$breaches" -eq 0 ] || { echo "$breaches rules broken" >&2; exit 1; }

@@ -30,10 +30,15 @@ static void write_file(source_file file) {
   cr_assert(fputs(file.text, stream) >= 0 && fclose(stream) == 0);
 }
 
+#define TEN "1234567890"
+#define A_HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+#define A_LINE "// " A_HUNDRED TEN TEN "12345" /* 128 characters */
+
 static const source_file allowed[] = {
     {"CMakeLists.txt", "# no -ffast-math here\nadd_compile_options(-ffp-contract=off)\n"},
     {"workers/a.c", "#include \"workers/a.h\"\n#include \"kernels/a.h\"\n#include <mpi.h>\n"},
     {"kernels/base/task.h", "#include <pthread.h>\n"},
+    {"kernels/line.c", A_LINE "\n"},
     {"storage/h5_a.c", "#include <hdf5.h>\n#include <zstd.h>\n#include \"storage/a.h\"\n"},
     {"storage/json.c", "#include <jansson.h>\n"},
     {"storage/tokenizer.c", "#include <pcre2.h>\n#include <utf8proc.h>\n"},
@@ -80,6 +85,7 @@ static const source_file breaches[] = {
     {"kernels/bad.c", "\n#pragma STDC FP_CONTRACT ON\n"},
     {"kernels/bad.c", "\n#pragma GCC optimize(\"fast-math\")\n"},
     {"CMakeLists.txt", "\nadd_compile_options(-ffast-math)\n"},
+    {"tests/bad.c", "\n" A_LINE "6\n"},
 };
 
 static void make_tree(void) {
