@@ -18,6 +18,13 @@ static void open_folder(void) { qd_temporary_folder_open(&folder); }
 static void close_folder(void) { qd_temporary_folder_close(&folder); }
 TestSuite(memory, .init = open_folder, .fini = close_folder);
 
+/* AddressSanitizer keeps what was given back, and shadows the address space. */
+static void skip_with_shadows(void) {
+#if defined(__SANITIZE_ADDRESS__)
+  cr_skip_test("SKIPPED: AddressSanitizer's memory is in the way");
+#endif
+}
+
 typedef struct peaks {
   long long used[MAX_RANKS], planned[MAX_RANKS];
 } peaks;
@@ -67,6 +74,7 @@ static const char *make_text(int tokens, int vocabulary) {
 
 /* A block's image is 2 MB and its codes half a megabyte: of 56 blocks more, either would show. */
 Test(memory, does_not_grow_with_the_number_of_blocks) {
+  skip_with_shadows();
   qd_made_llama few = {
       .dtype = QD_BF16, .blocks = 8, .hidden = 256, .ffn = 1024, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
   qd_made_llama many = few;
@@ -96,6 +104,7 @@ static void expect_planned(int ranks, const char *model, const char *text, const
 }
 
 Test(memory, is_what_was_planned) {
+  skip_with_shadows();
   qd_made_llama widths = {.dtype = QD_BF16,
                           .blocks = 1,
                           .hidden = 768,
@@ -116,6 +125,7 @@ Test(memory, is_what_was_planned) {
 /* Eight experts of a million weights in the second block: each rank has its own alone.  Of two images that rank 0 may hold, one
  * is the small dense block's here. */
 Test(memory, of_experts_is_what_was_planned) {
+  skip_with_shadows();
   qd_made_llama widths = {.dtype = QD_BF16,
                           .blocks = 2,
                           .hidden = 512,
@@ -155,6 +165,7 @@ Test(memory, a_job_that_does_not_fit_is_refused_before_any_work) {
 }
 
 Test(memory, jobs_run_within_a_limit_of_the_address_space) {
+  skip_with_shadows();
   const char *output = qd_temporary_path(&folder, "out");
   qd_run run = qd_program_through("prlimit --as=1500000000", "quantize -m %s -d %s --nsamples 2 --seqlen 64 -o %s", bundled,
                                   text_file, output);
@@ -180,6 +191,7 @@ static double number_of(const qd_run *run, const char *name) {
 
 /* The program itself and its threads' stacks take some 360 MB of address space, the job as much as a model of any length. */
 Test(memory, a_model_larger_than_memory_is_quantized_and_evaluated) {
+  skip_with_shadows();
   static const char limit[] = "prlimit --as=480000000";
   static const qd_made_llama widths = {
       .dtype = QD_F32, .blocks = 80, .hidden = 512, .ffn = 512, .heads = 4, .kv_heads = 4, .vocabulary = 300, .positions = 64};
@@ -201,6 +213,7 @@ Test(memory, a_model_larger_than_memory_is_quantized_and_evaluated) {
 }
 
 Test(memory, an_evaluation_that_does_not_fit_is_refused_by_the_bound) {
+  skip_with_shadows();
   static const char job[] = "evaluate -m %s -d %s --max-windows 3 --seqlen 64";
   qd_run run = qd_program_through("prlimit --as=300000000", job, bundled, text_file);
   cr_expect_eq(run.exit_code, 1);
