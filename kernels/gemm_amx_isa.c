@@ -8,28 +8,12 @@
  *
  * Bound: by two multiply-adds a pair without the unit, the rate of fp32; by one TDPBF16PS in 16 cycles with it, a third of
  * which goes into storing and adding a chunk's tiles. */
-#include "kernels/gemm_unit.h"
+#include "kernels/gemm_sums.h"
 #include "kernels/gemm_vector.h"
 
 #include <string.h>
 
-/* rows x columns sums, `width` of them a row in memory, go to c. */
-static void put_sums(const qd_gemm_strip *s, int64_t column, int width, const float *sum) {
-  int64_t left = s->columns - column;
-  int columns = left < width ? (int)left : width;
-  for (int i = 0; i < s->rows; i++, sum += width) {
-    float *restrict c = (float *)s->c + i * s->c_stride + column;
-    switch (s->update) {
-      case QD_TILE_STORE: memcpy(c, sum, (size_t)columns * sizeof *c); break;
-      case QD_TILE_ADD:
-        for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j];
-        break;
-      case QD_TILE_SUBTRACT:
-        for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j];
-        break;
-    }
-  }
-}
+QD_DEFINE_PUT_SUMS(put_sums, float)
 
 /* ---- packing: panels of another kind, padded to whole blocks ---- */
 
@@ -106,7 +90,7 @@ QD_INLINE void blocks_strip_of(const qd_gemm_strip *s, int rows) {
     float total[ROWS * WIDTH] = {0};
     for (int64_t step = 0; step < s->steps; step += QD_AMX_BLOCK)
       add_block(a + step * rows, b + step * WIDTH, rows, total);
-    put_sums(s, column, WIDTH, total);
+    put_sums(s, column, rows, WIDTH, total);
   }
 }
 

@@ -53,7 +53,7 @@ TILES_TARGET static void tiles_strip(const qd_gemm_strip *s) {
       tiles_both(s->a, b, blocks, s->rows, sum);
     else
       tiles_upper(s->a, b, blocks, s->rows, sum);
-    put_sums(s, column, TILES_COLUMNS, sum);
+    put_sums(s, column, s->rows, TILES_COLUMNS, sum);
   }
   TILES_END();
 }

@@ -8,24 +8,7 @@
 #define NAME1(kind, name) NAME2(kind, name)
 #define NAME(name) NAME1(KIND, name)
 
-/* A tile that c cuts: its first `columns` columns of `width` each row. */
-static void NAME(finish_part)(const qd_gemm_strip *s, int64_t column, int rows, int width, const OUTPUT *sum) {
-  int columns = (int)(s->columns - column);
-  for (int i = 0; i < rows; i++, sum += width) {
-    OUTPUT *c = (OUTPUT *)s->c + i * s->c_stride + column;
-    switch (s->update) {
-      case QD_TILE_STORE:
-        for (int j = 0; j < columns; j++) c[j] = sum[j];
-        break;
-      case QD_TILE_ADD:
-        for (int j = 0; j < columns; j++) c[j] = c[j] + sum[j];
-        break;
-      case QD_TILE_SUBTRACT:
-        for (int j = 0; j < columns; j++) c[j] = c[j] - sum[j];
-        break;
-    }
-  }
-}
+QD_DEFINE_PUT_SUMS(NAME(put_sums), OUTPUT)
 
 #define EACH_SUM(statement)                                                              \
   _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++) {                              \
@@ -38,7 +21,7 @@ QD_INLINE TARGET void NAME(finish)(const qd_gemm_strip *s, int64_t column, int r
     OUTPUT part[ROWS * VECTORS * LANES];
 #pragma GCC unroll 28
     for (int i = 0; i < rows * VECTORS; i++) NAME(write)(part + i * LANES, sum[i]);
-    NAME(finish_part)(s, column, rows, LANES * VECTORS, part);
+    NAME(put_sums)(s, column, rows, LANES * VECTORS, part);
   } else if (s->update == QD_TILE_STORE) {
     EACH_SUM(NAME(write)(c, sum[i * VECTORS + v]))
   } else if (s->update == QD_TILE_ADD) {

@@ -1,5 +1,5 @@
 /* Register tiles for each kind of panel.  Sizes: as many sums as there are registers, less those for one step's inputs. */
-#include "kernels/gemm_unit.h"
+#include "kernels/gemm_sums.h"
 #include "kernels/gemm_vector.h"
 
 #if defined(__AVX512F__)

@@ -4,6 +4,7 @@
  *   (1 + q / 2^b) (s 2^b) - s (2^b + z)  =  s (q - z)
  * With a scale from fp16 (11 bits) every one of these numbers is exact in fp32, so this is the number of qd_dequant, for s > 0
  * with the sign of its zeros too.  Other scales go the general way: q - z first, then times s.  bf16 rounds and joins pairs. */
+#include "kernels/gemm_sums.h"
 #include "kernels/panels_isa.h"
 #include "kernels/panels_vector.h"
 
@@ -84,16 +85,13 @@ QD_INLINE void prefetch_run(const qd_code_panels *b, const uint32_t *from, int b
   for (int i = 0; i < bits * PAIR_WIDTH; i += 16) __builtin_prefetch((const void *)((uintptr_t)(from + i) + ahead), 0, 2);
 }
 
+QD_DEFINE_PUT_SUMS(put_sums, float)
+
 QD_INLINE void finish_sums(const qd_gemm_strip *s, int64_t column, int rows, const f32_sum *sum) {
-  int64_t left = s->columns - column, n = left < PANEL_WIDTH ? left : PANEL_WIDTH;
-  for (int i = 0; i < rows; i++) {
-    float part[PANEL_WIDTH], *c = (float *)s->c + i * s->c_stride + column;
-    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + v * F32_LANES, sum[v * rows + i]);
-    if (s->update == QD_TILE_STORE)
-      for (int64_t j = 0; j < n; j++) c[j] = part[j];
-    else
-      for (int64_t j = 0; j < n; j++) c[j] = c[j] + part[j];
-  }
+  float part[QD_CODE_ROWS * PANEL_WIDTH];
+  for (int i = 0; i < rows; i++)
+    for (int v = 0; v < F32_VECTORS; v++) f32_write(part + i * PANEL_WIDTH + v * F32_LANES, sum[v * rows + i]);
+  put_sums(s, column, rows, PANEL_WIDTH, part);
 }
 
 /* ---- what a kind does with two weights; `at` is the panel of a's element of the even one ---- */
