@@ -51,12 +51,13 @@ static qd_status lock_folder(const qd_run *run, qd_output *output) {
 }
 
 static qd_status digest_side_file(const qd_run *run, const char *name, qd_digest *digest) {
-  char *path;
+  char *text;
+  size_t n;
   *digest = (qd_digest){""};
-  QD_TRY(qd_path_join(run->job->model, name, &path));
-  qd_status status = qd_file_exists(path) ? qd_digest_file(path, digest) : QD_OK;
-  qd_heap_free(path);
-  return status;
+  qd_status status = qd_side_file_read(run->job->model, name, QD_SIDE_FILE_BYTES, &text, &n);
+  if (status == QD_OK) qd_digest_of(text, n, digest);
+  qd_heap_free(text);
+  return status == QD_ENOTFOUND ? QD_OK : status;
 }
 
 static qd_status describe(const qd_run *run, qd_json **out) {

@@ -9,6 +9,7 @@
 #include "storage/listing.h"
 #include "storage/manifest.h"
 #include "storage/seal.h"
+#include "storage/source.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -159,20 +160,17 @@ qd_status qd_journal_read_entry(const char *folder, int64_t block, qd_entry *out
 /* ---- the end ------------------------------------------------------------------------------------------------------------- */
 
 static qd_status copy_side_file(const char *folder, const char *source_folder, qd_entry_file *file) {
-  char *from = NULL, *partial = NULL, *to = NULL;
-  qd_file_identity identity;
+  char *partial = NULL, *text = NULL;
+  size_t n;
   qd_status status;
-  QD_TRY_GOTO(status, done, qd_path_join(source_folder, file->name, &from));
+  QD_TRY_GOTO(status, done, qd_side_file_read(source_folder, file->name, QD_SIDE_FILE_BYTES, &text, &n));
   QD_TRY_GOTO(status, done, qd_path_join(folder, QD_STORE_PARTIAL, &partial));
-  QD_TRY_GOTO(status, done, qd_path_join(folder, file->name, &to));
-  QD_TRY_GOTO(status, done, qd_atomic_copy(from, folder, partial, file->name));
-  QD_TRY_GOTO(status, done, qd_file_identify(to, &identity));
-  QD_TRY_GOTO(status, done, qd_digest_file(to, &file->digest));
-  file->bytes = identity.size;
+  QD_TRY_GOTO(status, done, qd_atomic_write(folder, partial, file->name, text, n));
+  qd_digest_of(text, n, &file->digest);
+  file->bytes = n;
 done:
-  qd_heap_free(to);
   qd_heap_free(partial);
-  qd_heap_free(from);
+  qd_heap_free(text);
   return status;
 }
 
