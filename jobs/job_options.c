@@ -73,8 +73,8 @@ static const struct argp_option options_list[] = {
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"moe-fallback", KEY_MOE_FALLBACK, "rtn|shared-hessian", 0,
-     "Experts with few calibration tokens: round to nearest, or gate and up by the Hessian of all tokens (default; down is "
-     "then rounded)", 10},
+     "Experts with few calibration tokens (without experts it is of no effect): round to nearest, or gate and up by the "
+     "Hessian of all tokens (default; down is then rounded)", 10},
     {"moe-min-tokens", KEY_MOE_MIN_TOKENS, "N", 0,
      "How many calibration tokens an expert needs for a Hessian of its own (256)", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},

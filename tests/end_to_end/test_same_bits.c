@@ -34,7 +34,7 @@ static void open_bundled(bench *b) {
   *b = (bench){0};
   qd_temporary_folder_open(&b->folder);
   snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 64", QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny",
-           QDIST_SOURCE_DIR "/docs/formats.md");
+           QDIST_SOURCE_DIR "/LICENSE");
 }
 
 /* Widths that no group, no tile and no rank count divides. */
