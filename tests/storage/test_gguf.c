@@ -166,7 +166,7 @@ Test(gguf, says_which_value_is_odd) {
 
 static void tensor(const char *name, uint32_t type, int rank, int64_t columns, int64_t rows) {
   static const char data[256];
-  qd_make_gguf_tensor(&maker, name, type, rank, (int64_t[]){columns, rows, 1, 1}, data, sizeof data);
+  qd_make_gguf_tensor(&maker, name, type, rank, (int64_t[]){columns, rows, 1, 1, 1}, data, sizeof data);
 }
 
 Test(gguf, says_which_tensor_is_odd) {
