@@ -19,7 +19,7 @@ static struct {
 } wanted;
 
 static const struct argp_option options_list[] = {
-    {"model", 'm', "PATH", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
+    {"model", 'm', "MODEL", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
     {"reference", KEY_REFERENCE, "MODEL", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
     {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
@@ -60,7 +60,7 @@ static const struct argp_child children[] = {
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model PATH --dataset FILE",
+    .args_doc = "--model MODEL --dataset FILE",
     .doc = "Perplexity of a store or of an original model, windows over ranks, blocks streamed.\v"
            "Examples:\n"
            "  mpirun -np 16 qdist evaluate -m OUT -d wikitext2:wiki.test.raw\n"

@@ -39,7 +39,7 @@ static const struct argp_child children[] = {{&qd_job_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model DIR",
+    .args_doc = "--model MODEL",
     .doc = "What a quantizing job will need: memory of each rank, disk, traffic between ranks, time.\v"
            "Takes the options of quantize and writes nothing.  Exit code 1: the job does not fit here.\n\n"
            "Examples:\n"
