@@ -208,10 +208,12 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.block = 64, "block_size", "128", "64");
   DIFFERS(now.job.on_failure = QD_FAILURE_STOP, "on_hessian_failure", "\"rtn\"", "\"stop\"");
   DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha (--gptaq, --gptaq-alpha)", "not given", "0.25");
-  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha (--gptaq, --gptaq-alpha)", "0.0", "1.0");
+  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha (--gptaq, --gptaq-alpha)", "0.0",
+          "1.0");
   DIFFERS(was.job.kl_positions = 64, "kl_positions (--report-kl, --kl-positions)", "64", "not given");
   DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"", "\"f32\"");
-  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"", "\"bf16-amx\"");
+  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"",
+          "\"bf16-amx\"");
   DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes (--shard-size)", "1048576", "2097152");
 }
 
@@ -220,7 +222,8 @@ Test(job, another_model_is_named) {
   DIFFERS(now.job.odd_shape = QD_ODD_SKIP, "odd_shape", "\"ragged\"", "\"skip\"");
   DIFFERS(now.job.odd_shape = QD_ODD_PER_CHANNEL, "odd_shape", "\"ragged\"", "\"per-channel\"");
   DIFFERS(now.model.n_blocks = 3, "model.blocks (--model)", "2", "3");
-  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype (--model)", "\"BF16\"", "\"F16\"");
+  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype (--model)", "\"BF16\"",
+          "\"F16\"");
   subject was = usual(), now = was;
   char then[QD_DIGEST_DIGITS + 3], today[QD_DIGEST_DIGITS + 3];
   qd_digest_of("other", 5, &now.config);
