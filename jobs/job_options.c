@@ -3,6 +3,7 @@
 #include "pipeline/report.h"
 #include "workers/agree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,11 +46,17 @@ enum {
   KEY_KL_POSITIONS
 };
 
+/* What the plug-ins say of themselves, a sentence each. */
+enum { LIST_BYTES = 4096 };
+static char families_text[LIST_BYTES] =
+    "The original model: a folder in Hugging Face layout (safetensors) whose config.json has one of these for model_type.";
+static char methods_text[LIST_BYTES] = "One of these (gptq).";
+
 static const struct argp_option options_list[] = {
-    {"model", 'm', "DIR", 0, "The original model: a folder in Hugging Face layout (safetensors)", 1},
+    {"model", 'm', "DIR", 0, families_text, 1},
     {"output", 'o', "OUT", 0, "The store to write; the same command typed again goes on with an unfinished one", 1},
     {0, 0, 0, 0, "Method:", 10},
-    {"method", KEY_METHOD, "NAME", 0, "gptq (default) or rtn", 10},
+    {"method", KEY_METHOD, "NAME", 0, methods_text, 10},
     {"bits", 'b', "N", 0, "Bits of a code, 2 to 8 (4)", 10},
     {"wbits", 'b', 0, OPTION_ALIAS, 0, 10},
     {"w-bits", 'b', 0, OPTION_ALIAS, 0, 10},
@@ -308,7 +315,21 @@ static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_c
 
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 
+static void add_to_list(char *list, const char *name, const char *summary) {
+  size_t n = strlen(list);
+  snprintf(list + n, LIST_BYTES - n, " %s: %s.", name, summary);
+}
+
+static void list_plug_ins(void) {
+  static bool listed;
+  if (listed) return;
+  for (int i = 0; qd_arch_at(i) != NULL; i++) add_to_list(families_text, qd_arch_at(i)->name, qd_arch_at(i)->summary);
+  for (int i = 0; qd_method_at(i) != NULL; i++) add_to_list(methods_text, qd_method_at(i)->name, qd_method_at(i)->summary);
+  listed = true;
+}
+
 qd_job_options qd_job_options_new(void) {
+  list_plug_ins();
   return (qd_job_options){.job = {.scheme = {.bits = 4, .group_size = 128},
                                   .damp = 0.01,
                                   .block = QD_GPTQ_BLOCK,

@@ -163,6 +163,30 @@ static bool differ(difference *d, const char *parent, const char *name, const qd
   return true;
 }
 
+/* Of members that are not named like what is typed: " (--nsamples)"; else "". */
+static const char *typed_as(const char *path) {
+  static const struct { const char *path, *typed; } known[] = {
+      {"symmetric", " (--sym, --asym)"},
+      {"gptaq_alpha", " (--gptaq, --gptaq-alpha)"},
+      {"kl_positions", " (--report-kl, --kl-positions)"},
+      {"rules", " (--ignore, --override)"},
+      {"arithmetic", " (--arithmetic, --compute-dtype)"},
+      {"shard_bytes", " (--shard-size)"},
+      {"dataset.kind", " (--dataset KIND:)"},
+      {"dataset.sequences", " (--nsamples)"},
+      {"dataset.sequence_tokens", " (--seqlen)"},
+      {"dataset.seed", " (--seed)"},
+      {"dataset.add_bos", " (--add-bos)"},
+      {"dataset.pack", " (--no-pack)"},
+      {"model.config_digest", " (config.json of --model)"},
+      {"model.tokenizer_digest", " (tokenizer.json of --model)"},
+  };
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcmp(path, known[i].path) == 0) return known[i].typed;
+  if (strncmp(path, "dataset.", 8) == 0) return " (--dataset)";
+  return strncmp(path, "model.", 6) == 0 ? " (--model)" : "";
+}
+
 /* The first member that differs; objects are entered. */
 static bool first_difference(const qd_json *a, const qd_json *b, const char *parent, difference *d) {
   const char *name;
@@ -187,8 +211,8 @@ qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const cha
   if (status == QD_OK && d.now != NULL) status = qd_json_print(d.now, 0, &now_text);
   if (status == QD_OK)
     status =
-        qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output",
-                output, d.path, was_text ? was_text : "not given", now_text ? now_text : "not given");
+        qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s%s was %s there, now it is %s; choose another --output",
+                output, d.path, typed_as(d.path), was_text ? was_text : "not given", now_text ? now_text : "not given");
   qd_heap_free(was_text);
   qd_heap_free(now_text);
   return status;

@@ -116,7 +116,7 @@ static inline bool qd_job_shares_factor(const qd_job *job, int64_t a, int64_t b)
 qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config,
                          const qd_digest *tokenizer);
 
-/* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY was A, now B". */
+/* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY (OPTION) was A there, now it is B". */
 qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) QD_MUST_USE;
 
 #endif

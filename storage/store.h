@@ -131,11 +131,20 @@ typedef struct qd_store {
 qd_status qd_store_open(const char *folder, bool allow_unfinished, qd_store *out) QD_MUST_USE;
 void      qd_store_close(qd_store *store);
 
+/* The job alone of a finished or an unfinished store, for the caller to free.  Errors as above. */
+qd_status qd_store_read_job(const char *folder, qd_json **job) QD_MUST_USE;
+
+/* Every byte of one file of an entry.  QD_ECORRUPT names it. */
+qd_status qd_store_check_file(const qd_store *store, const qd_entry_file *file) QD_MUST_USE;
+
+/* Of an unfinished store: `block` and all behind it count as not done, or the rest.  A warning tells why, unless NULL. */
+void qd_store_give_up(qd_store *store, int64_t block, const char *why);
+
 /* Read one part into `to` (its bytes); checks dtype, shape and digest.  QD_ECORRUPT names file and dataset. */
 qd_status qd_store_read_part(const qd_store *store, const qd_entry *entry, const qd_stored_part *part, void *to) QD_MUST_USE;
 
 /* Check every byte of every file.  Calls report(context, text) for each piece of damage; QD_ECORRUPT if there was any.
- * QD_ENOTFOUND: no store, or an unfinished one.  `report` may be NULL. */
+ * QD_ENOTFOUND: no store, or an unfinished one in which all is whole that is there.  `report` may be NULL. */
 qd_status qd_store_verify(const char *folder, void (*report)(void *context, const char *text), void *context) QD_MUST_USE;
 
 #endif

@@ -308,6 +308,74 @@ static void stop_after_one_block(bench *b, int blocks) {
   qd_run_close(&run);
 }
 
+/* ---- damaged in between -------------------------------------------------------------------------------------------------- */
+
+static void flip_byte(const char *path, off_t offset) {
+  unsigned char byte;
+  int fd = open(path, O_RDWR);
+  cr_assert_geq(fd, 0);
+  cr_assert_eq(pread(fd, &byte, 1, offset), 1);
+  byte ^= 1;
+  cr_assert_eq(pwrite(fd, &byte, 1, offset), 1);
+  close(fd);
+}
+
+/* One bit in the middle of the file, which keeps its length; the resume names it once and does it again. */
+static void damage(const bench *b, const char *name, int step, const char *more) {
+  char path[1200], story[128], machine[128];
+  struct stat facts;
+  snprintf(path, sizeof path, "%s/%s", b->out, name);
+  cr_assert_eq(stat(path, &facts), 0);
+  flip_byte(path, facts.st_size / 2);
+  snprintf(machine, sizeof machine, "%s %s", machine_of_step(step), more);
+  qd_run run = command(ranks_of_step(step), b, machine);
+  cr_assert_eq(run.exit_code, 0, "%s: %s", name, run.err.text);
+  const char *warning = strstr(run.err.text, "done again: ");
+  cr_assert(warning != NULL && strstr(warning, name) != NULL, "%s: %s", name, run.err.text);
+  cr_expect_null(strstr(warning + 1, "done again: "), "%s is told twice: %s", name, run.err.text);
+  qd_run_close(&run);
+  snprintf(story, sizeof story, "%s was damaged", name);
+  expect_whole(b, story);
+}
+
+static void damage_each(const char *more) {
+  static const char *const names[] = {"block-00001.h5", "block-00000.h5", "model.h5"};
+  bench b;
+  char machine[128];
+  bench_open(&b, 3);
+  const char *unfinished = qd_temporary_path(&b.folder, "unfinished");
+  snprintf(machine, sizeof machine, "--stop-after 0.000001s %s", more);
+  for (int i = 0; i < 2; i++) {
+    qd_run run = command(0, &b, machine);
+    cr_assert_eq(run.exit_code, EXIT_STOPPED, "%s", run.err.text);
+    qd_run_close(&run);
+  }
+  qd_folder_copy(b.out, unfinished);
+  for (int i = 0; i < 3; i++) {
+    qd_temporary_remove(b.out);
+    qd_folder_copy(unfinished, b.out);
+    damage(&b, names[i], i, more);
+  }
+  bench_close(&b);
+}
+
+Test(resume, a_finished_file_that_is_damaged_is_done_again) { damage_each(""); }
+Test(resume, a_damaged_file_before_kept_activations_is_done_again) { damage_each("--keep-activations"); }
+
+/* With the manifest written nothing can be done again. */
+Test(resume, a_damaged_file_beside_a_manifest_is_told) {
+  bench b;
+  bench_open(&b, 2);
+  qd_folder_copy(b.whole, b.out);
+  qd_temporary_make_folder(&b.folder, "out/partial");
+  flip_byte(qd_temporary_path(&b.folder, "out/block-00001.h5"), 2000);
+  qd_run run = command(2, &b, "");
+  cr_assert_eq(run.exit_code, 3, "%s", run.err.text);
+  cr_assert_not_null(strstr(run.err.text, "block-00001.h5 is damaged"), "%s", run.err.text);
+  qd_run_close(&run);
+  bench_close(&b);
+}
+
 /* ---- typed again ------------------------------------------------------------------------------------------------------- */
 
 Test(resume, a_finished_job_is_left_alone) {
@@ -408,16 +476,6 @@ Test(resume, a_live_job_keeps_others_out) {
 }
 
 /* ---- what the job was made of -------------------------------------------------------------------------------------------- */
-
-static void flip_byte(const char *path, off_t offset) {
-  unsigned char byte;
-  int fd = open(path, O_RDWR);
-  cr_assert_geq(fd, 0);
-  cr_assert_eq(pread(fd, &byte, 1, offset), 1);
-  byte ^= 1;
-  cr_assert_eq(pwrite(fd, &byte, 1, offset), 1);
-  close(fd);
-}
 
 /* Where the first block's q_proj begins: the file starts with the header's length, and the tensors are in the order of the
  * forward. */
