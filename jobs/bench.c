@@ -251,13 +251,31 @@ static qd_status measure_yardstick(const bench *of, qd_dtype dtype, double *rate
   return status;
 }
 
+/* With --shape an operation that has several shapes of its own has one. */
+static bool is_repeated(const bench *b, int index) {
+  const qd_bench_op *op = op_at(index);
+  qd_bench_case c = case_of(b, op);
+  for (int i = 0; i < index; i++) {
+    const qd_bench_op *other = op_at(i);
+    qd_bench_case d = case_of(b, other);
+    bool like = strcmp(op->name, other->name) == 0 && op->dtype == other->dtype && op->bits == other->bits;
+    if (like && c.m == d.m && c.n == d.n && c.k == d.k) return true;
+  }
+  return false;
+}
+
+static bool is_wanted(const bench *b, int index) {
+  uint64_t selected = b->request->selected;
+  return (selected == 0 || (selected >> index & 1u)) && !is_repeated(b, index);
+}
+
 static qd_status measure_all(const bench *b, qd_bench *out) {
   QD_TRY(triad_of(b->device, b->own, &out->triad));
   for (int i = 0; i < 3 && b->request->selected != 0; i++)
     QD_TRY(measure_yardstick(b, (qd_dtype[]){QD_F32, QD_BF16, QD_F64}[i], &out->yardstick[i]));
   const qd_bench_op *op;
   for (int i = 0; (op = op_at(i)) != NULL; i++)
-    if (b->request->selected == 0 || (b->request->selected >> i & 1u)) QD_TRY(measure(b, op, out));
+    if (is_wanted(b, i)) QD_TRY(measure(b, op, out));
   return QD_OK;
 }
 

@@ -159,11 +159,26 @@ qd_status qd_journal_read_entry(const char *folder, int64_t block, qd_entry *out
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------- */
 
-static qd_status copy_side_file(const char *folder, const char *source_folder, qd_entry_file *file) {
+/* config.json of a model whose head is no longer its embedding. */
+static qd_status untie(const char *source_folder, char **text, size_t *n) {
+  char *what;
+  qd_json *config;
+  QD_TRY(qd_side_file_json(source_folder, "config.json", QD_SIDE_FILE_BYTES, &what, &config));
+  qd_json_set_bool(config, "tie_word_embeddings", false);
+  qd_status status = qd_json_print(config, 2, text);
+  if (status == QD_OK) *n = strlen(*text);
+  qd_json_free(config);
+  qd_heap_free(what);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+static qd_status copy_side_file(const char *folder, const char *source_folder, bool unties, qd_entry_file *file) {
+  bool changes = unties && strcmp(file->name, "config.json") == 0;
   char *partial = NULL, *text = NULL;
   size_t n;
   qd_status status;
-  QD_TRY_GOTO(status, done, qd_side_file_read(source_folder, file->name, QD_SIDE_FILE_BYTES, &text, &n));
+  QD_TRY_GOTO(status, done, changes ? untie(source_folder, &text, &n)
+                                    : qd_side_file_read(source_folder, file->name, QD_SIDE_FILE_BYTES, &text, &n));
   QD_TRY_GOTO(status, done, qd_path_join(folder, QD_STORE_PARTIAL, &partial));
   QD_TRY_GOTO(status, done, qd_atomic_write(folder, partial, file->name, text, n));
   qd_digest_of(text, n, &file->digest);
@@ -174,14 +189,14 @@ done:
   return status;
 }
 
-static qd_status copy_side_files(const char *folder, const char *source_folder, const char *const *names, int n,
+static qd_status copy_side_files(const char *folder, const char *source_folder, const char *const *names, int n, bool unties,
                                  qd_manifest *manifest) {
   QD_TRY(qd_heap_new((size_t)n, sizeof *manifest->file, &manifest->file));
   for (int i = 0; i < n; i++) {
     qd_entry_file *file = &manifest->file[i];
     QD_CHECK(qd_side_file_name_fits(names[i]), QD_EINVAL, "\"%.64s\" cannot be the name of a side file", names[i]);
     memcpy(file->name, names[i], strlen(names[i]) + 1);
-    QD_TRY(copy_side_file(folder, source_folder, file));
+    QD_TRY(copy_side_file(folder, source_folder, unties, file));
     manifest->n_files = i + 1;
   }
   return QD_OK;
@@ -248,13 +263,13 @@ static qd_status remove_partial(const char *folder) {
 
 /* A manifest that is there was written by an earlier call, as qd_store_begin does not begin over one: clearing up is left. */
 qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files,
-                          int64_t n_blocks) {
+                          int64_t n_blocks, bool unties) {
   qd_manifest manifest;
   qd_status status = qd_manifest_read(folder, &manifest);
   if (status == QD_ENOTFOUND) {
     status = qd_journal_read_job(folder, &manifest.job, &manifest.arithmetic_version);
     if (status == QD_OK) status = collect_entries(folder, n_blocks, &manifest);
-    if (status == QD_OK) status = copy_side_files(folder, source_folder, side_files, n_side_files, &manifest);
+    if (status == QD_OK) status = copy_side_files(folder, source_folder, side_files, n_side_files, unties, &manifest);
     if (status == QD_OK) status = qd_manifest_write(&manifest, folder);
   }
   if (status == QD_OK) status = remove_strays(folder, &manifest);

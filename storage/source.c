@@ -390,5 +390,8 @@ qd_status qd_side_file_json(const char *path, const char *name, size_t max_bytes
   if (status == QD_OK) status = qd_path_join(path, name, what);
   if (status == QD_OK) status = qd_json_parse(text, n, *what, out);
   qd_heap_free(text);
-  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+  if (status == QD_OK) return QD_OK;
+  qd_heap_free(*what);
+  *what = NULL;
+  return qd_forward(status, __FILE__, __LINE__);
 }

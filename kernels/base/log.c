@@ -10,29 +10,50 @@
 static qd_log_level level = QD_LOG_NORMAL;
 static bool terminal = true;
 static FILE *file;
+static char early[1 << 14]; /* lines from before the file is opened, which are whole ones; what does not fit is left out */
+static size_t n_early;
 
 void qd_log_level_set(qd_log_level new_level) { level = new_level; }
 void qd_log_terminal(bool on) { terminal = on; }
 
-qd_status qd_log_open(const char *path) {
-  qd_log_close();
-  file = fopen(path, "a");
-  QD_CHECK(file != NULL, QD_EIO, "cannot write the log %s: %s", path, strerror(errno));
-  return QD_OK;
-}
-
-void qd_log_close(void) {
+static void close_file(void) {
   if (file != NULL) fclose(file);
   file = NULL;
 }
 
+qd_status qd_log_open(const char *path) {
+  close_file();
+  file = fopen(path, "a");
+  QD_CHECK(file != NULL, QD_EIO, "cannot write the log %s: %s", path, strerror(errno));
+  fwrite(early, 1, n_early, file);
+  n_early = 0;
+  return QD_OK;
+}
+
+void qd_log_close(void) {
+  close_file();
+  n_early = 0;
+}
+
+static void keep_early(const char *stamp, const char *prefix, const char *format, va_list arguments) {
+  size_t room = sizeof early - n_early;
+  char *line = early + n_early;
+  int head = snprintf(line, room, "%s %s", stamp, prefix);
+  if ((size_t)head >= room) return;
+  int body = vsnprintf(line + head, room - (size_t)head, format, arguments);
+  size_t n = (size_t)head + (size_t)body;
+  if (body < 0 || n + 1 >= room) return;
+  line[n] = '\n';
+  n_early += n + 1;
+}
+
 static void to_file(const char *prefix, const char *format, va_list arguments) {
-  if (file == NULL) return;
-  char stamp[32];
-  time_t now = time(NULL);
-  struct tm utc;
-  gmtime_r(&now, &utc);
-  strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  char stamp[QD_TIME_TEXT_BYTES];
+  qd_time_text(stamp);
+  if (file == NULL) {
+    keep_early(stamp, prefix, format, arguments);
+    return;
+  }
   fprintf(file, "%s %s", stamp, prefix);
   vfprintf(file, format, arguments);
   fputc('\n', file);
@@ -65,6 +86,13 @@ void qd_log_file(const char *format, ...) {
   va_start(arguments, format);
   to_file("", format, arguments);
   va_end(arguments);
+}
+
+void qd_time_text(char text[QD_TIME_TEXT_BYTES]) {
+  time_t now = time(NULL);
+  struct tm utc;
+  gmtime_r(&now, &utc);
+  strftime(text, QD_TIME_TEXT_BYTES, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
 static double read_clock(clockid_t clock) {
