@@ -125,10 +125,11 @@ row model method bits/w MiB perplexity "KL (nats)" seconds >"$table"
 
 evaluate original "$model"
 bytes=$(find -L "$model" -maxdepth 1 \( -name '*.safetensors' -o -name '*.gguf' \) -printf '%s\n' | awk '{ n += $1 } END { print n + 0 }')
-if [ -f "$model" ]; then # its bits are those of its blocks, all tensors together
+if [ -f "$model" ]; then # its bits are those of the file, shared among its weights
   name=$(basename "$model" .gguf)
-  weights=$("$qdist" models --model-path "$(dirname "$model")" --json | grep -F -A 8 "\"$(basename "$model")\"" | sed -n 's/.*"parameters": \([0-9]*\).*/\1/p' | head -n 1)
-  bits=$(LC_ALL=C awk -v b="$bytes" -v n="$weights" 'BEGIN { print n > 0 ? 8 * b / n : "" }')
+  run "$work/models.log" "$qdist" models --model-path "$(dirname "$model")" --json >"$work/models.json"
+  weights=$(sed -n "/\"name\": \"$name.gguf\"/,/}/s/.*\"parameters\": \([0-9]*\).*/\1/p" "$work/models.json" | head -n 1)
+  bits=$(LC_ALL=C awk -v b="$bytes" -v n="$weights" 'BEGIN { print(n ? 8 * b / n : "") }')
 else
   name=$(basename "$(cd "$model" && pwd)")
   bits=$(sed -n 's/.*"\(torch_\)\{0,1\}dtype": *"\(b\{0,1\}float\)\([0-9]*\)".*/\3/p' "$model/config.json" | head -n 1)
