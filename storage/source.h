@@ -19,6 +19,7 @@ typedef struct qd_source_tensor {
   uint64_t    offset;        /* within its file */
   int         file;
   size_t      layout;        /* the format's own: how it lies in its file */
+  const char *stored;        /* the file's type where it is another one than dtype: "Q4_K"; else NULL */
 } qd_source_tensor;
 
 /* `path` is the model's folder, or a GGUF file.  Opens every file, reads and checks every header, no tensor data.  A folder

@@ -45,16 +45,36 @@ static void parse_command_line(int argc, char **argv) { qd_options_parse(&argp, 
 typedef struct facts {
   char     architecture[64], why[512]; /* why it cannot be quantized; empty: it can */
   const char *dtype, *format;
+  const char *stored;        /* the type of most weights in the files */
   int64_t  parameters;
   uint64_t bytes;
 } facts;
 
+static int64_t elements_of(const qd_source_tensor *t) { return (int64_t)(t->bytes / qd_dtype_bytes(t->dtype)); }
+static const char *type_of(const qd_source_tensor *t) { return t->stored != NULL ? t->stored : qd_dtype_name(t->dtype); }
+
+enum { MOST_TYPES = 32 };
+typedef struct tally {
+  const char *type;
+  int64_t weights;
+} tally;
+
+static tally *tally_of(tally types[MOST_TYPES], const char *type) {
+  int i = 0;
+  while (types[i].type != NULL && strcmp(types[i].type, type) != 0 && i + 1 < MOST_TYPES) i++;
+  types[i].type = type;
+  return &types[i];
+}
+
 static void count(const qd_source *source, facts *out) {
+  tally types[MOST_TYPES] = {{0}};
+  int64_t most = 0;
   for (size_t i = 0; i < qd_source_tensors(source); i++) {
     const qd_source_tensor *t = qd_source_tensor_at(source, i);
-    int64_t n = 1;
-    for (int d = 0; d < t->rank; d++) n *= t->dim[d];
-    out->parameters += n;
+    tally *of_type = tally_of(types, type_of(t));
+    of_type->weights += elements_of(t);
+    out->parameters += elements_of(t);
+    if (of_type->weights > most) most = of_type->weights, out->stored = of_type->type;
   }
   for (size_t i = 0; i < qd_source_files(source); i++) out->bytes += qd_source_file_identity(source, i).size;
 }
@@ -73,7 +93,7 @@ static void look_at_source(const qd_source *source, qd_model *model, facts *out)
 static qd_status look(const qd_model_entry *entry, facts *out) {
   qd_source *source;
   qd_model *model;
-  *out = (facts){.dtype = "", .format = ""};
+  *out = (facts){.dtype = "", .format = "", .stored = ""};
   if (entry->path == NULL) {
     snprintf(out->why, sizeof out->why, "%s", entry->why);
     return QD_OK;
@@ -109,6 +129,7 @@ static qd_json *entry_json(const qd_model_entry *entry, const facts *f) {
   qd_json_set_text(json, "architecture", f->architecture);
   qd_json_set_integer(json, "parameters", f->parameters);
   qd_json_set_text(json, "dtype", f->dtype);
+  qd_json_set_text(json, "stored_dtype", f->stored);
   qd_json_set_integer(json, "bytes", (int64_t)f->bytes);
   qd_json_set_bool(json, "quantizable", f->why[0] == '\0');
   if (f->why[0] != '\0') qd_json_set_text(json, "why", f->why);
@@ -128,7 +149,7 @@ static void print_entry(const qd_model_entry *entry, const facts *f) {
   snprintf(size, sizeof size, "%.1f MiB", (double)f->bytes / 1048576);
   printf("%-44s %-11s %-10s %8s %-5s %12s  %s%s\n", entry->name, f->format[0] ? f->format : "-",
          f->architecture[0] ? f->architecture : "-", f->parameters > 0 ? in_words((double)f->parameters, parameters) : "-",
-         f->dtype[0] ? f->dtype : "-", f->bytes > 0 ? size : "-", f->why[0] ? "no: " : "yes", f->why);
+         f->stored[0] ? f->stored : "-", f->bytes > 0 ? size : "-", f->why[0] ? "no: " : "yes", f->why);
 }
 
 static qd_json *places_json(const qd_model_places *places) {

@@ -35,6 +35,7 @@ static qd_status add_one(qd_source *source, layouts *all, const qd_gguf_place *p
   if (place->heads == 0) added->rows = 1, added->columns = place->dim[0] * columns;
   t->layout = all->n++;
   t->dtype = block->dtype, t->rank = place->rank;
+  t->stored = block->decode != NULL ? block->name : NULL;
   for (int i = 0; i < place->rank; i++) t->dim[i] = place->dim[i];
   t->bytes = (uint64_t)(place->dim[0] * columns) * qd_dtype_bytes(block->dtype);
   QD_TRY(qd_source_add_tensor(source, t));

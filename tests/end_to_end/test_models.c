@@ -74,12 +74,16 @@ Test(models, are_listed_with_what_they_are) {
   qd_make_gguf_keys(&maker, "llama");
   qd_make_gguf_tensor(&maker, "token_embd.weight", 0, 2, (int64_t[]){64, 1}, sound, 256);
   qd_make_gguf(&maker, qd_temporary_path(&folder, "places/part.gguf"));
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_tensor(&maker, "token_embd.weight", 8, 2, (int64_t[]){64, 1}, sound, 68);
+  qd_make_gguf_tensor(&maker, "output_norm.weight", 0, 1, (int64_t[]){8}, sound, 32);
+  qd_make_gguf(&maker, qd_temporary_path(&folder, "places/blocks.gguf"));
   qd_run run = run_words(0, (const char *const[]){"models", "--json", NULL});
   qd_json *json;
   expect_code(&run, 0, "models");
   cr_assert_eq(qd_json_parse(run.out.text, run.out.n, "output", &json), QD_OK, "%s", qd_error_text());
   const qd_json *list = qd_json_get(json, "models"), *alike = entry_of(list, "alike");
-  cr_expect_eq(qd_json_length(list), 5);
+  cr_expect_eq(qd_json_length(list), 6);
   expect_entry(alike, "safetensors", "llama", NULL);
   cr_expect_eq(qd_json_integer(qd_json_get(alike, "parameters")), 2 * (4 * 64 + 3 * 96 + 16) + 2 * 32 * 8 + 8);
   cr_expect_str_eq(qd_json_text(qd_json_get(alike, "dtype")), "F32");
@@ -87,6 +91,7 @@ Test(models, are_listed_with_what_they_are) {
   expect_entry(entry_of(list, "org/sound"), "safetensors", "llama", NULL);
   expect_entry(entry_of(list, "broken"), "", "", "holds no weights");
   expect_entry(entry_of(list, "store"), "store", "", "quantized already");
+  cr_expect_str_eq(qd_json_text(qd_json_get(entry_of(list, "blocks.gguf"), "stored_dtype")), "Q8_0");
   expect_entry(entry_of(list, "part.gguf"), "GGUF", "llama", "model.norm.weight is missing");
   qd_json_free(json);
   qd_run_close(&run);
