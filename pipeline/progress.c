@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/status_path.h"
 #include "storage/atomic.h"
 #include "workers/interrupt.h"
 
@@ -40,6 +41,7 @@ static qd_status write_status(const qd_run *run, const char *state, int64_t done
 
 /* Before any work: a status file that cannot be written is told at once, not after the first block. */
 qd_status qd_progress_begin(qd_run *run) {
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_status_path_check(run->job) : QD_OK);
   QD_TRY_ALL(run->comm, write_status(run, "running", run->first_block, 0, NULL));
   return QD_OK;
 }
