@@ -184,7 +184,7 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   QD_TRY(qd_identity_check(run));
   if (run->comm->rank == 0) qd_identity_note(run);
   if (state != QD_STORE_FINISHED) QD_TRY(check_and_tell(run));
-  run->first_block = run->stored.n_blocks;
+  run->first_block = run->blocks_done = run->stored.n_blocks;
   output->finished = state == QD_STORE_FINISHED;
   if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);
   else

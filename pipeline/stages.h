@@ -56,6 +56,7 @@ typedef struct qd_run {
   qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       blocks_done;     /* on disk and in the journal */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
   qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;

@@ -95,8 +95,8 @@ Test(bad_input, more_memory_than_there_is) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT_ROW("the output of another job", QUANTIZE, "--bits", "3");
-  EXPECT(1, "holds another job: arithmetic (--arithmetic, --compute-dtype) was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic",
-         "bf16-amx");
+  EXPECT(1, "holds another job: arithmetic (--arithmetic, --compute-dtype) was \"f32\" there, now it is \"bf16-amx\"", out,
+         QUANTIZE, "--arithmetic", "bf16-amx");
   EXPECT_ROW("an output that is there, with --no-resume", QUANTIZE, "--no-resume");
   EXPECT_ROW("an output that is a file", QUANTIZE, "--output", ids);
   EXPECT_ROW("an output in the model's folder", QUANTIZE, "--output", model);
