@@ -27,6 +27,8 @@ enum {
   KEY_NSAMPLES,
   KEY_IGNORE,
   KEY_OVERRIDE,
+  KEY_HEAD,
+  KEY_EMBEDDING,
   KEY_SHARD,
   KEY_RESUME,
   KEY_NO_RESUME,
@@ -92,6 +94,12 @@ static const struct argp_option options_list[] = {
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
      "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
+    {"quant-lm-head", KEY_HEAD, "BITS", OPTION_ARG_OPTIONAL,
+     "Quantize the head too, by the method, in so many bits (those of --bits); a head that is the embedding becomes one of its "
+     "own",
+     10},
+    {"quant-embeddings", KEY_EMBEDDING, "BITS", OPTION_ARG_OPTIONAL,
+     "Round the embedding to nearest, in so many bits (those of --bits); a head that is the embedding keeps its values", 10},
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
@@ -180,6 +188,8 @@ static void settle_original(struct argp_state *state, qd_job_options *options, b
   if (writes && options->report_kl && options->text.dataset == NULL)
     qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
   job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
+  if (job->head_bits < 0) job->head_bits = job->scheme.bits;
+  if (job->embedding_bits < 0) job->embedding_bits = job->scheme.bits;
   if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
 }
 
@@ -206,6 +216,24 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
   job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack,
   job->compute = options->text.compute;
+}
+
+/* Of an option whose number may be left out: -1.  It may also stand by itself behind the option. */
+static int bits_or_none(struct argp_state *state, const char *option, const char *text) {
+  bool more = text == NULL && state->next < state->argc;
+  const char *next = more ? state->argv[state->next] : "";
+  if (*next >= '0' && *next <= '9') text = next, state->next++;
+  return text == NULL ? -1 : (int)qd_option_integer(state, option, text, QD_MIN_BITS, QD_MAX_BITS);
+}
+
+/* Head and embedding; bits that are left out are filled in when all options are known. */
+static error_t parse_rest(int key, char *text, struct argp_state *state) {
+  qd_job *job = &((qd_job_options *)state->input)->job;
+  switch (key) {
+    case KEY_HEAD: job->head_bits = bits_or_none(state, "--quant-lm-head", text); return 0;
+    case KEY_EMBEDDING: job->embedding_bits = bits_or_none(state, "--quant-embeddings", text); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
 }
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
@@ -236,7 +264,7 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
     case KEY_OVERRIDE: add_override(state, job, text); return 0;
     case KEY_METHOD: set_method(state, job, text); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return parse_rest(key, text, state);
   }
 }
 

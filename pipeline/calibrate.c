@@ -57,10 +57,10 @@ static qd_status local_diagonals(qd_run *run, int64_t columns, bool both, double
 }
 
 static qd_status check_finite(const double *diagonals, int64_t units, int64_t columns, const char *input, int64_t block) {
+  char label[QD_BLOCK_LABEL_BYTES];
   for (int64_t i = 0; i < units * columns; i++)
-    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC,
-             "block %" PRId64 ": %s of sequence %" PRId64 " is not finite in column %" PRId64, block, input, i / columns,
-             i % columns);
+    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC, "%s: %s of sequence %" PRId64 " is not finite in column %" PRId64,
+             qd_block_label(block, label), input, i / columns, i % columns);
   return QD_OK;
 }
 
@@ -196,13 +196,14 @@ static qd_status sum_cross(qd_run *run, int owner, const moment *inputs, qd_stat
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
 static qd_status new_stats(qd_run *run, int64_t block, qd_stage stage, bool owns_cross, qd_stats *stats) {
+  char label[QD_BLOCK_LABEL_BYTES];
   int64_t columns = qd_decoder_mid_columns(&run->model, stage);
   *stats = (qd_stats){.columns = columns,
                       .tokens = run->tokens.rows * run->tokens.sequence_tokens,
                       .diagonal = qd_tensor_1d(NULL, QD_F64, columns),
                       .h = {.dtype = QD_F32, .n = columns},
                       .cross = qd_tensor_2d(NULL, QD_F32, columns, columns)};
-  snprintf(stats->what, sizeof stats->what, "block %" PRId64 ": %s", block, qd_stage_input_name(stage));
+  snprintf(stats->what, sizeof stats->what, "%s: %s", qd_block_label(block, label), qd_stage_input_name(stage));
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof(double), &stats->diagonal.data));
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
   return owns_cross ? qd_arena_new(&run->stats_arena, (size_t)(columns * columns), sizeof(float), &stats->cross.data) : QD_OK;

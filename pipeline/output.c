@@ -172,11 +172,16 @@ static qd_status check_and_tell(qd_run *run) {
 
 static qd_status open_stored(qd_run *run) {
   QD_TRY(qd_store_open(run->job->output, true, &run->stored));
-  return qd_feed_check_store(&run->stored, &run->model);
+  return qd_feed_check_store(&run->stored, &run->stored_model);
+}
+
+static bool head_is_stored(const qd_run *run) {
+  return run->stored.has_rest && qd_record_is_quantized(qd_feed_record(&run->stored.rest, QD_HEAD, -1));
 }
 
 qd_status qd_output_open(qd_run *run, qd_output *output) {
   qd_store_state state = QD_STORE_FRESH;
+  run->head_left = qd_job_quantizes(run->job, QD_HEAD, &run->model);
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? open_on_coordinator(run, output, &state) : QD_OK);
   QD_TRY(qd_comm_bcast(run->comm, &state, sizeof state, 0));
   if (state == QD_STORE_FRESH) return QD_OK;
@@ -185,6 +190,7 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   if (run->comm->rank == 0) qd_identity_note(run);
   if (state != QD_STORE_FINISHED) QD_TRY(check_and_tell(run));
   run->first_block = run->blocks_done = run->stored.n_blocks;
+  run->head_left = run->head_left && !head_is_stored(run);
   output->finished = state == QD_STORE_FINISHED;
   if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);
   else
@@ -212,7 +218,8 @@ static qd_status finish_on_coordinator(const qd_run *run) {
   QD_TRY(refuse_changed(run));
   while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL)
     names[n] = qd_source_side_file(run->source, (size_t)n), n++;
-  return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks);
+  return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks,
+                         qd_job_unties(run->job, &run->model));
 }
 
 qd_status qd_output_finish(qd_run *run) {

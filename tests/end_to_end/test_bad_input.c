@@ -81,6 +81,9 @@ Test(bad_input, patterns_that_do_not_fit_the_model) {
   EXPECT_RANKS(2, 1, "--ignore \"donw_proj\" finds no tensor", model, QUANTIZE, "--ignore", "donw_proj");
   EXPECT_ROW("an --override that finds no linear", QUANTIZE, "--override", "lm_head=8:-1");
   EXPECT_ROW("nothing left to quantize", QUANTIZE, "--ignore", "proj");
+  EXPECT_ROW("a head that is to be quantized and kept", QUANTIZE, "--quant-lm-head", "--ignore", "lm_head");
+  EXPECT(1, "--odd-shape skip keeps it", "lm_head.weight", QUANTIZE, "--quant-lm-head=4", "-g", "50", "--odd-shape", "skip");
+  EXPECT(2, "--quant-embeddings takes", "got \"9\"", QUANTIZE, "--quant-embeddings", "9");
   cr_expect_neq(access(out, F_OK), 0, "refused before any work");
   EXPECT(0, "wrote", out, QUANTIZE, "--ignore", "lm_head", "--ignore", "down_proj");
 }

@@ -19,24 +19,23 @@
 
 enum { EXIT_STOPPED = 75, VOCABULARY = 101, TOKENS = 37, ROWS = 4 };
 
-static const char job[] = "--bits 3 -g 64";
-
 typedef struct bench {
   qd_temporary_folder folder;
+  const char *job;
   int blocks, n_copies;
   char model[1024], text[1024], whole[1024], out[1024];
 } bench;
 
 static void succeed(int n_ranks, const bench *b, const char *out, const char *machine) {
   qd_run run =
-      qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, job, machine);
+      qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, b->job, machine);
   cr_assert_eq(run.exit_code, 0, "%d ranks %s: %s", n_ranks, machine, run.err.text);
   qd_run_close(&run);
 }
 
 /* A made model, and the store that an uninterrupted job makes of it. */
-static void bench_open_with(bench *b, qd_made_llama widths) {
-  *b = (bench){.blocks = widths.blocks};
+static void bench_open_with(bench *b, qd_made_llama widths, const char *job) {
+  *b = (bench){.job = job, .blocks = widths.blocks};
   qd_temporary_folder_open(&b->folder);
   snprintf(b->model, sizeof b->model, "%s", qd_temporary_make_folder(&b->folder, "model"));
   snprintf(b->text, sizeof b->text, "%s", qd_temporary_path(&b->folder, "text.i32"));
@@ -47,19 +46,20 @@ static void bench_open_with(bench *b, qd_made_llama widths) {
   succeed(0, b, b->whole, "");
 }
 
+static const char usual_job[] = "--bits 3 -g 64";
 static const qd_made_llama usual = {
     .dtype = QD_BF16, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
 
 static void bench_open(bench *b, int blocks) {
   qd_made_llama widths = usual;
   widths.blocks = blocks;
-  bench_open_with(b, widths);
+  bench_open_with(b, widths, usual_job);
 }
 
 static void bench_close(bench *b) { qd_temporary_folder_close(&b->folder); }
 
 static qd_run start(int n_ranks, const bench *b, const char *machine) {
-  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, job,
+  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, b->job,
                           machine);
 }
 
@@ -125,12 +125,35 @@ static void kill_at_lines(int first) {
 Test(resume, killed_at_odd_lines) { kill_at_lines(1); }
 Test(resume, killed_at_even_lines) { kill_at_lines(2); }
 
+/* Behind the last block comes the head, which is written over the one that was there first. */
+static void kill_around_the_head(const char *job) {
+  bench b;
+  char story[64];
+  qd_made_llama widths = usual;
+  widths.blocks = 1;
+  bench_open_with(&b, widths, job);
+  int n = 1;
+  for (bool there = true; there; n++) {
+    there = kill_at_line(&b, n, n);
+    snprintf(story, sizeof story, "%s, killed at line %d", job, n);
+    go_on(&b, n + 1, story);
+    qd_temporary_remove(b.out);
+  }
+  cr_assert_geq(n, 9, "the job wrote fewer lines than it has linears");
+  bench_close(&b);
+}
+
+Test(resume, killed_around_the_head) {
+  kill_around_the_head("--bits 3 -g 64 --quant-lm-head=4 --quant-embeddings");
+  kill_around_the_head("--bits 3 -g 64 --quant-lm-head --keep-activations");
+}
+
 Test(resume, killed_among_experts) {
   bench b;
   char story[64];
   qd_made_llama widths = usual;
   widths.blocks = 4, widths.experts = 5, widths.top_k = 2, widths.expert_ffn = 40, widths.shared_ffn = 56;
-  bench_open_with(&b, widths);
+  bench_open_with(&b, widths, usual_job);
   int n = 3, kills = 0;
   for (bool there = true; there; n += 7, kills += there) {
     there = kill_at_line(&b, n, n);

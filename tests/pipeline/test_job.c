@@ -87,6 +87,24 @@ Test(job, odd_shapes_take_the_way_that_was_asked_for) {
 
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
 
+Test(job, head_and_embedding_have_bits_of_their_own) {
+  qd_job job = {.scheme = {.bits = 3, .group_size = 64, .symmetric = true}, .head_bits = 6};
+  qd_model model = {.hidden = 100, .tied = true};
+  qd_scheme scheme;
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_HEAD, 128, &scheme), QD_FATE_PLAIN);
+  cr_expect(scheme.bits == 6 && scheme.group_size == 64 && scheme.symmetric);
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_EMBEDDING, 128, &scheme), QD_FATE_IGNORED);
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_FINAL_NORM, 128, &scheme), QD_FATE_IGNORED);
+  cr_expect(qd_job_unties(&job, &model));
+  job.odd_shape = QD_ODD_SKIP;
+  cr_expect_not(qd_job_unties(&job, &model));
+  job.head_bits = 0, job.embedding_bits = 2, model.hidden = 128;
+  cr_expect(qd_job_quantizes(&job, QD_EMBEDDING, &model) && !qd_job_quantizes(&job, QD_HEAD, &model));
+  cr_expect(qd_job_unties(&job, &model));
+  model.tied = false;
+  cr_expect_not(qd_job_unties(&job, &model));
+}
+
 Test(job, orders_have_names) {
   static const char *const names[] = {"none", "static", "dynamic", "group-aware"};
   qd_act_order found;
