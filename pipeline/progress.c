@@ -74,8 +74,8 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double l
   char spent_text[32], left_text[32];
   span_text(spent, spent_text, sizeof spent_text);
   span_text(left_seconds, left_text, sizeof left_text);
-  qd_log("block %" PRId64 "/%" PRId64 " done in %.2f s, loss %.5g; %s spent, about %s left", done, run->model.n_blocks, seconds,
-         loss, spent_text, left_text);
+  qd_log("%" PRId64 " of %" PRId64 " blocks on disk; block %" PRId64 " in %.2f s, loss %.5g; %s spent, about %s left", done,
+         run->model.n_blocks, block, seconds, loss, spent_text, left_text);
   QD_TRY_ALL(run->comm, write_status(run, (standing){.state = "running", .left = left_seconds}));
   return QD_OK;
 }
@@ -120,6 +120,6 @@ qd_status qd_progress_stop(qd_run *run, int64_t block, double block_seconds) {
   QD_TRY(qd_write_wait(run));
   QD_TRY_ALL(run->comm, write_status(run, (standing){.state = "stopped", .left = NAN}));
   return qd_agree(run->comm, qd_fail(QD_ESTOPPED, __FILE__, __LINE__,
-                                     "stopped after block %" PRId64 " of %" PRId64 " (%s): the same command goes on", block + 1,
-                                     run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));
+                                     "stopped with %" PRId64 " of %" PRId64 " blocks on disk (%s): the same command goes on",
+                                     block + 1, run->model.n_blocks, signalled ? "a signal came" : "--stop-after"));
 }

@@ -252,7 +252,7 @@ Test(bad_input, a_damaged_store) {
 }
 
 Test(bad_input, what_is_no_finished_store) {
-  EXPECT(75, "stopped after block 1 of 2", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
   EXPECT_ROW("a store that is not finished", EVALUATE);
   EXPECT_ROW("a store that is not finished, to verify", "verify", out);
   EXPECT(1, "not finished", out, "inspect", out);
