@@ -101,8 +101,8 @@ qd_status qd_enter_original(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal,
- * which is then told ("4 of 80 blocks on disk", with the seconds that the block took).  So a kill costs the block in work and the one
- * being written. */
+ * which is then told ("4 of 80 blocks on disk", with the seconds that the block took).  So a kill costs the block in work and
+ * the one being written. */
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) QD_MUST_USE;
 qd_status qd_write_wait(qd_run *run) QD_MUST_USE;
 void      qd_write_close(qd_run *run);
