@@ -104,15 +104,16 @@ static qd_status same_job(const qd_run *run, qd_json *job) {
   return status;
 }
 
-/* Of a finished store nothing is touched, not even to lock it: it may lie where nothing can be written. */
-static qd_status is_finished_job(const qd_run *run, qd_store_state *state) {
+/* A finished store may lie where nothing can be written, so that it cannot be locked either; where it can, the lock that a
+ * killed job left goes with ours. */
+static qd_status is_finished_job(const qd_run *run, qd_output *output, qd_store_state *state) {
   qd_json *job = NULL;
   QD_TRY(look(run, state));
   if (*state != QD_STORE_FINISHED) return QD_OK;
   QD_TRY(describe(run, &job));
-  qd_status status = same_job(run, job);
+  qd_status status = same_job(run, job), locked = status == QD_OK ? lock_folder(run, output) : QD_OK;
   qd_json_free(job);
-  return status;
+  return locked == QD_OK ? status : QD_OK;
 }
 
 /* Rank 0's part: everything that may refuse the job before anything is changed but the lock and the log. */
@@ -120,7 +121,7 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   char path[QD_LOG_PATH_BYTES];
   qd_json *job = NULL;
   QD_TRY(refuse_inside_model(run->job));
-  QD_TRY(is_finished_job(run, state));
+  QD_TRY(is_finished_job(run, output, state));
   if (*state == QD_STORE_FINISHED) return QD_OK;
   QD_TRY(lock_folder(run, output));
   QD_TRY(describe(run, &job));
@@ -204,7 +205,7 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   QD_TRY(qd_identity_check(run));
   if (run->comm->rank == 0) qd_identity_note(run);
   if (state != QD_STORE_FINISHED) QD_TRY(check_and_tell(run));
-  run->first_block = run->stored.n_blocks;
+  run->first_block = run->blocks_done = run->stored.n_blocks;
   run->head_left = run->head_left && !head_is_stored(run);
   output->finished = state == QD_STORE_FINISHED;
   if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);

@@ -175,6 +175,11 @@ static qd_status with_remedy(const qd_job *job, qd_status status) {
                  job->output);
 }
 
+/* Where the output is refused another job may be at work there, whose status file it then is. */
+static bool tells_of_itself(const qd_output *output, qd_status status) {
+  return status != QD_OK && status != QD_ESTOPPED && (output->locked || status != QD_EEXIST);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
@@ -184,9 +189,10 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
   if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
-  if (status == QD_OK && !output.finished) status = work(&run);
-  qd_setup_close(&run);
+  if (status == QD_OK) status = output.finished ? qd_progress_nothing_to_do(&run) : work(&run);
   status = with_remedy(job, status);
+  if (tells_of_itself(&output, status)) status = qd_progress_failed(&run, status);
+  qd_setup_close(&run);
   qd_output_close(&output);
   return status;
 }

@@ -98,8 +98,8 @@ Test(bad_input, more_memory_than_there_is) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT_ROW("the output of another job", QUANTIZE, "--bits", "3");
-  EXPECT(1, "holds another job: arithmetic (--arithmetic, --compute-dtype) was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic",
-         "bf16-amx");
+  EXPECT(1, "holds another job: arithmetic (--arithmetic, --compute-dtype) was \"f32\" there, now it is \"bf16-amx\"", out,
+         QUANTIZE, "--arithmetic", "bf16-amx");
   EXPECT_ROW("an output that is there, with --no-resume", QUANTIZE, "--no-resume");
   EXPECT_ROW("an output that is a file", QUANTIZE, "--output", ids);
   EXPECT_ROW("an output in the model's folder", QUANTIZE, "--output", model);
@@ -252,7 +252,7 @@ Test(bad_input, a_damaged_store) {
 }
 
 Test(bad_input, what_is_no_finished_store) {
-  EXPECT(75, "stopped after block 1 of 2", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
   EXPECT_ROW("a store that is not finished", EVALUATE);
   EXPECT_ROW("a store that is not finished, to verify", "verify", out);
   EXPECT(1, "not finished", out, "inspect", out);
