@@ -111,17 +111,18 @@ static const struct argp_option options_list[] = {
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
     {"stop-after", KEY_STOP_AFTER, "TIME", 0,
-     "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
+     "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC), after one block at the least",
+     40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
-    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
     {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
      "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
      "there only when memory is too small for them; results are the same",
-     40},
+     50},
     {"keep-activations", KEY_KEEP, 0, 0,
      "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
      "running the finished blocks again; results are the same",
-     40},
+     50},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
     {0}};

@@ -169,6 +169,8 @@ static const char *typed_as(const char *path) {
       {"symmetric", " (--sym, --asym)"},
       {"gptaq_alpha", " (--gptaq, --gptaq-alpha)"},
       {"kl_positions", " (--report-kl, --kl-positions)"},
+      {"head_bits", " (--quant-lm-head)"},
+      {"embedding_bits", " (--quant-embeddings)"},
       {"rules", " (--ignore, --override)"},
       {"arithmetic", " (--arithmetic, --compute-dtype)"},
       {"shard_bytes", " (--shard-size)"},

@@ -7,8 +7,9 @@
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
 #include "pipeline/stages.h"
-#include "workers/interrupt.h"
 #include "workers/team.h"
+
+#include <string.h>
 
 static qd_status calibrate_stage(qd_run *run, qd_block *block, qd_stage stage, qd_stats *stats) {
   QD_TRY(qd_calibrate(run, block, stage, stats));
@@ -166,24 +167,32 @@ static qd_status work(qd_run *run) {
 /* What helps when the output itself is damaged. */
 static qd_status with_remedy(const qd_job *job, qd_status status) {
   if (status != QD_ECORRUPT) return status;
+  if (strstr(qd_error_text(), "/partial/job.json") != NULL)
+    return qd_fail(status, __FILE__, __LINE__, "%s; without it nobody can tell what the blocks there are: delete the folder %s",
+                   qd_error_text(), job->output);
   return qd_fail(status, __FILE__, __LINE__,
                  "%s; delete that file (of a finished store: the folder %s) and run the same command again", qd_error_text(),
                  job->output);
 }
 
+/* Where the output is refused another job may be at work there, whose status file it then is. */
+static bool tells_of_itself(const qd_output *output, qd_status status) {
+  return status != QD_OK && status != QD_ESTOPPED && (output->locked || status != QD_EEXIST);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
-  qd_interrupt_install();
   qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
   if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
-  if (status == QD_OK && !output.finished) status = work(&run);
-  qd_setup_close(&run);
+  if (status == QD_OK) status = output.finished ? qd_progress_nothing_to_do(&run) : work(&run);
   status = with_remedy(job, status);
+  if (tells_of_itself(&output, status)) status = qd_progress_failed(&run, status);
+  qd_setup_close(&run);
   qd_output_close(&output);
   return status;
 }

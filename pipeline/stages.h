@@ -57,6 +57,7 @@ typedef struct qd_run {
   qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       blocks_done;     /* on disk and in the journal */
   bool          head_left;       /* the head is to be quantized still */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
   qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
@@ -100,8 +101,8 @@ qd_status qd_enter_original(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal,
- * which is then told ("block 3/80 done", with the seconds that the block took).  So a kill costs the block in work and the one
- * being written. */
+ * which is then told ("4 of 80 blocks on disk", with the seconds that the block took).  So a kill costs the block in work and
+ * the one being written. */
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) QD_MUST_USE;
 qd_status qd_write_wait(qd_run *run) QD_MUST_USE;
 void      qd_write_close(qd_run *run);

@@ -14,7 +14,7 @@ static struct {
   bool json;
 } wanted;
 
-enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
+enum { KEY_SHAPE = 0x300, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
 
 static const struct argp_option options_list[] = {
     {"shape", KEY_SHAPE, "M[xN[xK]]", 0,
@@ -22,7 +22,7 @@ static const struct argp_option options_list[] = {
     {"group-size", KEY_GROUP, "N", 0, "Columns that share a scale, of quantized weights (128); -1: a whole row", 1},
     {"arithmetic", KEY_ARITHMETIC, "bf16-pairs|bf16-amx", 0, "The order in which products of bf16 are summed (bf16-pairs)", 1},
     {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -32,7 +32,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_ARITHMETIC:
       wanted.arithmetic = (qd_arithmetic)(QD_ARITHMETIC_BF16_PAIRS + qd_option_choice(state, "--arithmetic", text, orders));
       return 0;
-    case KEY_JSON: wanted.json = true; return 0;
+    case 'j': wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_GROUP:
       request->group_size = qd_option_integer(state, "--group-size", text, -1, 65536);

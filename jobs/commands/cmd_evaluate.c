@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_MAX_HOST, KEY_JSON };
+enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_MAX_HOST };
 
 static struct {
   qd_evaluation_request request;
@@ -23,13 +23,13 @@ static const struct argp_option options_list[] = {
     {"reference", KEY_REFERENCE, "MODEL", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
     {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
-    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 1},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 1},
     {0}};
 
 static void settle(struct argp_state *state) {
   qd_text_options_settle(state, &wanted.text);
-  if (wanted.request.model == NULL) qd_option_refuse(state, "--model PATH is needed");
+  if (wanted.request.model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
@@ -44,7 +44,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_MAX_WINDOWS: wanted.request.max_windows = qd_option_integer(state, "--max-windows", text, 1, 1 << 30); return 0;
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
     case KEY_MAX_HOST: wanted.request.max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
-    case KEY_JSON: wanted.json = true; return 0;
+    case 'j': wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common,
       state->child_inputs[2] = &wanted.models;
       return 0;

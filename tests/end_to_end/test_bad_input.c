@@ -41,6 +41,7 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT_ROW("an option that means nothing to the method", QUANTIZE, "--method", "rtn", "--desc-act");
   EXPECT(2, "the folder of a store is needed", "", "verify");
   EXPECT(2, "one store only", "second", "verify", "first", "second");
+  EXPECT(2, "one store only", "second", "inspect", "-m", "first", "-m", "second");
   EXPECT_ROW("a word that is no option", QUANTIZE, "stray");
 }
 
@@ -252,7 +253,7 @@ Test(bad_input, a_damaged_store) {
 }
 
 Test(bad_input, what_is_no_finished_store) {
-  EXPECT(75, "stopped after block 1 of 2", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
   EXPECT_ROW("a store that is not finished", EVALUATE);
   EXPECT_ROW("a store that is not finished, to verify", "verify", out);
   EXPECT(1, "not finished", out, "inspect", out);
@@ -260,6 +261,7 @@ Test(bad_input, what_is_no_finished_store) {
   EXPECT_ROW("a store that is not finished, with a flipped bit, to verify", "verify", out);
   make_store();
   EXPECT(0, "", "", "verify", out);
+  EXPECT(0, "", "", "verify", "-j", "--model", out);
   EXPECT_ROW("a folder that is no store", "verify", model);
   EXPECT(1, "there is no folder", "absent", "verify", qd_temporary_path(&folder, "absent"));
 }

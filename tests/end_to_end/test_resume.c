@@ -216,7 +216,7 @@ Test(resume, killed_while_finishing) {
   bench_open(&b, 2);
   for (int i = 0; i < 6; i++) {
     qd_run run = start(i % 3, &b, "");
-    cr_assert(qd_run_until(&run, "block 2/2 done"), "%s", run.err.text);
+    cr_assert(qd_run_until(&run, "2 of 2 blocks on disk"), "%s", run.err.text);
     qd_run_kill(&run);
     qd_run_close(&run);
     go_on(&b, i, "killed after the last block");

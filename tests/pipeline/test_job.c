@@ -228,6 +228,8 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha (--gptaq, --gptaq-alpha)", "not given", "0.25");
   DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha (--gptaq, --gptaq-alpha)", "0.0",
           "1.0");
+  DIFFERS(now.job.head_bits = 8, "head_bits (--quant-lm-head)", "not given", "8");
+  DIFFERS(was.job.embedding_bits = 4, "embedding_bits (--quant-embeddings)", "4", "not given");
   DIFFERS(was.job.kl_positions = 64, "kl_positions (--report-kl, --kl-positions)", "64", "not given");
   DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"", "\"f32\"");
   DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"",
