@@ -37,9 +37,8 @@ def main(llama2, out):
         texts = [case["text"] for case in json.load(f)]
     cases = [{"text": text, "ids": t.encode(text).ids, "decoded": t.decode(t.encode(text).ids, skip_special_tokens=False)} for text in texts]
     with open(os.path.join(out, "spm.json"), "w", encoding="utf-8") as f:
-        json.dump({"tokens": tokens, "scores": scores, "types": types, "merges": [list(m) for m in merges], "cases": cases}, f,
-                  ensure_ascii=True, indent=0)
-        f.write("\n")
+        parts = {"tokens": tokens, "scores": scores, "types": types, "merges": [list(m) for m in merges], "cases": cases}
+        f.write("{" + ",\n".join(json.dumps(key) + ": " + json.dumps(part) for key, part in parts.items()) + "}\n")
 
 
 if __name__ == "__main__":
