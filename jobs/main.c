@@ -57,9 +57,10 @@ static void tell(const qd_command *command, const qd_comm *comm, qd_status statu
   if (getenv("QDIST_TRACE") != NULL) fprintf(stderr, "  %s at %s\n", qd_status_name(status), qd_error_trace());
 }
 
-/* What each rank may have for itself. */
+/* What each rank may have for itself: where it runs, and where its files lie. */
 static bool is_own(const char *argument, int *values) {
-  static const char *const own[] = {"--threads", "-t", "--isa", "-I", "--device", "-D", "--max-host-mem", NULL};
+  static const char *const own[] = {"--threads", "-t", "--isa", "-I", "--device", "-D", "--model", "-m", "--reference",
+                                    "--max-host-mem", NULL};
   *values = 1;
   for (int i = 0; own[i] != NULL; i++) {
     size_t n = strlen(own[i]);

@@ -62,18 +62,41 @@ static qd_status find(const qd_model_options *options, const char *name, char **
   return status;
 }
 
-/* On a cluster the cache may lie elsewhere for each node's user: one path for all ranks. */
-qd_status qd_model_locate(qd_model_options *options, qd_comm *comm, const char **model) {
-  if (*model == NULL) return QD_OK;
-  QD_ASSERT(options->n_located < QD_MOST_LOCATED);
-  char *path = NULL;
-  QD_TRY_ALL(comm, comm->rank == 0 ? find(options, *model, &path) : QD_OK);
-  uint64_t n = path != NULL ? strlen(path) + 1 : 0;
+/* Rank 0's text on all ranks, from the heap. */
+static qd_status share_text(qd_comm *comm, const char *text, char **out) {
+  uint64_t n = text != NULL ? strlen(text) + 1 : 0;
+  *out = NULL;
   QD_TRY(qd_comm_bcast(comm, &n, sizeof n, 0));
-  QD_TRY_ALL(comm, comm->rank != 0 ? qd_heap_new((size_t)n, 1, &path) : QD_OK);
-  options->located[options->n_located++] = path;
-  QD_TRY(qd_comm_bcast(comm, path, (size_t)n, 0));
-  *model = path;
+  QD_TRY_ALL(comm, qd_heap_new((size_t)n, 1, out));
+  if (comm->rank == 0) memcpy(*out, text, (size_t)n);
+  return qd_comm_bcast(comm, *out, (size_t)n, 0);
+}
+
+/* On a cluster the cache may lie elsewhere for each node's user: one path for all ranks that ask for the same, while a rank may
+ * name a copy of its own. */
+static qd_status take_path(const qd_model_options *options, const char *name, const char *name_of_rank_0, char **path) {
+  QD_CHECK(name != NULL, QD_EINVAL, "rank 0 was started with the model %s, this rank without", name_of_rank_0);
+  if (strcmp(name, name_of_rank_0) == 0) return QD_OK;
+  qd_heap_free(*path);
+  return find(options, name, path);
+}
+
+qd_status qd_model_locate(qd_model_options *options, qd_comm *comm, const char **model) {
+  bool asked = *model != NULL;
+  QD_TRY(qd_comm_bcast(comm, &asked, sizeof asked, 0));
+  if (!asked) return QD_OK;
+  QD_ASSERT(options->n_located < QD_MOST_LOCATED);
+  char *found = NULL, *name = NULL, **path = &options->located[options->n_located];
+  QD_TRY_ALL(comm, comm->rank == 0 ? find(options, *model, &found) : QD_OK);
+  qd_status status = share_text(comm, found, path);
+  qd_heap_free(found);
+  options->n_located++;
+  QD_TRY(status);
+  status = share_text(comm, *model, &name);
+  if (status == QD_OK) status = qd_agree(comm, take_path(options, *model, name, path));
+  qd_heap_free(name);
+  QD_TRY(status);
+  *model = *path;
   return QD_OK;
 }
 

@@ -19,7 +19,8 @@ extern const struct argp qd_model_argp; /* a child parser; its input is a qd_mod
 /* --model-path, then QDIST_MODELS, then the cache: HF_HUB_CACHE, HF_HOME/hub, else in the user's folder. */
 qd_status qd_model_options_places(const qd_model_options *options, qd_model_places *out) QD_MUST_USE;
 
-/* *model (NULL is left alone): a name becomes the path that rank 0 finds, on all ranks; it lives until _close.  Collective. */
+/* *model (NULL is left alone): a name becomes the path that rank 0 finds, on all ranks that ask for the same name; a rank with
+ * another one finds it by itself.  It lives until _close.  Collective. */
 qd_status qd_model_locate(qd_model_options *options, qd_comm *comm, const char **model) QD_MUST_USE;
 void      qd_model_options_close(qd_model_options *options);
 

@@ -67,8 +67,8 @@ Test(bad_places, ranks_with_other_options) {
     expect_end(&run, 1, "on rank 0 nothing", cases[i]);
   }
   cr_expect_neq(access(out, F_OK), 0, "refused before any work");
-  run = run_unlike("--threads=2 --isa=avx2", "--threads 1 -D ref"); /* what a rank may have for itself */
-  expect_end(&run, 0, "wrote", out);
+  run = run_unlike("--threads=2 --isa=avx2", "--threads 1 -m M"); /* what a rank may have for itself; M is not there */
+  expect_end(&run, 1, "there is no model \"M\"", "");
 }
 
 /* Told once, although every rank knows. */

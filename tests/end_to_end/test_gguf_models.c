@@ -243,7 +243,8 @@ Test(gguf_models, text_a_stop_and_a_name) {
   add_vocabulary();
   end_gguf(file);
   EXPECT(0, "wrote", out, "quantize", "--model", DEMO, TEXT_JOB, out);
-  EXPECT(75, "stopped with 1 of 6 blocks", "", "quantize", "--model", file, TEXT_JOB, other, "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 6 blocks on disk", "", "quantize", "--model", file, TEXT_JOB, other, "--stop-after",
+         "0.000001");
   EXPECT_RANKS(2, 0, "going on with", "wrote", "quantize", "--model", "Tiny", "--model-path", folder.path, TEXT_JOB, other);
   expect_same_blocks(out, other);
   EXPECT(0, "", "", "evaluate", "--model", other, "--dataset", QDIST_SOURCE_DIR "/docs/glossary.md", "--seqlen", "64",

@@ -47,7 +47,7 @@ Test(models, are_found_by_name) {
 
 /* The path is no part of the job. */
 Test(models, may_be_named_otherwise_at_a_resume) {
-  EXPECT(75, "stopped with 1 of 2 blocks", out, JOB("alike"), "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", out, JOB("alike"), "--stop-after", "0.000001");
   EXPECT(0, "going on with", "wrote", JOB(model));
 }
 

@@ -87,6 +87,19 @@ static void make_from(const qd_json *tokenizer, const char *pre) {
   qd_make_gguf_texts(&maker, "tokenizer.ggml.merges", list, qd_json_length(merges));
 }
 
+/* The parts that cut a text are those of the family's own file. */
+static void expect_same_parts(const qd_json *tokenizer) {
+  char *what;
+  qd_json *made;
+  cr_assert_eq(qd_side_file_json(file, "tokenizer.json", QD_SIDE_FILE_BYTES, &what, &made), QD_OK, "%s", qd_error_text());
+  cr_expect(qd_json_equal(qd_json_get(made, "pre_tokenizer"), qd_json_get(tokenizer, "pre_tokenizer")));
+  cr_expect(qd_json_equal(qd_json_get(made, "normalizer"), qd_json_get(tokenizer, "normalizer")));
+  cr_expect(qd_json_equal(qd_json_get(qd_json_get(made, "model"), "ignore_merges"),
+                          qd_json_get(qd_json_get(tokenizer, "model"), "ignore_merges")));
+  qd_heap_free(what);
+  qd_json_free(made);
+}
+
 static void check_family(const char *name, const char *pre, uint32_t bos) {
   char path[128];
   snprintf(path, sizeof path, "tokenizers/%s/tokenizer.json", name);
@@ -94,6 +107,7 @@ static void check_family(const char *name, const char *pre, uint32_t bos) {
   make_from(tokenizer, pre);
   qd_make_gguf_u32(&maker, "tokenizer.ggml.bos_token_id", bos);
   qd_make_gguf(&maker, file);
+  expect_same_parts(tokenizer);
   snprintf(path, sizeof path, "tokenizers/%s/cases.json", name);
   qd_json *cases = must_read(path);
   qd_tokenizer *t = opened();
