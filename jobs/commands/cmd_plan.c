@@ -78,22 +78,11 @@ static qd_json *rank_json(const qd_plan_rank *rank) {
   return out;
 }
 
-/* Linears of one role whose fate is `fate`, in all blocks. */
-static int64_t linears_of(const qd_plan *plan, qd_role role, qd_fate fate) {
-  int64_t n = 0;
-  for (size_t k = 0; k < plan->n_kinds; k++)
-    for (int i = 0; i < plan->kind[k].n; i++) {
-      const qd_plan_tensor *t = &plan->kind[k].tensor[i];
-      if (t->slot.role == role && t->fate == fate) n += plan->kind[k].blocks;
-    }
-  return n;
-}
-
 static qd_json *unlike_json(const qd_plan *plan) {
   qd_json *out = qd_json_array();
   for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
     for (qd_role role = 0; role < QD_N_LINEARS; role++) {
-      int64_t n = linears_of(plan, role, fate);
+      int64_t n = qd_plan_linears(plan, role, fate);
       if (n == 0) continue;
       qd_json *linear = qd_json_object();
       qd_json_set_text(linear, "linear", qd_role_name(role));
@@ -156,20 +145,7 @@ static void print_sequences(const qd_plan *plan) {
   if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
 }
 
-/* Linears that are not simply cut into groups. */
-static void print_unlike(const qd_plan *plan) {
-  static const char *const fates[QD_N_FATES] = {[QD_FATE_RAGGED] = "no group divides the width: the last one is shorter",
-                                                [QD_FATE_WHOLE_ROWS] = "no group divides the width: one group a row",
-                                                [QD_FATE_IGNORED] = "kept: --ignore",
-                                                [QD_FATE_SKIPPED] = "kept: no group divides the width (--odd-shape skip)"};
-  for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
-    for (qd_role role = 0; role < QD_N_LINEARS; role++) {
-      int64_t n = linears_of(plan, role, fate);
-      if (n > 0)
-        printf("%" PRId64 " %s of %" PRId64 " columns: %s\n", n, qd_role_name(role),
-               qd_model_columns(plan->request.model, role), fates[fate]);
-    }
-}
+static void print_line(const char *line) { puts(line); }
 
 static void print_scratch(const qd_plan *plan) {
   char all[32], most[32];
@@ -184,7 +160,7 @@ static void print_text(const report *r) {
   char disk[32], read[32], traffic[32];
   print_memory(plan);
   print_sequences(plan);
-  print_unlike(plan);
+  qd_plan_tell_unlike(plan, print_line);
   print_scratch(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->read_bytes, read, sizeof read);
