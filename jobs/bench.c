@@ -1,6 +1,7 @@
 #include "jobs/bench_case.h"
 
 #include "jobs/yardstick.h"
+#include "kernels/base/limits.h"
 #include "kernels/base/log.h"
 #include "kernels/peak.h"
 
@@ -279,6 +280,16 @@ static qd_status measure_all(const bench *b, qd_bench *out) {
   return QD_OK;
 }
 
+/* Of the two arenas, so that both full leave something to the machine. */
+static size_t memory_for_each(void) {
+  qd_room memory, address;
+  qd_memory_room("", &memory);
+  qd_address_room(&address);
+  int64_t room = memory.bytes < address.bytes ? memory.bytes : address.bytes, most = (int64_t)64 << 30;
+  room = room / 5 * 2;
+  return (size_t)(room < 0 ? 0 : room > most ? most : room);
+}
+
 qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_bench *out) {
   qd_arena own = {0}, other = {0};
   bench b = {.device = device, .request = request, .own = &own, .other = &other};
@@ -286,8 +297,8 @@ qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_be
   *out = (qd_bench){.isa = qd_isa_name(device->isa), .threads = device->threads};
   qd_yardstick_limit(device);
   out->peak[0] = peak_of(device, QD_F32), out->peak[1] = peak_of(device, QD_BF16);
-  QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", (size_t)64 << 30));
-  QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", (size_t)64 << 30));
+  QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", memory_for_each()));
+  QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", memory_for_each()));
   status = measure_all(&b, out);
 done:
   qd_arena_close(&own);

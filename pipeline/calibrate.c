@@ -99,7 +99,7 @@ static qd_status decide_grid(qd_run *run, const moment *m) {
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(units * columns), sizeof *diagonals, &diagonals));
   QD_TRY_ALL(run->comm, local_diagonals(run, columns, m->of_difference, diagonals));
   QD_TRY(qd_units_gather(run, diagonals, (size_t)columns * sizeof *diagonals));
-  QD_TRY(check_finite(diagonals, units, columns, qd_stage_input_name(m->stage), m->block));
+  QD_TRY_ALL(run->comm, check_finite(diagonals, units, columns, qd_stage_input_name(m->stage), m->block));
   add_units(diagonals, units, m->diagonal);
   QD_TRY(qd_hessian_grid(run->device, qd_tensor_2d(diagonals, QD_F64, units, columns), run->job->hessian_bound, m->exponent));
   qd_arena_rewind(&run->stats_arena, mark);

@@ -94,7 +94,9 @@ static qd_status look(const qd_run *run, qd_store_state *state) {
 /* Weights are compared later, tensor by tensor, so that the message can name one (identity.c). */
 static qd_status same_job(const qd_run *run, qd_json *job) {
   qd_json *stored;
-  QD_TRY(qd_store_read_job(run->job->output, &stored));
+  qd_status found = qd_store_read_job(run->job->output, &stored);
+  QD_CHECK(found != QD_ENOTFOUND, QD_ECORRUPT, "%s/partial/job.json is missing", run->job->output);
+  QD_TRY(found);
   const qd_json *sample = qd_json_get(stored, QD_SAMPLE_KEY);
   if (sample != NULL) qd_json_set(job, QD_SAMPLE_KEY, qd_json_copy(sample));
   qd_status status = qd_job_compare(stored, job, run->job->output);
@@ -102,17 +104,31 @@ static qd_status same_job(const qd_run *run, qd_json *job) {
   return status;
 }
 
+/* A finished store may lie where nothing can be written, so that it cannot be locked either; where it can, the lock that a
+ * killed job left goes with ours. */
+static qd_status is_finished_job(const qd_run *run, qd_output *output, qd_store_state *state) {
+  qd_json *job = NULL;
+  QD_TRY(look(run, state));
+  if (*state != QD_STORE_FINISHED) return QD_OK;
+  QD_TRY(describe(run, &job));
+  qd_status status = same_job(run, job), locked = status == QD_OK ? lock_folder(run, output) : QD_OK;
+  qd_json_free(job);
+  return locked == QD_OK ? status : QD_OK;
+}
+
 /* Rank 0's part: everything that may refuse the job before anything is changed but the lock and the log. */
 static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_state *state) {
   char path[QD_LOG_PATH_BYTES];
   qd_json *job = NULL;
   QD_TRY(refuse_inside_model(run->job));
+  QD_TRY(is_finished_job(run, output, state));
+  if (*state == QD_STORE_FINISHED) return QD_OK;
   QD_TRY(lock_folder(run, output));
   QD_TRY(describe(run, &job));
   snprintf(path, sizeof path, "%s/" QD_LOG_NAME, run->job->output);
-  qd_status status = look(run, state);
+  qd_status status = look(run, state); /* again: another job may have gone on meanwhile */
   if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job);
-  if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path); /* a finished store is left as it is */
+  if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path);
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
   qd_json_free(job);
   return status;

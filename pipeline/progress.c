@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "pipeline/status_path.h"
 #include "storage/atomic.h"
 #include "workers/interrupt.h"
 
@@ -44,6 +45,7 @@ static qd_status write_status(const qd_run *run, standing s) {
   const char *path = run->job->status_file, *slash;
   char folder[4096], *text;
   if (path == NULL || run->comm->rank != 0) return QD_OK;
+  QD_TRY(qd_status_path_check(run->job));
   qd_json *status = describe(run, s);
   qd_status result = qd_json_print(status, 2, &text);
   qd_json_free(status);

@@ -7,8 +7,9 @@
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
 #include "pipeline/stages.h"
-#include "workers/interrupt.h"
 #include "workers/team.h"
+
+#include <string.h>
 
 static qd_status calibrate_stage(qd_run *run, qd_block *block, qd_stage stage, qd_stats *stats) {
   QD_TRY(qd_calibrate(run, block, stage, stats));
@@ -166,6 +167,9 @@ static qd_status work(qd_run *run) {
 /* What helps when the output itself is damaged. */
 static qd_status with_remedy(const qd_job *job, qd_status status) {
   if (status != QD_ECORRUPT) return status;
+  if (strstr(qd_error_text(), "/partial/job.json") != NULL)
+    return qd_fail(status, __FILE__, __LINE__, "%s; without it nobody can tell what the blocks there are: delete the folder %s",
+                   qd_error_text(), job->output);
   return qd_fail(status, __FILE__, __LINE__,
                  "%s; delete that file (of a finished store: the folder %s) and run the same command again", qd_error_text(),
                  job->output);
@@ -179,7 +183,6 @@ static bool tells_of_itself(const qd_output *output, qd_status status) {
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
-  qd_interrupt_install();
   qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);

@@ -72,13 +72,20 @@ static qd_status look_for_foreign(const char *folder, const qd_listing *listing,
   return QD_OK;
 }
 
+/* Beside partial/ such a file is of a job whose note is damaged or gone. */
+static bool has_block_file(const qd_listing *listing) {
+  for (size_t i = 0; i < listing->n; i++)
+    if (qd_block_file_name_fits(listing->name[i])) return true;
+  return false;
+}
+
 static qd_status look_at(const char *folder, const qd_listing *listing, qd_store_state *state, char **what) {
   bool finished = false, unfinished = false;
   bool partial = qd_listing_has(listing, QD_STORE_PARTIAL);
   if (qd_listing_has(listing, QD_STORE_MANIFEST)) QD_TRY(is_ours_in(folder, QD_STORE_MANIFEST, &finished));
   else if (partial) QD_TRY(is_ours_in(folder, QD_STORE_PARTIAL "/" QD_STORE_JOB, &unfinished));
   if (finished) *state = partial ? QD_STORE_UNFINISHED : QD_STORE_FINISHED;
-  else if (unfinished) *state = QD_STORE_UNFINISHED;
+  else if (unfinished || (partial && has_block_file(listing))) *state = QD_STORE_UNFINISHED;
   else QD_TRY(look_for_foreign(folder, listing, state, what));
   return QD_OK;
 }

@@ -128,7 +128,7 @@ static qd_status read_unsealed(const char *folder, qd_manifest *out) {
 static qd_status check_store(findings *found, const qd_listing *listing) {
   qd_manifest manifest;
   qd_status status = qd_manifest_read(found->folder, &manifest);
-  if (status == QD_ECORRUPT) {
+  if (status == QD_ECORRUPT || status == QD_EIO) { /* no file at all, too */
     note(found, qd_error_text());
     if (read_unsealed(found->folder, &manifest) != QD_OK) return QD_OK;
     status = QD_OK;

@@ -61,4 +61,4 @@ static qd_status run(qd_comm *comm) {
 }
 
 const qd_command qd_command_quantize = {
-    .name = "quantize", .summary = "calibrate and quantize a model", .parse = parse_command_line, .run = run};
+    .name = "quantize", .summary = "calibrate and quantize a model", .parse = parse_command_line, .run = run, .stops = true};

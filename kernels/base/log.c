@@ -2,10 +2,13 @@
 #include "kernels/base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 static qd_log_level level = QD_LOG_NORMAL;
 static bool terminal = true;
@@ -21,10 +24,22 @@ static void close_file(void) {
   file = NULL;
 }
 
+/* A FIFO without a reader is refused by the system instead of waited for, and one with a reader here. */
+static qd_status open_file(const char *path) {
+  struct stat facts;
+  int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0666);
+  QD_CHECK(fd >= 0, QD_EIO, "cannot write the log %s: %s", path, strerror(errno));
+  bool is_file = fstat(fd, &facts) == 0 && S_ISREG(facts.st_mode);
+  file = is_file ? fdopen(fd, "a") : NULL;
+  if (file == NULL) close(fd);
+  QD_CHECK(is_file, QD_EIO, "cannot write the log %s: it is there and no file", path);
+  QD_CHECK(file != NULL, QD_EIO, "cannot write the log %s: %s", path, strerror(errno));
+  return QD_OK;
+}
+
 qd_status qd_log_open(const char *path) {
   close_file();
-  file = fopen(path, "a");
-  QD_CHECK(file != NULL, QD_EIO, "cannot write the log %s: %s", path, strerror(errno));
+  QD_TRY(open_file(path));
   fwrite(early, 1, n_early, file);
   n_early = 0;
   return QD_OK;
