@@ -463,7 +463,7 @@ Test(resume, a_live_job_keeps_others_out) {
   bench b;
   bench_open(&b, 8);
   qd_run first = start(0, &b, "");
-  cr_assert(qd_run_until(&first, "q_proj"), "%s", first.err.text);
+  cr_assert(qd_run_until(&first, "block    0  q_proj"), "%s", first.err.text);
   cr_assert_eq(kill(first.pid, SIGSTOP), 0);
   refuse(&b, 0, "", b.out, "another job works in this folder");
   refuse(&b, 2, "", b.out, "another job works in this folder");
