@@ -17,7 +17,7 @@ static const char *fifo_at(const char *name) {
 Test(bad_places, fifos) {
   EXPECT_ROW("an output that is a FIFO", QUANTIZE, "--output", fifo_at("fifo"));
   EXPECT(1, "is a file", "fifo/store", QUANTIZE, "--output", qd_temporary_path(&folder, "fifo/store"));
-  EXPECT(0, "", "", "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output",
+  EXPECT(1, "is a file", "fifo/store", "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output",
          qd_temporary_path(&folder, "fifo/store"));
   qd_temporary_make_folder(&folder, "out");
   fifo_at("out/qdist.log");
