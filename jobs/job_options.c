@@ -196,6 +196,8 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   if (writes && job->method->needs_factor && options->text.dataset == NULL)
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
   if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
+  job->n_texts = options->text.n_texts;
+  memcpy(job->text, options->text.text, sizeof job->text);
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
   job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack,
   job->compute = options->text.compute;

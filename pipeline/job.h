@@ -48,7 +48,9 @@ typedef struct qd_job {
   int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
-  const char      *dataset;       /* NULL: none */
+  const char      *dataset;       /* NULL: none; of a mixture the first */
+  int              n_texts;       /* of a mixture; else 0 or 1 */
+  qd_text_share    text[QD_MAX_TEXTS];
   int64_t          nsamples, sequence_tokens, seed;
   qd_add_bos       bos;
   bool             pack;

@@ -31,6 +31,9 @@ static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
          " in the text; %" PRId64 " documents dropped)",
          run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
          run->tokens.dropped_documents);
+  for (int i = 0; i < run->tokens.n_parts; i++)
+    qd_log("  %" PRId64 " of them from %s (weight %g)", run->tokens.part[i].rows, run->job->text[i].dataset,
+           run->tokens.part[i].weight);
   if (tokenizer == NULL) return;
   if (qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) {
     qd_log_warning("the first sequence cannot be shown: %s", qd_error_text());
@@ -46,7 +49,8 @@ static qd_status load_text(qd_run *run) {
   const qd_job *job = run->job;
   qd_tokenizer *tokenizer;
   if (job->dataset == NULL) return QD_OK;
-  qd_tokens_request request = {.dataset = job->dataset, .use = QD_TOKENS_CALIBRATION, .rows = job->nsamples,
+  qd_tokens_request request = {.dataset = job->dataset, .text = job->text, .n_texts = job->n_texts,
+                               .use = QD_TOKENS_CALIBRATION, .rows = job->nsamples,
                                .sequence_tokens = job->sequence_tokens, .seed = job->seed, .bos = job->bos, .pack = job->pack,
                                .vocabulary = run->model.vocabulary};
   QD_TRY(qd_text_load(run->comm, job->model, &run->model, &request, &run->tokens, &tokenizer));
