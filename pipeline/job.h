@@ -31,6 +31,12 @@ typedef struct qd_rule {
   int64_t     group_size;
 } qd_rule;
 
+/* What of a job is known only with its model. */
+typedef struct qd_job_settled {
+  int64_t       sequence_tokens; /* 0: there is no text */
+  qd_arithmetic arithmetic;
+} qd_job_settled;
+
 typedef struct qd_job {
   const char      *model, *output;
   const qd_method *method;
@@ -64,6 +70,8 @@ typedef struct qd_job {
   bool             keep_activations;
   qd_readers       readers;
   const char      *status_file;
+  qd_status      (*configuration)(const struct qd_job *job, const qd_job_settled *settled, char **text); /* as a file
+                                     that does this job again, which is put beside the log; NULL: none.  From the heap. */
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */
 } qd_job;

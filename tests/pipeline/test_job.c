@@ -240,8 +240,8 @@ Test(job, another_text_is_named) {
   DIFFERS(now.job.bos = QD_BOS_YES, "dataset.add_bos", "\"auto\"", "\"yes\"");
   DIFFERS(now.job.pack = false, "dataset.pack", "true", "false");
   DIFFERS(now.tokens.text_tokens = 1001, "dataset.text_tokens", "1000", "1001");
-  DIFFERS(strcpy(now.tokens.chat_digest.hex, "abc"), "dataset.chat_template", "not given", "abc");
-  DIFFERS((now.tokens.n_parts = 1, now.tokens.part[0].weight = 0.5), "dataset.kind", "plain", "mixture");
+  DIFFERS(strcpy(now.tokens.chat_digest.hex, "abc"), "dataset.chat_template", "not given", "\"abc\"");
+  DIFFERS((now.tokens.n_parts = 1, now.tokens.part[0].weight = 0.5), "dataset.kind", "\"plain\"", "\"mixture\"");
   DIFFERS(now.tokens.dropped_documents = 2, "dataset.dropped_documents", "0", "2");
   subject was = usual(), now = was;
   now.tokens.kind = QD_TEXT_JSONL;
