@@ -5,6 +5,7 @@
 #include "kernels/base/heap.h"
 #include "storage/config_file.h"
 
+#include <ctype.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@ enum { MOST = 256 };
 typedef struct known {
   const char *name, *first; /* first: the name that it is an alias of, or its own */
   int key;
-  bool takes_value;
+  bool takes_value, may_lack_it;
 } known;
 
 typedef struct catalogue {
@@ -30,7 +31,11 @@ static void collect(const struct argp *argp, catalogue *out) {
     if (o->name == NULL || out->n == MOST) continue;
     if (!(o->flags & OPTION_ALIAS)) first = o;
     QD_ASSERT(first != NULL);
-    out->option[out->n++] = (known){.name = o->name, .first = first->name, .key = o->key, .takes_value = first->arg != NULL};
+    out->option[out->n++] = (known){.name = o->name,
+                                    .first = first->name,
+                                    .key = o->key,
+                                    .takes_value = first->arg != NULL,
+                                    .may_lack_it = (first->flags & OPTION_ARG_OPTIONAL) != 0};
   }
   for (const struct argp_child *c = argp->children; c != NULL && c->argp != NULL; c++) collect(c->argp, out);
 }
@@ -79,6 +84,10 @@ static qd_status add(list *to, const char *name, const char *value) {
   return QD_OK;
 }
 
+static int argument_of(const known *o) {
+  return !o->takes_value ? no_argument : o->may_lack_it ? optional_argument : required_argument;
+}
+
 /* The command line as getopt sees it, which is how argp does: names cut short, clusters of letters, values apart.  What is
  * wrong in it is argp's to say. */
 static qd_status scan(const catalogue *all, int argc, char **argv, list *out, const char **config) {
@@ -90,7 +99,7 @@ static qd_status scan(const catalogue *all, int argc, char **argv, list *out, co
   memcpy(copy, argv, (size_t)(argc + 1) * sizeof *argv); /* it changes the order */
   for (size_t i = 0; i < all->n; i++) {
     const known *o = &all->option[i];
-    longs[i] = (struct option){o->name, o->takes_value ? required_argument : no_argument, NULL, FIRST + (int)i};
+    longs[i] = (struct option){o->name, argument_of(o), NULL, FIRST + (int)i};
     if (o->key > ' ' && o->key < 0x7F && strchr(shorts, o->key) == NULL)
       *to++ = (char)o->key, *to++ = o->takes_value ? ':' : ' ', to -= !o->takes_value, *to = '\0';
   }
@@ -100,8 +109,10 @@ static qd_status scan(const catalogue *all, int argc, char **argv, list *out, co
     for (size_t i = 0; o == NULL && code != '?' && i < all->n; i++)
       if (all->option[i].key == code) o = &all->option[i];
     if (o == NULL) continue;
+    const char *value = o->takes_value ? optarg : NULL;
+    if (o->may_lack_it && value == NULL && optind < argc && isdigit((unsigned char)*copy[optind])) value = copy[optind++];
     if (strcmp(o->first, "config") != 0)
-      QD_TRY(add(out, o->first, o->takes_value ? optarg : NULL));
+      QD_TRY(add(out, o->first, value));
     else {
       QD_CHECK(*config == NULL, QD_EUSAGE, "--config is given twice");
       *config = optarg;
@@ -132,12 +143,14 @@ static qd_status take_item(const catalogue *all, const char *path, const qd_conf
            item->line);
   bool yes = item->value != NULL && strcmp(item->value, "true") == 0,
        no = item->value != NULL && strcmp(item->value, "false") == 0;
+  bool is_flag = !o->takes_value || (o->may_lack_it && (yes || no));
   QD_CHECK(o->takes_value || yes || no, QD_EUSAGE, "%s, line %zu: %s takes true or false, got \"%.80s\"", path, item->line,
            o->name, item->value ? item->value : "");
   QD_CHECK(item->value != NULL, QD_EUSAGE, "%s, line %zu: %s has no value", path, item->line, o->name);
   for (size_t i = 0; i < n_typed; i++)
     if (qd_config_same_setting(given.at[i].name, o->first)) return QD_OK;
-  return o->takes_value ? add(&given, o->first, item->value) : yes ? add(&given, o->first, NULL) : QD_OK;
+  if (is_flag && no) return QD_OK;
+  return add(&given, o->first, is_flag ? NULL : item->value);
 }
 
 /* "--name=value", for argp. */

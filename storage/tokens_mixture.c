@@ -66,7 +66,8 @@ static qd_status join_parts(const qd_tokens_request *request, const int64_t *sha
                                     .rows = part[i].rows,
                                     .text_tokens = part[i].text_tokens,
                                     .dropped_documents = part[i].dropped_documents};
-    out->text_tokens += part[i].text_tokens, out->dropped_documents += part[i].dropped_documents;
+    out->text_tokens += part[i].text_tokens, out->distinct_tokens += part[i].distinct_tokens;
+    out->dropped_documents += part[i].dropped_documents;
     if (part[i].chat_digest.hex[0] != '\0') out->chat_digest = part[i].chat_digest; /* the folder's: the same for all */
   }
   deal(part, share, request->n_texts, out);

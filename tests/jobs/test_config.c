@@ -18,11 +18,19 @@ TestSuite(config, .init = begin, .fini = end);
 static const struct argp_option inner_list[] = {{"threads", 't', "N", 0, "", 0}, {"config", 0x300, "FILE", 0, "", 0}, {0}};
 static const struct argp inner = {.options = inner_list};
 static const struct argp_child children[] = {{&inner, 0, NULL, 0}, {0}};
-static const struct argp_option list[] = {
-    {"bits", 'b', "N", 0, "", 0},        {"wbits", 'b', 0, OPTION_ALIAS, 0, 0}, {0, 0, 0, 0, "A heading:", 1},
-    {"sym", 0x301, 0, 0, "", 0},         {"asym", 0x302, 0, 0, "", 0},          {"mse", 0x303, 0, 0, "", 0},
-    {"no-mse", 0x304, 0, 0, "", 0},      {"ignore", 0x305, "X", 0, "", 0},      {"override", 0x306, "X", 0, "", 0},
-    {"act-order", 0x307, "X", 0, "", 0}, {"desc-act", 0x308, 0, 0, "", 0},      {0}};
+static const struct argp_option list[] = {{"bits", 'b', "N", 0, "", 0},
+                                          {"wbits", 'b', 0, OPTION_ALIAS, 0, 0},
+                                          {0, 0, 0, 0, "A heading:", 1},
+                                          {"sym", 0x301, 0, 0, "", 0},
+                                          {"asym", 0x302, 0, 0, "", 0},
+                                          {"mse", 0x303, 0, 0, "", 0},
+                                          {"no-mse", 0x304, 0, 0, "", 0},
+                                          {"ignore", 0x305, "X", 0, "", 0},
+                                          {"override", 0x306, "X", 0, "", 0},
+                                          {"act-order", 0x307, "X", 0, "", 0},
+                                          {"desc-act", 0x308, 0, 0, "", 0},
+                                          {"head", 0x309, "N", OPTION_ARG_OPTIONAL, "", 0},
+                                          {0}};
 static const struct argp argp = {.options = list, .children = children};
 
 /* The command line, words parted by blanks, with the file "c" for FILE, as it is afterwards. */
@@ -90,6 +98,15 @@ static void expect_text(const char *line, const char *file, const char *expected
   cr_assert_eq(qd_config_print(given, n, &text), QD_OK);
   cr_expect_str_eq(strchr(text, '\n') + 1, expected, "%s", text);
   qd_heap_free(text);
+}
+
+Test(config, a_value_may_be_left_out_where_the_option_says_so) {
+  expect_line("x --config FILE", "head: true\n", "--head --config ");
+  expect_line("x --config FILE", "head: 3\n", "--head=3 --config ");
+  expect_line("x --config FILE", "head: false\n", "--config ");
+  expect_text("x --head 5 --sym", "", "head: 5\nsym: true\n");
+  expect_text("x --head --sym", "", "head: true\nsym: true\n");
+  expect_text("x --head=6", "", "head: 6\n");
 }
 
 Test(config, what_was_given_is_printed_again) {
