@@ -6,7 +6,9 @@
 #include "pipeline/job.h"
 
 typedef struct qd_text_options {
-  const char *dataset;
+  const char *dataset;         /* the first one's file */
+  qd_text_share text[QD_MAX_TEXTS];
+  int         n_texts;
   int64_t     sequence_tokens; /* 0: 2048, or the model's positions if they are fewer */
   int64_t     seed;
   qd_add_bos  bos;

@@ -126,6 +126,7 @@ static qd_status check_ids(const qd_tokens *tokens, int64_t vocabulary) {
 }
 
 qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request *request, qd_tokens *out) {
+  if (request->n_texts > 1) return qd_tokens_mix(tokenizer, request, out);
   qd_tokens_job job = {.tokenizer = tokenizer, .request = request, .out = out};
   *out = (qd_tokens){.sequence_tokens = request->sequence_tokens};
   out->kind = qd_tokens_kind(request->dataset, &job.path);
@@ -135,6 +136,7 @@ qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request 
   if (out->distinct_tokens == 0) out->distinct_tokens = out->rows * out->sequence_tokens; /* rows that do not overlap */
   if (status == QD_OK) status = check_ids(out, request->vocabulary);
   qd_text_file_release(&job.file);
+  qd_chat_template_close(&job.chat);
   if (status == QD_OK) return QD_OK;
   qd_tokens_release(out);
   return qd_forward(status, __FILE__, __LINE__);

@@ -15,4 +15,7 @@ size_t qd_utf8_write(uint32_t codepoint, char to[QD_UTF8_MAX]);        /* how ma
 size_t qd_utf8_bytes(char lead);                                      /* of a character in text that is known to be valid */
 bool   qd_utf8_is_space(uint32_t codepoint);                          /* Unicode's White_Space */
 
+/* Python's str.strip() of valid text: how many bytes are left, from *begin on.  White space and U+001C to U+001F go. */
+size_t qd_utf8_strip(const char *text, size_t n, size_t *begin);
+
 #endif

@@ -31,6 +31,7 @@ static void settle(struct argp_state *state) {
   qd_text_options_settle(state, &wanted.text);
   if (wanted.request.model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
+  if (wanted.text.n_texts > 1) qd_option_refuse(state, "evaluate takes one --dataset: evaluate the texts one by one");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
   wanted.request.readers = wanted.text.readers, wanted.request.seed = wanted.text.seed, wanted.request.pack = wanted.text.pack;

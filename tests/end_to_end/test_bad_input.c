@@ -45,6 +45,24 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT_ROW("a word that is no option", QUANTIZE, "stray");
 }
 
+static const char *configuration(const char *text) { return qd_temporary_write_text(&folder, "job.yaml", text); }
+
+Test(bad_input, configurations) {
+  EXPECT_ROW("a configuration that is not there", QUANTIZE, "--config", "absent.yaml");
+  const char *path = configuration("bits: 4\ngruop-size: 128\n");
+  EXPECT_ROW("a configuration with an option that there is not", QUANTIZE, "--config", path);
+  EXPECT_ROW_RANKS(2, "a configuration with an option that there is not", QUANTIZE, "--config", path);
+  EXPECT_ROW("two configurations", QUANTIZE, "--config", path, "--config", path);
+  configuration("bits: [4\n");
+  EXPECT_ROW("a configuration that is no YAML", QUANTIZE, "--config", path);
+  configuration("bits: 4\nbits: 3\n");
+  EXPECT_ROW("a configuration with a name twice", QUANTIZE, "--config", path);
+  configuration("bits: 9\n");
+  EXPECT_ROW("a configuration with a value that does not fit", QUANTIZE, "--config", path);
+  configuration("sym: 4\n");
+  EXPECT_ROW("a configuration with a flag that is neither true nor false", QUANTIZE, "--config", path);
+}
+
 Test(bad_input, absurd_values) {
   static const char *const cases[][3] = {
       {"--bits", "", "got \"\""},
@@ -295,7 +313,7 @@ Test(bad_input, what_is_no_finished_store) {
 Test(bad_input, a_configuration_that_changes_under_a_running_job) {
   static int32_t many[16384 * TOKENS];
   const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
-  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384", NULL};
+  const char *argv[] = {PROGRAM, QUANTIZE_TEXT(long_ids), "--nsamples", "16384", NULL};
   qd_run run = qd_run_start(argv, environment, limit_seconds);
   cr_assert(qd_run_until(&run, "block    0  q_proj"), "%s", run.err.text);
   cr_assert_eq(kill(run.pid, SIGSTOP), 0);
@@ -305,7 +323,7 @@ Test(bad_input, a_configuration_that_changes_under_a_running_job) {
   expect_row(&run, "a configuration that changes while the job runs");
   cr_expect_neq(access(qd_temporary_path(&folder, "out/manifest.json"), F_OK), 0);
   qd_temporary_write_text(&folder, "model/config.json", sound);
-  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384");
+  EXPECT(0, "wrote", out, QUANTIZE_TEXT(long_ids), "--nsamples", "16384");
   EXPECT(0, "", "", "verify", out);
 }
 
@@ -326,7 +344,7 @@ static pid_t last_child(pid_t parent) {
 Test(bad_input, a_dead_rank_ends_the_job_and_the_store_goes_on) {
   static int32_t many[2048 * TOKENS];
   const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
-  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048", NULL};
+  const char *argv[] = {PROGRAM, QUANTIZE_TEXT(long_ids), "--nsamples", "2048", NULL};
   qd_run run = qd_run_start_ranks(3, argv, environment, limit_seconds);
   cr_assert(qd_run_until(&run, "calibration: 2048 sequences"), "%s", run.err.text);
   pid_t rank = last_child(run.pid);
@@ -337,6 +355,6 @@ Test(bad_input, a_dead_rank_ends_the_job_and_the_store_goes_on) {
   cr_expect_not(run.timed_out);
   cr_expect_neq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);
-  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048");
+  EXPECT(0, "wrote", out, QUANTIZE_TEXT(long_ids), "--nsamples", "2048");
   EXPECT(0, "", "", "verify", out);
 }
