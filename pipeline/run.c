@@ -209,11 +209,19 @@ static void tell_plan(qd_run *run) {
   log_time(run);
 }
 
+/* Tokenizing can take a while: what can be refused before is. */
+static qd_status load(qd_run *run) {
+  qd_store_state state;
+  QD_TRY(qd_setup_load_model(run));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_output_foresee(run, &state) : QD_OK);
+  return qd_setup_load_text(run);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
   qd_times_start(&run);
-  qd_status status = qd_setup_load(&run);
+  qd_status status = load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) tell_plan(&run);
