@@ -7,7 +7,6 @@
 #include "pipeline/output.h"
 #include "pipeline/plan_settings.h"
 #include "pipeline/rules.h"
-#include "storage/bytes.h"
 #include "pipeline/setup.h"
 
 #include <stdio.h>
@@ -345,10 +344,9 @@ static qd_dtype dtype_of(const qd_json *config) {
 
 /* From config.json alone. */
 static qd_status load_config(qd_run *run) {
-  char *path;
+  char *path = NULL;
   qd_json *config = NULL;
-  QD_TRY(qd_path_join(run->job->model, "config.json", &path));
-  qd_status status = qd_json_read(path, 1 << 24, &config);
+  qd_status status = qd_side_file_json(run->job->model, "config.json", 1 << 24, &path, &config);
   if (status == QD_OK) status = qd_model_from_config(config, path, &run->model);
   if (status == QD_OK) run->model.dtype = dtype_of(config);
   qd_json_free(config);
