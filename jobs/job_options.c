@@ -45,7 +45,8 @@ enum {
   KEY_GPTAQ_ALPHA,
   KEY_REPORT_KL,
   KEY_KL_POSITIONS,
-  KEY_CONFIG
+  KEY_CONFIG,
+  KEY_SHOW_PLAN
 };
 
 /* What the plug-ins say of themselves, a sentence each. */
@@ -113,6 +114,8 @@ static const struct argp_option options_list[] = {
      "Options from FILE, YAML or JSON: names are the long options, what is given here goes before it; each output has its "
      "job in such a file, job.yaml",
      40},
+    {"show-plan", KEY_SHOW_PLAN, 0, 0,
+     "Tell the setting of each linear (bits, groups, method, fallback; or why it is kept) before any work", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
@@ -315,6 +318,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
     case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_CONFIG: return 0; /* its options stand on the command line by now */
+    case KEY_SHOW_PLAN: job->show_plan = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common,
       state->child_inputs[2] = &options->models;

@@ -64,6 +64,7 @@ typedef struct qd_job {
   qd_compute       compute;
   int64_t          shard_bytes;
   bool             no_resume;
+  bool             show_plan;     /* tell the setting of each linear before any work */
   double           stop_after_seconds; /* 0: no limit */
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
   qd_acts_place    acts_place;

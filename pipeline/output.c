@@ -117,6 +117,22 @@ static qd_status same_job(const qd_run *run, qd_json *job, bool with_text) {
   return status;
 }
 
+/* The job as a file beside the log: a person's way to do it again; nothing is read from it. */
+static qd_status write_configuration(const qd_run *run) {
+  const qd_job *job = run->job;
+  char *text;
+  qd_job_settled settled = {.sequence_tokens = qd_run_calibrates(run) ? run->tokens.sequence_tokens : 0,
+                            .arithmetic = qd_compute_arithmetic(job->compute, run->model.dtype)};
+  if (job->configuration == NULL) return QD_OK;
+  QD_TRY(job->configuration(job, &settled, &text));
+  char *partial = NULL;
+  qd_status status = qd_path_join(job->output, QD_STORE_PARTIAL, &partial);
+  if (status == QD_OK) status = qd_atomic_write(job->output, partial, QD_JOB_FILE, text, strlen(text));
+  qd_heap_free(partial);
+  qd_heap_free(text);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
 static qd_status compare_job(const qd_run *run, bool with_text) {
   qd_json *job;
   QD_TRY(describe(run, &job));
@@ -139,22 +155,6 @@ qd_status qd_output_blocks(const qd_run *run, int64_t *blocks) {
   *blocks = stored.n_blocks;
   qd_store_close(&stored);
   return QD_OK;
-}
-
-/* The job as a file beside the log: a person's way to do it again; nothing is read from it. */
-static qd_status write_configuration(const qd_run *run) {
-  const qd_job *job = run->job;
-  char *text;
-  qd_job_settled settled = {.sequence_tokens = qd_run_calibrates(run) ? run->tokens.sequence_tokens : 0,
-                            .arithmetic = qd_compute_arithmetic(job->compute, run->model.dtype)};
-  if (job->configuration == NULL) return QD_OK;
-  QD_TRY(job->configuration(job, &settled, &text));
-  char *partial = NULL;
-  qd_status status = qd_path_join(job->output, QD_STORE_PARTIAL, &partial);
-  if (status == QD_OK) status = qd_atomic_write(job->output, partial, QD_JOB_FILE, text, strlen(text));
-  qd_heap_free(partial);
-  qd_heap_free(text);
-  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
 /* A finished store may lie where nothing can be written, so that it cannot be locked either; where it can, the lock that a

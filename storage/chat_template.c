@@ -5,6 +5,7 @@
 
 #include "kernels/base/heap.h"
 #include "storage/bytes.h"
+#include "storage/source.h"
 
 enum { TEMPLATE_LIMIT = 1 << 20, CONFIG_LIMIT = 1 << 26 };
 
@@ -22,10 +23,18 @@ static void release(found *f) {
   *f = (found){0};
 }
 
+/* Of a folder, or of a GGUF file, whose header has them; none is fine. */
+static qd_status read_document(const char *folder, const char *name, char **path, qd_json **out) {
+  qd_status status = qd_side_file_json(folder, name, CONFIG_LIMIT, path, out);
+  if (status == QD_ENOTFOUND) return qd_error_clear(), QD_OK;
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
 static qd_status read_file(const char *folder, found *f) {
   QD_TRY(qd_path_join(folder, "chat_template.jinja", &f->path));
-  if (!qd_file_exists(f->path)) return QD_OK;
-  QD_TRY(qd_file_read(f->path, TEMPLATE_LIMIT, &f->file, &f->n));
+  qd_status status = qd_side_file_read(folder, "chat_template.jinja", TEMPLATE_LIMIT, &f->file, &f->n);
+  if (status == QD_ENOTFOUND) return qd_error_clear(), QD_OK;
+  QD_TRY(status);
   f->text = f->file;
   return QD_OK;
 }
@@ -42,9 +51,7 @@ static const qd_json *choose(const qd_json *member) {
 }
 
 static qd_status read_member(const char *folder, const char *name, found *f) {
-  QD_TRY(qd_path_join(folder, name, &f->path));
-  if (!qd_file_exists(f->path)) return QD_OK;
-  QD_TRY(qd_json_read(f->path, CONFIG_LIMIT, &f->document));
+  QD_TRY(read_document(folder, name, &f->path, &f->document));
   if (!qd_json_is_object(f->document) || qd_json_get(f->document, "chat_template") == NULL) return QD_OK;
   const qd_json *text = choose(qd_json_get(f->document, "chat_template"));
   QD_CHECK(qd_json_is_text(text), QD_EBADINPUT, "%s: \"chat_template\" is neither a text nor a list with one named \"default\"",
@@ -72,8 +79,7 @@ static qd_status read_special(const char *folder, qd_json *out) {
                                       "pad_token", "cls_token", "mask_token"};
   char *path = NULL;
   qd_json *config = NULL;
-  QD_TRY(qd_path_join(folder, "tokenizer_config.json", &path));
-  qd_status status = qd_file_exists(path) ? qd_json_read(path, CONFIG_LIMIT, &config) : QD_OK;
+  qd_status status = read_document(folder, "tokenizer_config.json", &path, &config);
   for (size_t i = 0; i < sizeof names / sizeof *names && qd_json_is_object(config); i++) {
     const qd_json *token = qd_json_get(config, names[i]);
     const char *text = qd_json_text(qd_json_is_object(token) ? qd_json_get(token, "content") : token);

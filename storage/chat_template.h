@@ -11,8 +11,9 @@ typedef struct qd_chat_template {
   qd_digest digest; /* of the template and the special tokens */
 } qd_chat_template;
 
-/* folder/chat_template.jinja, else "chat_template" of chat_template.json or of tokenizer_config.json (a text, or a list with
- * one that is named "default").  QD_ENOTFOUND: there is none; otherwise as jinja.h. */
+/* `folder`: a model's, a store's, or a GGUF file.  Its chat_template.jinja, else "chat_template" of chat_template.json or of
+ * tokenizer_config.json (a text, or a list with one that is named "default").  QD_ENOTFOUND: there is none; otherwise as
+ * jinja.h. */
 qd_status qd_chat_template_open(const char *folder, qd_chat_template *out) QD_MUST_USE;
 void qd_chat_template_close(qd_chat_template *chat); /* a zeroed one is fine */
 

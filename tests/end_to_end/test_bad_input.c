@@ -117,7 +117,7 @@ Test(bad_input, more_memory_than_there_is) {
 /* As quantize would refuse them, and before any text is read. */
 static void expect_foreseen(const char *what, const char *which, const char *option, const char *value) {
   EXPECT(1, what, which, "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out, option, value);
-  EXPECT(1, what, which, QUANTIZE, "--dataset", "/absent.i32", option, value);
+  EXPECT(1, what, which, QUANTIZE_TEXT("/absent.i32"), option, value);
 }
 
 static void expect_planned(const char *what) {
