@@ -43,25 +43,11 @@ typedef struct stretch {
   size_t      n;
 } stretch;
 
-/* Python's str.strip() takes White_Space and the four separators U+001C to U+001F. */
-static bool is_stripped(uint32_t c) { return qd_utf8_is_space(c) || (c >= 0x1C && c <= 0x1F); }
-
-static stretch strip(stretch line) {
-  size_t bytes, begin = 0, end = 0;
-  uint32_t c;
-  for (size_t i = 0; i < line.n; i += bytes) {
-    qd_utf8_next(line.at + i, line.n - i, &bytes, &c);
-    if (is_stripped(c)) continue;
-    if (end == 0) begin = i;
-    end = i + bytes;
-  }
-  return (stretch){line.at + begin, end - begin};
-}
-
 /* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank
  * one; PTB's are stripped lines. */
 static stretch row_of_line(qd_text_kind kind, stretch line) {
-  stretch bare = strip(line);
+  size_t begin, bytes = qd_utf8_strip(line.at, line.n, &begin);
+  stretch bare = {line.at + begin, bytes};
   return kind == QD_TEXT_PTB || bare.n == 0 ? bare : line;
 }
 
@@ -83,6 +69,7 @@ qd_status qd_tokens_join_rows(const qd_tokens_job *job, qd_text_kind kind, char 
     if (begin > 0) memcpy(*text + *n, "\n\n", 2), *n += 2;
     memcpy(*text + *n, row.at, row.n);
     *n += row.n;
+    job->out->text_rows++;
     begin += bytes;
   }
   return QD_OK;
