@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-enum { KEY_MAX_WINDOWS = 0x400, KEY_STYLE, KEY_MAX_HOST, KEY_JSON, KEY_TASKS, KEY_TASKS_PATH, KEY_SHOTS, KEY_LIMIT };
+enum { KEY_MAX_WINDOWS = 0x400, KEY_STYLE, KEY_MAX_HOST, KEY_TASKS, KEY_TASKS_PATH, KEY_SHOTS, KEY_LIMIT };
 
 static const struct argp_option options_list[] = {
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
@@ -15,8 +15,8 @@ static const struct argp_option options_list[] = {
     {"tasks-path", KEY_TASKS_PATH, "DIR", 0, "Where the file of a TASK is (QDIST_TASKS)", 25},
     {"num-fewshot", KEY_SHOTS, "N", 0, "Examples in front of each question (0, but for mmlu 5)", 25},
     {"limit", KEY_LIMIT, "N", 0, "The first N documents of each task, of mmlu of each subject", 25},
-    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 1},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 1},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -31,7 +31,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_TASKS_PATH: request->tasks.folder = qd_option_text(state, "--tasks-path", text); return 0;
     case KEY_SHOTS: request->tasks.shots = qd_option_integer(state, "--num-fewshot", text, 0, 1000); return 0;
     case KEY_LIMIT: request->tasks.limit = qd_option_integer(state, "--limit", text, 1, 1 << 30); return 0;
-    case KEY_JSON: options->json = true; return 0;
+    case 'j': options->json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
     default: return ARGP_ERR_UNKNOWN;
   }

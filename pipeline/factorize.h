@@ -11,6 +11,7 @@ typedef struct qd_stage_factor {
   qd_tri    p;         /* F32: GPTAQ's, in the same order; of 0 columns: there is none */
   double    damping;   /* as used, relative to the mean diagonal */
   bool      failed;    /* no damping of the ladder helped: round to nearest */
+  bool      nearest;   /* round to nearest, as it is asked for */
 } qd_stage_factor;
 
 /* For the linears of one order (a group size matters to group-aware order only).  From run->stats_arena.  Collective: the owner

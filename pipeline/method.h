@@ -21,7 +21,7 @@ typedef struct qd_method_input {
 
 typedef struct qd_method {
   const char *name;
-  const char *summary;
+  const char *summary;        /* for --help */
   bool        needs_factor;   /* calibration data and the Hessian's factor */
   bool        default_mse;    /* settings of --method NAME alone */
   qd_act_order default_act_order;
