@@ -63,7 +63,8 @@ void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank
     part[QD_PLAN_DECODER] += qd_plan_decoder(&s->model, sizes->tokens, s->act);
   }
   size_t ids = (size_t)(sizes->windows * sizes->tokens) * sizeof(int32_t);
-  part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident + sizes->result_bytes + ids;
+  size_t program = sizes->program_bytes > 0 ? sizes->program_bytes : (size_t)qd_memory_now().resident;
+  part[QD_PLAN_PROGRAM] = program + sizes->result_bytes + ids;
   part[QD_PLAN_LIBRARIES] = qd_plan_libraries(largest, largest, sizes->ranks, true);
   part[QD_PLAN_SCRATCH] = qd_evaluation_scratch(sizes) + qd_arena_cost(qd_device_packing_bytes(sizes->device), 1);
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) out->host_bytes += part[p];

@@ -15,6 +15,7 @@ typedef struct qd_evaluation_sizes {
   int64_t           tokens;     /* of a window */
   int64_t           windows;    /* at a time on a rank */
   size_t            result_bytes; /* of all windows, on every rank */
+  size_t            program_bytes; /* of this process without what is planned; 0: as it stands */
   int               ranks;
   const int        *first_on_node; /* of each rank (workers/team.h); NULL: all are on one node */
 } qd_evaluation_sizes;

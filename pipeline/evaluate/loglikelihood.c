@@ -22,6 +22,7 @@ typedef struct scoring {
   sequence          *sequence; /* the longest first, else in the requests' order */
   int64_t            n;
   qd_loglikelihood  *out;
+  size_t             program_bytes;
 } scoring;
 
 /* ---- sequences ----------------------------------------------------------------------------------------------------------- */
@@ -128,12 +129,19 @@ static qd_status score_sequences(scoring *s, qd_block *rest, const sequence *min
 /* The sequence at place p is rank p mod ranks's: neighbours are of like length, so that ranks have like work. */
 static int64_t count_of(int64_t n, int rank, int ranks) { return n > rank ? (n - rank + ranks - 1) / ranks : 0; }
 
+/* What the process has now, but for arenas that were used before and are planned anew for each batch. */
+static size_t program_bytes(const qd_subject *subject) {
+  size_t now = (size_t)qd_memory_now().resident, used = subject->block_arena.peak_bytes + subject->device->scratch.peak_bytes;
+  return now > used ? now - used : now;
+}
+
 static qd_evaluation_sizes sizes_of(const scoring *s, int64_t tokens) {
   qd_comm *comm = s->subject->comm;
   return (qd_evaluation_sizes){.subject = {s->subject, NULL},
                                .device = s->subject->device,
                                .tokens = tokens,
                                .result_bytes = 2 * s->requests->n * sizeof *s->out,
+                               .program_bytes = s->program_bytes,
                                .ranks = comm->size,
                                .first_on_node = qd_team_first_on_node(comm)};
 }
@@ -236,7 +244,7 @@ static qd_status check_finite(const scoring *s) {
 
 qd_status qd_loglikelihoods(qd_subject *subject, const qd_requests *requests, int64_t max_host_bytes, qd_loglikelihood *out,
                             int64_t *planned_bytes) {
-  scoring s = {.subject = subject, .requests = requests, .out = out};
+  scoring s = {.subject = subject, .requests = requests, .out = out, .program_bytes = program_bytes(subject)};
   *planned_bytes = 0;
   qd_status status = qd_agree(subject->comm, find_sequences(&s));
   if (status == QD_OK) status = run_batches(&s, max_host_bytes, planned_bytes);

@@ -116,6 +116,43 @@ Test(evaluate, tasks_of_a_model_with_experts_at_any_number_of_ranks) {
   expect_same_lines("moe1", "moe4");
 }
 
+static int count(const char *in, const char *what) {
+  int n = 0;
+  for (const char *at = strstr(in, what); at != NULL; at = strstr(at + 1, what)) n++;
+  return n;
+}
+
+static qd_run run_long(const char *lines, int64_t host_bytes) {
+  char limit[64] = "";
+  if (host_bytes > 0) snprintf(limit, sizeof limit, "--max-host-mem %" PRId64, host_bytes);
+  qd_run run = qd_program(0, "evaluate -m %s --tasks lambada:%s/long.jsonl --tasks-output %s/%s --json %s", demo, folder.path,
+                          folder.path, lines, limit);
+  must_succeed(&run);
+  return run;
+}
+
+/* 20 contexts of up to 500 tokens, 5 MiB of hidden states: with less memory the model is read more than once. */
+Test(evaluate, takes_as_many_passes_as_memory_wants) {
+  static char all[1 << 17];
+  char *to = all;
+  for (int i = 0; i < 20; i++) {
+    to += sprintf(to, "{\"context\": \"");
+    for (int word = 0; word < 400 + 3 * i; word++) to += sprintf(to, "%s", word % 7 ? "it " : "the ");
+    to += sprintf(to, "\", \"continuation\": \"file\"}\n");
+  }
+  cr_assert_lt(to - all, (int)sizeof all);
+  qd_temporary_write_text(&folder, "long.jsonl", all);
+  qd_run once = run_long("once", 0);
+  cr_expect_eq(count(once.err.text, "\nsequences "), 1, "%s", once.err.text);
+  qd_json *out = parse(&once);
+  int64_t planned = qd_json_integer(qd_json_get(out, "planned_host_bytes"));
+  qd_json_free(out);
+  qd_run often = run_long("often", planned - (3 << 20));
+  cr_expect_gt(count(often.err.text, "\nsequences "), 1, "%s", often.err.text);
+  expect_same_lines("once", "often");
+  qd_run_close(&often);
+}
+
 /* ---- compare ------------------------------------------------------------------------------------------------------------- */
 
 static double number(const qd_json *object, const char *key) {
