@@ -115,6 +115,7 @@ Test(task_set, draws_shots_in_the_order_of_documents) {
   MUST(make(&request, POSITIONS, &set, &all));
   cr_assert_eq(all.n, 10);
   expect_request(&all, 0, "q3\nAnswer: r3\n\nq4\nAnswer: r4\n\nq0\nAnswer: r0", " r0");
+  expect_request(&all, 6, "q1\nAnswer: r1\n\nq0\nAnswer: r0\n\nq3\nAnswer: r3", " r3");
   expect_request(&all, 1, "q3\nAnswer: r3\n\nq4\nAnswer: r4\n\nq0\nAnswer: wrong", " wrong");
   qd_task_set_release(&set);
   request.limit = 2;
