@@ -32,12 +32,15 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_SHOTS: request->tasks.shots = qd_option_integer(state, "--num-fewshot", text, 0, 1000); return 0;
     case KEY_LIMIT: request->tasks.limit = qd_option_integer(state, "--limit", text, 1, 1 << 30); return 0;
     case 'j': options->json = true; return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common,
+      state->child_inputs[2] = &options->models;
+      return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
 
-static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {
+    {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {&qd_model_argp, 0, NULL, 0}, {0}};
 
 const struct argp qd_evaluation_argp = {.options = options_list, .parser = parse, .children = children};
 

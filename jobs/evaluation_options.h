@@ -2,7 +2,7 @@
 #ifndef QDIST_JOBS_EVALUATION_OPTIONS_H
 #define QDIST_JOBS_EVALUATION_OPTIONS_H
 
-#include "jobs/options.h"
+#include "jobs/model_options.h"
 #include "jobs/text_options.h"
 #include "pipeline/evaluate/perplexity.h"
 
@@ -10,6 +10,7 @@ typedef struct qd_evaluation_options {
   qd_evaluation_request request; /* all but the models; complete after the settling */
   qd_text_options       text;
   qd_common_options     common;
+  qd_model_options      models; /* for qd_model_locate; close it */
   bool                  json;
 } qd_evaluation_options;
 

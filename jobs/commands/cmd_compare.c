@@ -19,7 +19,8 @@ static struct {
 } wanted;
 
 static const struct argp_option options_list[] = {
-    {"reference", KEY_REFERENCE, "DIR", 0, "The model that all are compared with: KL divergence and top-1 agreement", 1}, {0}};
+    {"reference", KEY_REFERENCE, "MODEL", 0, "The model that all are compared with: KL divergence and top-1 agreement", 1},
+    {0}};
 
 static void add_model(struct argp_state *state, const char *text) {
   if (wanted.n == MAX_MODELS) qd_option_refuse(state, "more than %d models at a time", MAX_MODELS);
@@ -44,7 +45,7 @@ static const struct argp_child children[] = {{&qd_evaluation_argp, 0, NULL, 0}, 
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "OUT... --reference DIR --dataset FILE",
+    .args_doc = "OUT... --reference MODEL --dataset FILE",
     .doc = "One table of several stores or models: bits, size, perplexity, divergence from the reference, tasks. Each is "
            "evaluated as `qdist evaluate` does it, over all ranks.\v"
            "Example:\n"
@@ -84,12 +85,17 @@ static qd_status describe_store(row *out) {
 static qd_status describe_original(row *out) {
   qd_source *source;
   double elements = 0;
+  bool packed = false;
   QD_TRY(qd_source_open(out->path, &source));
   for (size_t i = 0; i < qd_source_tensors(source); i++) {
     const qd_source_tensor *tensor = qd_source_tensor_at(source, i);
     double n = 1;
     for (int d = 0; d < tensor->rank; d++) n *= (double)tensor->dim[d];
-    elements += n, out->bytes += (double)tensor->bytes;
+    elements += n, out->bytes += (double)tensor->bytes, packed = packed || tensor->stored != NULL;
+  }
+  if (packed) { /* GGUF's blocks are larger as they are read */
+    out->bytes = 0;
+    for (size_t i = 0; i < qd_source_files(source); i++) out->bytes += (double)qd_source_file_identity(source, i).size;
   }
   out->whole_bits = elements > 0 ? 8 * out->bytes / elements : 0;
   snprintf(out->method, sizeof out->method, "original");
@@ -199,7 +205,7 @@ static qd_status evaluate_rows(row *rows, int *n, qd_comm *comm, qd_device *devi
   return QD_OK;
 }
 
-static qd_status run(qd_comm *comm) {
+static qd_status compare(qd_comm *comm) {
   static row rows[MAX_MODELS + 1];
   qd_device device;
   int n = 0;
@@ -213,6 +219,20 @@ static qd_status run(qd_comm *comm) {
     else print_text(rows, n);
   }
   for (int i = 0; i < n; i++) qd_evaluation_release(&rows[i].result);
+  return status;
+}
+
+static qd_status locate(qd_comm *comm) {
+  qd_model_options *models = &wanted.evaluation.models;
+  QD_TRY(qd_model_locate(models, comm, &wanted.reference));
+  for (int i = 0; i < wanted.n; i++) QD_TRY(qd_model_locate(models, comm, &wanted.model[i]));
+  return QD_OK;
+}
+
+static qd_status run(qd_comm *comm) {
+  qd_status status = locate(comm);
+  if (status == QD_OK) status = compare(comm);
+  qd_model_options_close(&wanted.evaluation.models);
   return status;
 }
 

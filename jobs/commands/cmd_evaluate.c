@@ -8,15 +8,15 @@ enum { KEY_REFERENCE = 0x300, KEY_TASKS_OUTPUT };
 static qd_evaluation_options wanted;
 
 static const struct argp_option options_list[] = {
-    {"model", 'm', "PATH", 0, "A store, or an original model's folder", 1},
-    {"reference", KEY_REFERENCE, "DIR", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
+    {"model", 'm', "MODEL", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
+    {"reference", KEY_REFERENCE, "MODEL", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"kl-reference", KEY_REFERENCE, 0, OPTION_ALIAS, 0, 1},
     {"tasks-output", KEY_TASKS_OUTPUT, "FILE", 0, "Each document's log-likelihoods as a line of JSON", 25},
     {0}};
 
 static void settle(struct argp_state *state) {
   qd_evaluation_options_settle(state, &wanted);
-  if (wanted.request.model == NULL) qd_option_refuse(state, "--model PATH is needed");
+  if (wanted.request.model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (wanted.request.reference != NULL && wanted.request.dataset == NULL)
     qd_option_refuse(state, "--reference compares on a text: --dataset FILE is needed");
   if (wanted.request.tasks.output != NULL && wanted.request.tasks.tasks == NULL)
@@ -40,7 +40,7 @@ static const struct argp_child children[] = {{&qd_evaluation_argp, 0, NULL, 0}, 
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model PATH --dataset FILE\n--model PATH --tasks TASK,...",
+    .args_doc = "--model MODEL --dataset FILE\n--model MODEL --tasks TASK,...",
     .doc = "Perplexity and multiple-choice tasks of a store or of an original model, over ranks, blocks streamed. "
            "docs/evaluation.md says each convention.\v"
            "Examples:\n"
@@ -70,7 +70,7 @@ static qd_status print(const qd_evaluation *result) {
   return QD_OK;
 }
 
-static qd_status run(qd_comm *comm) {
+static qd_status evaluate(qd_comm *comm) {
   qd_device device;
   qd_evaluation result;
   qd_device_options machine = qd_common_device(&wanted.common);
@@ -80,6 +80,14 @@ static qd_status run(qd_comm *comm) {
   if (status == QD_OK && comm->rank == 0) status = print(&result);
   qd_device_close(&device);
   qd_evaluation_release(&result);
+  return status;
+}
+
+static qd_status run(qd_comm *comm) {
+  qd_status status = qd_model_locate(&wanted.models, comm, &wanted.request.model);
+  if (status == QD_OK) status = qd_model_locate(&wanted.models, comm, &wanted.request.reference);
+  if (status == QD_OK) status = evaluate(comm);
+  qd_model_options_close(&wanted.models);
   return status;
 }
 
