@@ -102,6 +102,10 @@ qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model
   return status;
 }
 
+void qd_decoder_set_tokens(qd_decoder *decoder, int64_t tokens) {
+  decoder->tokens = decoder->cosine.dim[0] = decoder->sine.dim[0] = tokens;
+}
+
 void qd_decoder_close(qd_decoder *decoder) { qd_arena_close(&decoder->arena); }
 
 /* ---- pieces -------------------------------------------------------------------------------------------------------------- */

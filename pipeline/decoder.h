@@ -72,6 +72,9 @@ qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model
                           int64_t tokens) QD_MUST_USE;
 void      qd_decoder_close(qd_decoder *decoder);
 
+/* From now on sequences of so many tokens, at most as many as it was opened for. */
+void qd_decoder_set_tokens(qd_decoder *decoder, int64_t tokens);
+
 /* Columns of a stage's input, which is where mid begins; 0: the model has no such stage.  _held: columns that mid has in all
  * before the stage, other parts with it.  _widest: that mid ever has.  _sum: where a sparse block's sum begins (T of them are
  * one element each), its gate behind it. */

@@ -38,6 +38,7 @@ typedef struct qd_tokens_request {
   int64_t       seed;
   qd_add_bos    bos;
   bool          pack;            /* jsonl: join documents; false: one document a row, shorter ones dropped */
+  bool          llama_cpp;       /* plain text as llama.cpp reads it: without its last newline, two windows at least */
   int64_t       vocabulary;      /* ids must lie below; 0: not checked */
 } qd_tokens_request;
 
@@ -53,6 +54,7 @@ typedef struct qd_tokens {
   int32_t  *ids;                /* (rows, sequence_tokens), from the heap */
   int64_t   rows, sequence_tokens;
   int64_t   text_tokens;        /* tokens of the whole text; of all documents that were tokenized (C4: those drawn) */
+  int64_t   text_rows;          /* WikiText-2, PTB: lines that were joined; else 0 */
   int64_t   distinct_tokens;    /* of those, the ones that lie in some row: fewer than rows times length where rows overlap */
   int64_t   dropped_documents;  /* --no-pack: shorter than a row */
   qd_text_kind kind;

@@ -82,8 +82,8 @@ typedef struct stretch {
 /* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank
  * one; PTB's are stripped lines. */
 static stretch row_of_line(qd_text_kind kind, stretch line) {
-  size_t begin, n = qd_utf8_strip(line.at, line.n, &begin);
-  stretch bare = {line.at + begin, n};
+  size_t begin, bytes = qd_utf8_strip(line.at, line.n, &begin);
+  stretch bare = {line.at + begin, bytes};
   return kind == QD_TEXT_PTB || bare.n == 0 ? bare : line;
 }
 
@@ -105,6 +105,7 @@ qd_status qd_tokens_join_rows(const qd_tokens_job *job, qd_text_kind kind, char 
     if (begin > 0) memcpy(*text + *n, "\n\n", 2), *n += 2;
     memcpy(*text + *n, row.at, row.n);
     *n += row.n;
+    job->out->text_rows++;
     begin += bytes;
   }
   return QD_OK;

@@ -80,8 +80,8 @@ qd_status qd_tokens_from_text(qd_tokens_job *job, const char *text, size_t n) {
 /* Adds the ids of document `index`. */
 static qd_status encode_document(qd_tokens_job *job, const qd_jsonl *lines, size_t index, qd_token_list *ids) {
   qd_json *line = NULL;
-  char where[512];
-  QD_TRY(qd_jsonl_parse(lines, index, where, sizeof where, &line));
+  char where[QD_JSONL_WHAT_BYTES];
+  QD_TRY(qd_jsonl_parse(lines, index, where, &line));
   qd_status status = qd_tokens_encode_line(job, line, where, ids);
   qd_json_free(line);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);

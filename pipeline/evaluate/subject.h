@@ -20,18 +20,23 @@ typedef struct qd_subject {
   qd_dtype    act;    /* its activations' */
   qd_arena    block_arena, acts_arena;
   qd_tensor   h;      /* act (windows, T, hidden) */
+  const int64_t *length; /* of each window; what follows is padding, which dense blocks leave out; NULL: all are whole */
   void       *mid;    /* of one window; where blocks have experts, acts has all windows' */
   qd_acts     acts;
   qd_experts  experts;
 } qd_subject;
+
+/* Whether a store is there, finished or begun; else it should be a model. */
+bool qd_subject_is_store(const char *path);
 
 /* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
  * own.  QD_EUNSUPPORTED: the store names an arithmetic that is not known here.  Collective. */
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm,
                           qd_device *device) QD_MUST_USE;
 
-/* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
+/* Memory for up to `windows` windows of `tokens` on this rank, in place of what was reserved before.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;
+void      qd_subject_release(qd_subject *subject); /* gives it back */
 
 /* What a rank's experts meet. */
 qd_experts_shape qd_subject_experts(const qd_subject *subject, int64_t windows, int64_t tokens);

@@ -193,6 +193,7 @@ Test(tokens, joins_rows_of_wikitext2) {
   qd_tokens tokens = must_load(evaluation(dataset("wikitext2:", "w"), 0, (int64_t)strlen(joined)));
   expect_text(&tokens, joined);
   cr_expect_eq(tokens.text_tokens, (int64_t)strlen(joined));
+  cr_expect_eq(tokens.text_rows, 8);
   qd_tokens_release(&tokens);
 }
 
@@ -201,6 +202,22 @@ Test(tokens, joins_stripped_rows_of_ptb) {
   static const char joined[] = "a b" "\n\n" "\n\n" "c" "\n\n" "d";
   qd_tokens tokens = must_load(evaluation(dataset("ptb:", "p"), 0, (int64_t)strlen(joined)));
   expect_text(&tokens, joined);
+  qd_tokens_release(&tokens);
+}
+
+Test(tokens, reads_a_plain_text_as_llama_cpp_does) {
+  qd_temporary_write_text(&folder, "l", "abcabc\n\n");
+  qd_tokens_request request = evaluation(dataset("", "l"), 0, 3);
+  request.llama_cpp = true;
+  qd_tokens tokens = must_load(request);
+  cr_expect_eq(tokens.text_tokens, 7);
+  cr_expect_eq(tokens.rows, 2);
+  qd_tokens_release(&tokens);
+  request.sequence_tokens = 4;
+  expect_failure(request, QD_EBADINPUT, "two windows of 4");
+  request.llama_cpp = false;
+  tokens = must_load(request);
+  cr_expect_eq(tokens.text_tokens, 8);
   qd_tokens_release(&tokens);
 }
 
