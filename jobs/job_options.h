@@ -2,6 +2,7 @@
 #ifndef QDIST_JOBS_JOB_OPTIONS_H
 #define QDIST_JOBS_JOB_OPTIONS_H
 
+#include "jobs/spqr_options.h"
 #include "jobs/text_options.h"
 #include "workers/comm.h"
 
@@ -9,6 +10,8 @@ typedef struct qd_job_options {
   qd_job job;
   qd_common_options common;
   qd_text_options text;
+  qd_spqr_options spqr;
+  bool bits, group, damp; /* whether they were given */
   int symmetric, mse, order, sequential, resume, scale; /* -1: not given */
   double gptaq_alpha; /* -1: not given */
   bool report_kl;

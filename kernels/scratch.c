@@ -1,4 +1,6 @@
 #include "kernels/scratch.h"
+#include "kernels/spearman.h"
+#include "kernels/spqr_rows.h"
 
 #include <string.h>
 
@@ -48,4 +50,15 @@ size_t qd_scratch_asymmetry(const qd_device *device, int64_t columns) {
 size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {
   if (is_cpu(device)) return qd_cpu_scratch_gptq(device, args);
   return 2 * qd_arena_cost((size_t)args->w.dim[1], sizeof(float));
+}
+
+size_t qd_scratch_spqr(const qd_device *device, const qd_spqr_args *args) {
+  if (is_cpu(device)) return qd_cpu_scratch_spqr(device, args);
+  return qd_arena_cost((size_t)qd_spqr_work_elements(args->scheme, args->w.dim[0], args->w.dim[1]), sizeof(float));
+}
+
+size_t qd_scratch_spearman_order(const qd_device *device, int64_t rows, int64_t columns) {
+  size_t threads = is_cpu(device) ? (size_t)device->threads : 1;
+  return matrix_cost(QD_F32, columns, rows) + qd_arena_cost((size_t)columns, sizeof(float)) +
+         qd_arena_cost(threads * (size_t)rows, sizeof(qd_ranked));
 }

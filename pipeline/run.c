@@ -120,6 +120,7 @@ static qd_status all_blocks(qd_run *run) {
 
 static qd_status work(qd_run *run) {
   bool blocks_left = run->first_block < run->model.n_blocks;
+  qd_budget_resume(&run->budget, &run->stored);
   QD_TRY(qd_progress_begin(run));
   QD_TRY(blocks_left ? qd_setup_open(run) : qd_setup_open_rest(run));
   if (!run->stored.has_rest)

@@ -17,6 +17,7 @@ static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
   QD_TRY(qd_rules_check(run->job, &run->model));
+  QD_TRY(qd_budget_open(&run->budget, run->job, &run->model));
   qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
   run->act = qd_arithmetic_act(arithmetic);
   return qd_device_use_arithmetic(run->device, arithmetic);

@@ -5,6 +5,7 @@
 
 #include "kernels/base/task.h"
 #include "pipeline/acts.h"
+#include "pipeline/budget.h"
 #include "pipeline/experts.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
@@ -57,6 +58,7 @@ typedef struct qd_run {
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
+  qd_budget     budget;          /* for outliers; the same on every rank */
   qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;
 
