@@ -70,8 +70,8 @@ static const struct argp_option options_list[] = {
     {"true-sequential", KEY_SEQUENTIAL, 0, 0, "Linears of a block see those before them quantized (default)", 10},
     {"no-true-sequential", KEY_NO_SEQUENTIAL, 0, 0, "All linears of a block from the original block's activations", 10},
     {"damp", KEY_DAMP, "X|auto", 0,
-     "Share of the mean diagonal that is added to the Hessian (0.01); auto: of 0.01, 0.1 and 1 the best by the loss of a sample "
-     "of rows, for each input (default of spqr)", 10},
+     "Share of the mean diagonal that is added to the Hessian (0.01); auto: of 0.01, 0.1 and 1 the best by the loss of a "
+     "sample of rows, for each input (default of spqr)", 10},
     {"damp-percent", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"percdamp", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"dampening-frac", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
@@ -308,13 +308,15 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT:
-      state->child_inputs[0] = &options->spqr, state->child_inputs[1] = &options->text, state->child_inputs[2] = &options->common;
+      state->child_inputs[0] = &options->spqr, state->child_inputs[1] = &options->text;
+      state->child_inputs[2] = &options->common;
       return 0;
     default: return parse_pairs(key, text, state);
   }
 }
 
-static const struct argp_child children[] = {{&qd_spqr_argp, 0, "SpQR:", 15}, {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {
+    {&qd_spqr_argp, 0, "SpQR:", 15}, {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
 
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 

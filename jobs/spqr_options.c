@@ -22,8 +22,8 @@ static const struct argp_option options_list[] = {
      "3 bits in groups of 16, 3.99 bits a weight in all (default); 2 bits in groups of 32, 3.07; or what the authors of SpQR "
      "recommend: 3 bits in groups of 16, threshold 0.2, damping 1", 1},
     {"avg-bits", KEY_AVG_BITS, "X", 0,
-     "Bits a weight with statistics and outliers that the job ends with, within 0.02: the threshold of outliers follows (3.99). "
-     "Where --bits or --group-size is not given, the best setting that fits is taken", 1},
+     "Bits a weight with statistics and outliers that the job ends with, within 0.02: the threshold of outliers follows "
+     "(3.99). Where --bits or --group-size is not given, the best setting that fits is taken", 1},
     {"outlier-threshold", KEY_THRESHOLD, "X|none", 0,
      "Keep a weight whose error is worth more than X of its linear's mean; smaller X, more outliers", 1},
     {"simplified-outliers", KEY_SIMPLIFIED, 0, 0, "Fit the grids as if there were no outliers", 1},
@@ -125,7 +125,7 @@ void qd_spqr_options_settle(struct argp_state *state, const qd_spqr_options *o, 
     return;
   }
   const preset *p = &presets[o->preset >= 0 ? o->preset : job->scheme.compat ? PRESET_REFERENCE : 0];
-  if (given.order && job->act_order != QD_ORDER_NONE && job->act_order != QD_ORDER_DYNAMIC && job->act_order != QD_ORDER_SPEARMAN)
+  if (given.order && (job->act_order == QD_ORDER_STATIC || job->act_order == QD_ORDER_GROUP))
     qd_option_refuse(state, "--act-order %s means nothing to --method spqr, which takes --permutation-order",
                      qd_act_order_name(job->act_order));
   if (!given.order) job->act_order = QD_ORDER_DYNAMIC;

@@ -159,23 +159,25 @@ static void set_identity(qd_tri u) {
   for (int64_t j = 0; j < u.n; j++) to[qd_tri_index(j, j)] = 1;
 }
 
-/* Where no factor was had, a method with outliers rounds on its own grid. */
-static void give_up(const qd_run *run, qd_stage_factor *factor) {
+/* Where no factor was had, a method with outliers rounds on its own grid, and has them all the same. */
+static qd_status give_up(qd_run *run, const qd_stats *stats, qd_stage_factor *factor) {
   int32_t *order = factor->order.data;
-  factor->failed = true, factor->threshold = INFINITY;
-  if (!run->job->method->has_outliers) return;
+  qd_sampled sampled;
+  factor->failed = true;
+  if (!run->job->method->has_outliers) return QD_OK;
   set_identity(factor->u);
   for (int64_t p = 0; p < factor->order.dim[0]; p++) order[p] = (int32_t)p;
+  if (run->job->avg_bits == 0) return QD_OK;
+  return qd_sample_find(run, factor, stats, qd_budget_share(&run->budget), &sampled);
 }
 
-static qd_status settle(const qd_run *run, const qd_stats *stats, const verdict *v, qd_stage_factor *factor) {
+static qd_status settle(qd_run *run, const qd_stats *stats, const verdict *v, qd_stage_factor *factor) {
   factor->damping = v->damping, factor->threshold = v->threshold, factor->failed = v->failed != 0;
   if (!factor->failed) return QD_OK;
   QD_CHECK(run->job->on_failure == QD_FAILURE_RTN, QD_ENUMERIC, "%s: the Hessian has no factor even with damping %g",
            stats->what, factor->damping);
   qd_log_warning("%s: its linears are rounded to nearest: no damping up to %g gave a factor", stats->what, factor->damping);
-  give_up(run, factor);
-  return QD_OK;
+  return give_up(run, stats, factor);
 }
 
 static int rank_of(int owner, int k, const qd_comm *comm) { return (owner + k) % comm->size; }
@@ -252,8 +254,8 @@ qd_status qd_factorize_here(qd_run *run, const qd_stats *stats, qd_stage_factor 
   verdict v[QD_N_DAMPINGS] = {{0}};
   if (stats == NULL) {
     QD_TRY(make_room(run, factor->linears.weight[0]->slot.dim[1], factor));
-    give_up(run, factor);
-    return make_variance(run, factor);
+    QD_TRY(make_variance(run, factor));
+    return give_up(run, NULL, factor);
   }
   QD_TRY(prepare(run, stats, factor, &g));
   if (!run->job->method->needs_factor) return QD_OK;

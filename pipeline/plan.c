@@ -288,7 +288,8 @@ static size_t largest_item(const qd_plan *plan) {
     for (int64_t item = 0; item < r->model->n_blocks + 2; item++)
       largest = qd_larger(largest, qd_feed_item_bytes(&feed, item));
   if (r->sequences > 0 && qd_job_keeps_original(r->job)) return largest + largest_stored(plan, true);
-  return qd_larger(largest, largest_stored(plan, false)); /* of a resumed job; it may be more where there are many outliers */
+  if (r->job->method->has_outliers) return qd_larger(largest, largest_stored(plan, false)); /* a resumed job's may be more */
+  return largest;
 }
 
 /* Of a tensor or of what is stored of it; of blocks, or with the rest. */

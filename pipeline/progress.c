@@ -2,7 +2,6 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
-#include "pipeline/summary.h"
 #include "storage/atomic.h"
 #include "workers/interrupt.h"
 
@@ -64,21 +63,7 @@ qd_status qd_progress_block(qd_run *run, int64_t block, double seconds, double l
   return QD_OK;
 }
 
-/* What the weights cost, by the formula and on disk. */
-static qd_status log_bits(const qd_run *run) {
-  qd_store store;
-  qd_summary summary;
-  if (run->comm->rank != 0) return QD_OK;
-  QD_TRY(qd_store_open(run->job->output, false, &store));
-  qd_summary_of_store(&store, &summary);
-  qd_store_close(&store);
-  qd_log("%.4f bits a weight over %" PRId64 " quantized weights (%.4f by the bytes stored), mean relative error %.4g",
-         summary.bits_per_weight, summary.quantized_weights, summary.bits_stored, summary.mean_relative_error);
-  return QD_OK;
-}
-
 qd_status qd_progress_end(qd_run *run) {
-  QD_TRY_ALL(run->comm, log_bits(run));
   qd_log("wrote %s in %.2f s on %d rank%s", run->job->output, qd_seconds() - run->started, run->comm->size,
          run->comm->size == 1 ? "" : "s");
   qd_times *all;

@@ -159,7 +159,8 @@ void qd_record_of_weight(const qd_weight *weight, qd_record *record, qd_tensor t
       (qd_record){.expert = weight->slot.expert, .dtype = weight->dtype, .rank = weight->slot.rank, .source = weight->source};
   snprintf(record->name, sizeof record->name, "%s", weight->slot.name);
   snprintf(record->role, sizeof record->role, "%s", qd_role_name(weight->slot.role));
-  snprintf(record->scheme, sizeof record->scheme, "%s", !weight->quantized ? "none" : weight->q.scheme.spqr ? "spqr" : "uniform");
+  const char *grid = weight->q.scheme.spqr ? "spqr" : "uniform";
+  snprintf(record->scheme, sizeof record->scheme, "%s", weight->quantized ? grid : "none");
   for (int i = 0; i < weight->slot.rank; i++) record->dim[i] = weight->slot.dim[i];
   if (!weight->quantized) {
     add_part(record, "values", weight->original, tensors);

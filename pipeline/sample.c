@@ -57,7 +57,7 @@ qd_status qd_sample_find(qd_run *run, qd_stage_factor *factor, const qd_stats *s
   factor->threshold = share > 0 ? QD_FIRST_THRESHOLD : INFINITY;
   for (int pass = 0; pass < PASSES; pass++) {
     QD_TRY(qd_sample(run, factor, stats, out));
-    if (share <= 0 || factor->failed) return QD_OK;
+    if (share <= 0) return QD_OK;
     factor->threshold = next_threshold(factor, out->share, share);
     if (fabs(out->share / share - 1) < close_enough) break;
   }

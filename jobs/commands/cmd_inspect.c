@@ -104,8 +104,10 @@ static qd_status print_text(const qd_store *store, const qd_summary *summary) {
   for (int64_t b = 0; b < store->n_blocks; b++) print_block_facts(&store->block[b]);
   printf("\njob %s\n", job);
   printf("\n%" PRId64 " weights quantized of %" PRId64
-         "; %.4f bits a weight (%.4f by the bytes stored), %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",
-         summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_stored, summary->bits_per_weight_whole_model,
+         "; %.4f bits a weight (%.4f by the bytes stored), %.4f over the whole model; %.1f MiB on disk; mean relative error "
+         "%.4g\n",
+         summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_stored,
+         summary->bits_per_weight_whole_model,
          (double)summary->file_bytes / 1048576, summary->mean_relative_error);
   qd_heap_free(job);
   return QD_OK;
