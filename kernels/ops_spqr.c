@@ -1,6 +1,6 @@
 /* The contract's checks of SpQR's operations; the device does the rest. */
 #include "kernels/ops_table.h"
-#include "kernels/spqr_rows.h"
+#include "kernels/spqr.h"
 
 static qd_dtype real_of(const qd_device *device) { return strcmp(device->name, "ref64") == 0 ? QD_F64 : QD_F32; }
 
@@ -54,9 +54,9 @@ qd_status qd_spqr(qd_device *device, const qd_spqr_args *args) {
   return device->ops->spqr(device, args);
 }
 
-qd_status qd_spqr_beyond(int64_t first, int64_t n, int64_t group) {
+qd_status qd_spqr_beyond(const qd_spqr_args *args, int64_t first, int64_t group) {
   QD_FAIL(QD_ENUMERIC, "rows %" PRId64 " to %" PRId64 ", group %" PRId64 ": the weights span more than a scale or zero point in "
-          "fp16 can hold", first, first + n - 1, group);
+          "fp16 can hold", first, first + qd_spqr_run_rows(args, first) - 1, group);
 }
 
 qd_status qd_spearman_order(qd_device *device, qd_tensor w, qd_tensor order) {
