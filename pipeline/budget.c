@@ -58,7 +58,8 @@ qd_status qd_budget_open(qd_budget *budget, const qd_job *job, const qd_model *m
     }
   double weights = (double)budget->weights, low = floor_bits / weights, high = low + outlier_bits * QD_MOST_WANTED_OUTLIERS;
   QD_CHECK(job->avg_bits >= low && job->avg_bits <= high, QD_EINVAL,
-           "--avg-bits %g cannot be reached with these bits and groups: %.4f (no outlier) to %.4f can", job->avg_bits, low, high);
+           "--avg-bits %g cannot be reached with these bits and groups: %.4f (no outlier) to %.4f can", job->avg_bits, low,
+           high);
   budget->outliers = (job->avg_bits * weights - floor_bits) / outlier_bits;
   return QD_OK;
 }

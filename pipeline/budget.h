@@ -1,8 +1,8 @@
-/* Bits that a job may spend on outliers, so that --avg-bits is met at its end: the bits of all weights that are to be quantized,
- * less what codes and statistics take (the formula of SpQR, arXiv:2306.03078: 32 bits an outlier).  Before each stage, or each
- * expert, the threshold is chosen anew so that its share of outliers is what is left for each weight that is left: so whatever
- * one stage spends beside the mark, those after it make good, and nothing is done twice.  What was spent is read from the
- * records of finished blocks: a resumed job goes on with the same numbers. */
+/* Bits that a job may spend on outliers, so that --avg-bits is met at its end: the bits of all weights that are to be
+ * quantized, less what codes and statistics take (the formula of SpQR, arXiv:2306.03078: 32 bits an outlier).  Before each
+ * stage, or each expert, the threshold is chosen anew so that its share of outliers is what is left for each weight that is
+ * left: so whatever one stage spends beside the mark, those after it make good, and nothing is done twice.  What was spent is
+ * read from the records of finished blocks: a resumed job goes on with the same numbers. */
 #ifndef QDIST_PIPELINE_BUDGET_H
 #define QDIST_PIPELINE_BUDGET_H
 
@@ -23,7 +23,7 @@ typedef struct qd_budget {
  * *high are the averages that can be had. */
 bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *high);
 
-/* For the job's rules and the model's shapes; QD_EINVAL tells the range that can be had.  Nothing for a job without avg_bits. */
+/* For the job's rules and the model's shapes; QD_EINVAL tells the range that can be had.  Nothing without avg_bits. */
 qd_status qd_budget_open(qd_budget *budget, const qd_job *job, const qd_model *model) QD_MUST_USE;
 
 /* The share of outliers that is wanted of the weights to come. */

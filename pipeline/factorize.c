@@ -116,7 +116,8 @@ typedef struct verdict {
 static qd_status try_candidate(qd_run *run, const ground *g, int k, qd_stage_factor *factor, verdict *v) {
   const qd_job *job = run->job;
   qd_sampled sampled = {.threshold = factor->threshold};
-  QD_TRY(climb_ladder(run, g, job->damp_auto ? qd_dampings[k] : job->damp, k + 1 == n_candidates(job) ? LADDER_STEPS : 0, factor));
+  int steps = k + 1 == n_candidates(job) ? LADDER_STEPS : 0;
+  QD_TRY(climb_ladder(run, g, job->damp_auto ? qd_dampings[k] : job->damp, steps, factor));
   if (!factor->failed && job->avg_bits > 0)
     QD_TRY(qd_sample_find(run, factor, g->stats, qd_budget_share(&run->budget), &sampled));
   else if (!factor->failed && qd_job_samples(job)) QD_TRY(qd_sample(run, factor, g->stats, &sampled));

@@ -25,7 +25,7 @@ typedef struct qd_method {
   const char *name;
   const char *summary;
   bool        needs_factor;   /* calibration data and the Hessian's factor */
-  bool        has_outliers;   /* a threshold that couples rows; what has no factor is rounded by the method itself, with U = 1 */
+  bool        has_outliers;   /* by a threshold that couples rows; without a factor the method itself rounds, with U = 1 */
   bool        default_mse;    /* settings of --method NAME alone */
   qd_act_order default_act_order;
   /* Fill q (rows of the linear: codes, scales, zeros; order if it has one).  QD_ENUMERIC names row and group. */

@@ -126,8 +126,8 @@ static qd_status share(qd_comm *comm, const qd_range *rows_of, int64_t most, siz
   int32_t *pointer = q->outlier_rows.data;
   QD_TRY(gather_rows(comm, rows_of, bytes, pointer));
   int64_t n = counts_to_pointers(pointer, q->rows);
-  QD_CHECK(n <= most, QD_ENUMERIC, "more than a share of %g of the weights are outliers: a larger --outlier-threshold is wanted",
-           QD_MOST_OUTLIERS);
+  QD_CHECK(n <= most, QD_ENUMERIC, "more than %g %% of the weights are outliers: a larger --outlier-threshold is wanted",
+           100 * QD_MOST_OUTLIERS);
   QD_TRY(gather_part(comm, rows_of, pointer, bytes, q->outlier_columns));
   QD_TRY(gather_part(comm, rows_of, pointer, bytes, q->outlier_values));
   qd_outliers_settle(q);

@@ -1,6 +1,6 @@
-/* SpQR (arXiv:2306.03078): GPTQ's loop on small groups whose scales and zero points are quantized themselves, with a few weights
- * kept as they are.  Columns are stored in the order in which they are processed: groups lie in it.  Dead columns are zeroed
- * first. */
+/* SpQR (arXiv:2306.03078): GPTQ's loop on small groups whose scales and zero points are quantized themselves, with a few
+ * weights kept as they are.  Columns are stored in the order in which they are processed: groups lie in it.  Dead columns are
+ * zeroed first. */
 #include "pipeline/method.h"
 
 #include "kernels/scratch.h"
