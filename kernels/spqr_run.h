@@ -1,6 +1,6 @@
 /* What the ref and the cpu device have in common of SpQR's loop (arXiv:2306.03078): the grid of two levels, and one block of
- * columns of a run of rows that share statistics, as loops over qd_real whose order ops.h states.  Who includes this file says how
- * likely outliers are found. */
+ * columns of a run of rows that share statistics, as loops over qd_real whose order ops.h states.  Who includes this file says
+ * how likely outliers are found. */
 #ifndef QDIST_KERNELS_SPQR_RUN_H
 #define QDIST_KERNELS_SPQR_RUN_H
 
@@ -154,7 +154,8 @@ static bool second_level(const run *r, int64_t group) {
   qd_scheme scheme = args->scheme;
   bool scales = qd_scheme_quantizes_scales(scheme), zeros = qd_scheme_quantizes_zeros(scheme);
   if (scales || zeros) store_second(r, group, 0, (grid){0, 0}), store_second(r, group, 2, (grid){0, 0});
-  bool fine = scales ? quantize_run(r, group, r->scale, scheme.scale_bits, 0, args->scale_code) : store_as_they_are(r, r->scale);
+  bool fine = scales ? quantize_run(r, group, r->scale, scheme.scale_bits, 0, args->scale_code)
+                     : store_as_they_are(r, r->scale);
   bool also = zeros ? quantize_run(r, group, r->zero, scheme.zero_bits, 2, args->zero_code)
                     : scheme.symmetric || store_as_they_are(r, r->zero);
   for (int64_t i = 0; i < r->n; i++) {
