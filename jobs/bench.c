@@ -1,6 +1,7 @@
 #include "jobs/bench_case.h"
 
 #include "jobs/yardstick.h"
+#include "kernels/base/limits.h"
 #include "kernels/base/log.h"
 #include "kernels/peak.h"
 
@@ -251,14 +252,42 @@ static qd_status measure_yardstick(const bench *of, qd_dtype dtype, double *rate
   return status;
 }
 
+/* With --shape an operation that has several shapes of its own has one. */
+static bool is_repeated(const bench *b, int index) {
+  const qd_bench_op *op = op_at(index);
+  qd_bench_case c = case_of(b, op);
+  for (int i = 0; i < index; i++) {
+    const qd_bench_op *other = op_at(i);
+    qd_bench_case d = case_of(b, other);
+    bool like = strcmp(op->name, other->name) == 0 && op->dtype == other->dtype && op->bits == other->bits;
+    if (like && c.m == d.m && c.n == d.n && c.k == d.k) return true;
+  }
+  return false;
+}
+
+static bool is_wanted(const bench *b, int index) {
+  uint64_t selected = b->request->selected;
+  return (selected == 0 || (selected >> index & 1u)) && !is_repeated(b, index);
+}
+
 static qd_status measure_all(const bench *b, qd_bench *out) {
   QD_TRY(triad_of(b->device, b->own, &out->triad));
   for (int i = 0; i < 3 && b->request->selected != 0; i++)
     QD_TRY(measure_yardstick(b, (qd_dtype[]){QD_F32, QD_BF16, QD_F64}[i], &out->yardstick[i]));
   const qd_bench_op *op;
   for (int i = 0; (op = op_at(i)) != NULL; i++)
-    if (b->request->selected == 0 || (b->request->selected >> i & 1u)) QD_TRY(measure(b, op, out));
+    if (is_wanted(b, i)) QD_TRY(measure(b, op, out));
   return QD_OK;
+}
+
+/* Of the two arenas, so that both full leave something to the machine. */
+static size_t memory_for_each(void) {
+  qd_room memory, address;
+  qd_memory_room("", &memory);
+  qd_address_room(&address);
+  int64_t room = memory.bytes < address.bytes ? memory.bytes : address.bytes, most = (int64_t)64 << 30;
+  room = room / 5 * 2;
+  return (size_t)(room < 0 ? 0 : room > most ? most : room);
 }
 
 qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_bench *out) {
@@ -268,8 +297,8 @@ qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_be
   *out = (qd_bench){.isa = qd_isa_name(device->isa), .threads = device->threads};
   qd_yardstick_limit(device);
   out->peak[0] = peak_of(device, QD_F32), out->peak[1] = peak_of(device, QD_BF16);
-  QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", (size_t)64 << 30));
-  QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", (size_t)64 << 30));
+  QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", memory_for_each()));
+  QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", memory_for_each()));
   status = measure_all(&b, out);
 done:
   qd_arena_close(&own);

@@ -3,6 +3,7 @@
 #include "pipeline/report.h"
 #include "workers/agree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,8 @@ enum {
   KEY_NSAMPLES,
   KEY_IGNORE,
   KEY_OVERRIDE,
+  KEY_HEAD,
+  KEY_EMBEDDING,
   KEY_SHARD,
   KEY_RESUME,
   KEY_NO_RESUME,
@@ -44,11 +47,17 @@ enum {
   KEY_PERMUTATION
 };
 
+/* What the plug-ins say of themselves, a sentence each. */
+enum { LIST_BYTES = 4096 };
+static char families_text[LIST_BYTES] =
+    "The original model: a folder in Hugging Face layout (safetensors) whose config.json has one of these for model_type.";
+static char methods_text[LIST_BYTES] = "One of these (gptq).";
+
 static const struct argp_option options_list[] = {
-    {"model", 'm', "DIR", 0, "The original model: a folder in Hugging Face layout (safetensors)", 1},
+    {"model", 'm', "DIR", 0, families_text, 1},
     {"output", 'o', "OUT", 0, "The store to write; the same command typed again goes on with an unfinished one", 1},
     {0, 0, 0, 0, "Method:", 10},
-    {"method", KEY_METHOD, "NAME", 0, "gptq (default), rtn or spqr", 10},
+    {"method", KEY_METHOD, "NAME", 0, methods_text, 10},
     {"bits", 'b', "N", 0, "Bits of a code, 2 to 8 (4; of spqr 3)", 10},
     {"wbits", 'b', 0, OPTION_ALIAS, 0, 10},
     {"w-bits", 'b', 0, OPTION_ALIAS, 0, 10},
@@ -78,8 +87,8 @@ static const struct argp_option options_list[] = {
     {"on-hessian-failure", KEY_ON_FAILURE, "rtn|stop", 0,
      "When no damping (five times tenfold) gives a factor: round to nearest (default), or end the job", 10},
     {"moe-fallback", KEY_MOE_FALLBACK, "rtn|shared-hessian", 0,
-     "Experts with few calibration tokens: round to nearest, or gate and up by the Hessian of all tokens (default; down is "
-     "then rounded)", 10},
+     "Experts with few calibration tokens (without experts it is of no effect): round to nearest, or gate and up by the "
+     "Hessian of all tokens (default; down is then rounded)", 10},
     {"moe-min-tokens", KEY_MOE_MIN_TOKENS, "N", 0,
      "How many calibration tokens an expert needs for a Hessian of its own (256)", 10},
     {"block-size", KEY_BLOCK, "N", 0, "Columns of a GPTQ block (128)", 10},
@@ -90,6 +99,12 @@ static const struct argp_option options_list[] = {
     {"ignore", KEY_IGNORE, "REGEX", 0, "Keep the tensors whose name it finds (may be repeated)", 10},
     {"override", KEY_OVERRIDE, "REGEX=BITS:GROUP", 0,
      "Other bits and group for the tensors whose name it finds (may be repeated; the last decides)", 10},
+    {"quant-lm-head", KEY_HEAD, "BITS", OPTION_ARG_OPTIONAL,
+     "Quantize the head too, by the method, in so many bits (those of --bits); a head that is the embedding becomes one of its "
+     "own",
+     10},
+    {"quant-embeddings", KEY_EMBEDDING, "BITS", OPTION_ARG_OPTIONAL,
+     "Round the embedding to nearest, in so many bits (those of --bits); a head that is the embedding keeps its values", 10},
     {"nsamples", KEY_NSAMPLES, "N", 0, "Calibration sequences (128)", 20},
     {"num-calibration-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
     {"calib-samples", KEY_NSAMPLES, 0, OPTION_ALIAS, 0, 20},
@@ -101,17 +116,18 @@ static const struct argp_option options_list[] = {
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
     {"stop-after", KEY_STOP_AFTER, "TIME", 0,
-     "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC)", 40},
+     "Stop cleanly (exit 75) when the next block would pass TIME (90s, 45m, 2h30m, H:MIN:SEC), after one block at the least",
+     40},
     {"status-file", KEY_STATUS, "FILE", 0, "Write progress as JSON there after each block", 40},
-    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
     {"activations", KEY_ACTIVATIONS, "memory|disk:DIR|auto:DIR", 0,
      "Where the calibration sequences' activations are: in memory (default), in files without a name in DIR on each node, or "
      "there only when memory is too small for them; results are the same",
-     40},
+     50},
     {"keep-activations", KEY_KEEP, 0, 0,
      "Keep the calibration sequences' activations in the output after each block, so that going on reads them back instead of "
      "running the finished blocks again; results are the same",
-     40},
+     50},
     {"hessian-bound", KEY_HESSIAN_BOUND, "UNITS", OPTION_HIDDEN, "Widen a Hessian's grid at so many units (2^62); for tests",
      40},
     {0}};
@@ -184,6 +200,8 @@ static void settle_original(struct argp_state *state, qd_job_options *options, b
   if (writes && options->report_kl && options->text.dataset == NULL)
     qd_option_refuse(state, "--report-kl compares on the calibration text: --dataset FILE");
   job->gptaq_alpha = options->gptaq_alpha >= 0 ? options->gptaq_alpha : 0.25;
+  if (job->head_bits < 0) job->head_bits = job->scheme.bits;
+  if (job->embedding_bits < 0) job->embedding_bits = job->scheme.bits;
   if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
 }
 
@@ -197,6 +215,9 @@ static void settle_method(struct argp_state *state, qd_job_options *options) {
   if (job->act_order == QD_ORDER_SPEARMAN && !job->method->has_outliers)
     qd_option_refuse(state, "--permutation-order spearman belongs to --method spqr, it means nothing to --method %s",
                      job->method->name);
+  if (job->method->has_outliers && (job->head_bits > 0 || job->embedding_bits > 0))
+    qd_option_refuse(state, "%s means nothing to --method %s, which keeps head and embedding as they are",
+                     job->head_bits > 0 ? "--quant-lm-head" : "--quant-embeddings", job->method->name);
   if (job->method->has_outliers && options->mse == 1)
     qd_option_refuse(state, "--mse means nothing to --method %s", job->method->name);
   qd_spqr_options_settle(state, &options->spqr, given, job);
@@ -227,6 +248,24 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
   job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack,
   job->compute = options->text.compute;
+}
+
+/* Of an option whose number may be left out: -1.  It may also stand by itself behind the option. */
+static int bits_or_none(struct argp_state *state, const char *option, const char *text) {
+  bool more = text == NULL && state->next < state->argc;
+  const char *next = more ? state->argv[state->next] : "";
+  if (*next >= '0' && *next <= '9') text = next, state->next++;
+  return text == NULL ? -1 : (int)qd_option_integer(state, option, text, QD_MIN_BITS, QD_MAX_BITS);
+}
+
+/* Head and embedding; bits that are left out are filled in when all options are known. */
+static error_t parse_rest(int key, char *text, struct argp_state *state) {
+  qd_job *job = &((qd_job_options *)state->input)->job;
+  switch (key) {
+    case KEY_HEAD: job->head_bits = bits_or_none(state, "--quant-lm-head", text); return 0;
+    case KEY_EMBEDDING: job->embedding_bits = bits_or_none(state, "--quant-embeddings", text); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
 }
 
 static error_t parse_method(int key, char *text, struct argp_state *state) {
@@ -264,7 +303,7 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_IGNORE: add_ignore(state, job, text); return 0;
     case KEY_OVERRIDE: add_override(state, job, text); return 0;
     case KEY_METHOD: set_method(state, job, text); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return parse_rest(key, text, state);
   }
 }
 
@@ -320,7 +359,21 @@ static const struct argp_child children[] = {
 
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 
+static void add_to_list(char *list, const char *name, const char *summary) {
+  size_t n = strlen(list);
+  snprintf(list + n, LIST_BYTES - n, " %s: %s.", name, summary);
+}
+
+static void list_plug_ins(void) {
+  static bool listed;
+  if (listed) return;
+  for (int i = 0; qd_arch_at(i) != NULL; i++) add_to_list(families_text, qd_arch_at(i)->name, qd_arch_at(i)->summary);
+  for (int i = 0; qd_method_at(i) != NULL; i++) add_to_list(methods_text, qd_method_at(i)->name, qd_method_at(i)->summary);
+  listed = true;
+}
+
 qd_job_options qd_job_options_new(void) {
+  list_plug_ins();
   return (qd_job_options){.job = {.scheme = {.bits = 4, .group_size = 128},
                                   .damp = 0.01,
                                   .block = QD_GPTQ_BLOCK,

@@ -5,6 +5,7 @@
 #include "jobs/version.h"
 #include "kernels/base/log.h"
 #include "workers/agree.h"
+#include "workers/interrupt.h"
 #include "workers/team.h"
 
 #include <signal.h>
@@ -56,16 +57,54 @@ static void tell(const qd_command *command, const qd_comm *comm, qd_status statu
   if (getenv("QDIST_TRACE") != NULL) fprintf(stderr, "  %s at %s\n", qd_status_name(status), qd_error_trace());
 }
 
+/* What each rank may have for itself: where it runs, and where its files lie. */
+static bool is_own(const char *argument, int *values) {
+  static const char *const own[] = {"--threads", "-t", "--isa", "-I", "--device", "-D", "--model", "-m", "--reference",
+                                    "--max-host-mem", NULL};
+  *values = 1;
+  for (int i = 0; own[i] != NULL; i++) {
+    size_t n = strlen(own[i]);
+    if (strncmp(argument, own[i], n) != 0) continue;
+    if (argument[n] == '\0') return true;
+    *values = 0;
+    if (argument[n] == '=' || n == 2) return true;
+  }
+  return false;
+}
+
+static qd_status same_arguments(const char *here, const char *there) {
+  while (*here != '\0' && strcmp(here, there) == 0) here += strlen(here) + 1, there += strlen(there) + 1;
+  QD_CHECK(strcmp(here, there) == 0, QD_EINVAL, "another command line than rank 0: here %s, on rank 0 %s",
+           *here != '\0' ? here : "nothing", *there != '\0' ? there : "nothing");
+  return QD_OK;
+}
+
+/* Ranks that do another job would wait for each other, or write a store of two halves. */
+static qd_status compare_command_lines(qd_comm *comm, int argc, char **argv) {
+  enum { BYTES = 1 << 16 };
+  static char here[BYTES], there[BYTES]; /* arguments behind each other, the last one empty */
+  size_t used = 0;
+  for (int i = 0, values; i < argc && used + strlen(argv[i]) + 2 < BYTES; i++) {
+    if (is_own(argv[i], &values)) i += values;
+    else used += strlen(strcpy(here + used, argv[i])) + 1;
+  }
+  memcpy(there, here, BYTES);
+  QD_TRY(qd_comm_bcast(comm, there, BYTES, 0));
+  return qd_agree(comm, same_arguments(here, there));
+}
+
 static int run_command(const qd_command *command, int argc, char **argv) {
   static char name[64];
   snprintf(name, sizeof name, "qdist %s", command->name);
   argv[0] = name;
   command->parse(argc, argv);
+  if (command->stops) qd_interrupt_install(); /* before MPI starts, which takes a moment */
   qd_comm *comm = NULL;
   qd_status status = qd_team_open(&comm);
   if (status == QD_OK) {
     qd_log_terminal(comm->rank == 0);
-    status = command->run(comm);
+    status = compare_command_lines(comm, argc, argv);
+    if (status == QD_OK) status = command->run(comm);
   }
   if (status != QD_OK) tell(command, comm, status);
   int code = qd_status_exit_code(status);

@@ -4,17 +4,25 @@
 
 #include <stdio.h>
 
-static const struct argp_option options_list[] = {{"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0}, {0}};
+static const struct argp_option options_list[] = {
+    {"model", 'm', "OUT", 0, "The store's folder, which may stand there without the option as well", 0},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 0},
+    {0}};
+
+static void set_folder(struct argp_state *state, qd_store_options *options, const char *text) {
+  if (options->folder != NULL) qd_option_refuse(state, "one store only; \"%s\" is the second", text);
+  options->folder = qd_option_text(state, "OUT", text);
+}
 
 static error_t parse(int key, char *text, struct argp_state *state) {
   qd_store_options *options = state->input;
   switch (key) {
     case 'j': options->json = true; return 0;
-    case ARGP_KEY_ARG:
-      if (options->folder != NULL) qd_option_refuse(state, "one store only; \"%s\" is the second", text);
-      options->folder = qd_option_text(state, "OUT", text);
+    case 'm':
+    case ARGP_KEY_ARG: set_folder(state, options, text); return 0;
+    case ARGP_KEY_END:
+      if (options->folder == NULL) qd_option_refuse(state, "the folder of a store is needed");
       return 0;
-    case ARGP_KEY_NO_ARGS: qd_option_refuse(state, "the folder of a store is needed");
     default: return ARGP_ERR_UNKNOWN;
   }
 }

@@ -21,8 +21,9 @@ static const struct argp_option options_list[] = {
     {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
      "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing",
      30},
+    {0, 0, 0, 0, "Reading and memory:", 50},
     {"readers", KEY_READERS, "coordinator|node|all", 0,
-     "Who reads the model's files: rank 0 (default), one rank of each node, or every rank its part; results are the same", 85},
+     "Who reads the model's files: rank 0 (default), one rank of each node, or every rank its part; results are the same", 50},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {

@@ -31,6 +31,8 @@ const qd_arch *qd_arch_find(const char *model_type) {
   return NULL;
 }
 
+const qd_arch *qd_arch_at(int index) { return index < QD_COUNT_OF(archs) ? archs[index] : NULL; }
+
 const char *qd_arch_names(void) {
   static char names[256];
   size_t used = 0;

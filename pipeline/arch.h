@@ -84,7 +84,7 @@ typedef struct qd_arch_experts {
 
 typedef struct qd_arch {
   const char *name;        /* "llama": config.json's model_type */
-  const char *summary;     /* for --help and docs */
+  const char *summary;     /* for --help */
   const qd_arch_tensor *block;
   int         n_block;
   const qd_arch_tensor *rest;
@@ -102,6 +102,7 @@ typedef struct qd_arch {
 
 const qd_arch *qd_arch_find(const char *model_type); /* NULL: unknown */
 const char    *qd_arch_names(void);                  /* "llama, mistral, ..." for messages */
+const qd_arch *qd_arch_at(int index);                /* NULL past the end */
 
 /* What all families with Llama's names share. */
 #define QD_LLAMA_LINEARS QD_LLAMA_ATTENTION, QD_LLAMA_MLP(QD_ALWAYS), QD_LLAMA_NORMS

@@ -2,6 +2,14 @@
 
 #include "workers/partition.h"
 
+#include <stdio.h>
+
+const char *qd_block_label(int64_t block, char text[QD_BLOCK_LABEL_BYTES]) {
+  if (block == QD_REST) snprintf(text, QD_BLOCK_LABEL_BYTES, "model");
+  else snprintf(text, QD_BLOCK_LABEL_BYTES, "block %" PRId64, block);
+  return text;
+}
+
 qd_weight *qd_block_find(qd_block *block, qd_role role) {
   for (int i = 0; i < block->n; i++)
     if (block->weight[i].slot.role == role) return &block->weight[i];

@@ -35,6 +35,7 @@ typedef struct qd_weight {
   qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */
   qd_digest  source;     /* of the original tensor's bytes (rank 0) */
   qd_linear_result result; /* of a linear that was quantized in this run */
+  const qd_json   *facts;  /* of a quantized one that was read back from the output: its record's; else NULL */
 } qd_weight;
 
 /* All ranks have all tensors, but only its owner computes with an expert's: on the others `compute` and the data of codes that
@@ -45,6 +46,10 @@ typedef struct qd_block {
   qd_weight *weight; /* whose memory: the feed's */
   int        rank, ranks;
 } qd_block;
+
+/* "block 3", "model" for QD_REST: for messages. */
+enum { QD_BLOCK_LABEL_BYTES = 32 };
+const char *qd_block_label(int64_t block, char text[QD_BLOCK_LABEL_BYTES]);
 
 qd_weight *qd_block_find(qd_block *block, qd_role role); /* NULL: the model has none; not of experts */
 qd_weight *qd_block_find_expert(qd_block *block, qd_role role, int64_t expert);

@@ -57,10 +57,10 @@ static qd_status local_diagonals(qd_run *run, int64_t columns, bool both, double
 }
 
 static qd_status check_finite(const double *diagonals, int64_t units, int64_t columns, const char *input, int64_t block) {
+  char label[QD_BLOCK_LABEL_BYTES];
   for (int64_t i = 0; i < units * columns; i++)
-    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC,
-             "block %" PRId64 ": %s of sequence %" PRId64 " is not finite in column %" PRId64, block, input, i / columns,
-             i % columns);
+    QD_CHECK(diagonals[i] < 1e300, QD_ENUMERIC, "%s: %s of sequence %" PRId64 " is not finite in column %" PRId64,
+             qd_block_label(block, label), input, i / columns, i % columns);
   return QD_OK;
 }
 
@@ -99,7 +99,7 @@ static qd_status decide_grid(qd_run *run, const moment *m) {
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)(units * columns), sizeof *diagonals, &diagonals));
   QD_TRY_ALL(run->comm, local_diagonals(run, columns, m->of_difference, diagonals));
   QD_TRY(qd_units_gather(run, diagonals, (size_t)columns * sizeof *diagonals));
-  QD_TRY(check_finite(diagonals, units, columns, qd_stage_input_name(m->stage), m->block));
+  QD_TRY_ALL(run->comm, check_finite(diagonals, units, columns, qd_stage_input_name(m->stage), m->block));
   add_units(diagonals, units, m->diagonal);
   QD_TRY(qd_hessian_grid(run->device, qd_tensor_2d(diagonals, QD_F64, units, columns), run->job->hessian_bound, m->exponent));
   qd_arena_rewind(&run->stats_arena, mark);
@@ -196,13 +196,14 @@ static qd_status sum_cross(qd_run *run, int owner, const moment *inputs, qd_stat
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
 static qd_status new_stats(qd_run *run, int64_t block, qd_stage stage, bool owns_cross, qd_stats *stats) {
+  char label[QD_BLOCK_LABEL_BYTES];
   int64_t columns = qd_decoder_mid_columns(&run->model, stage);
   *stats = (qd_stats){.columns = columns,
                       .tokens = run->tokens.rows * run->tokens.sequence_tokens,
                       .diagonal = qd_tensor_1d(NULL, QD_F64, columns),
                       .h = {.dtype = QD_F32, .n = columns},
                       .cross = qd_tensor_2d(NULL, QD_F32, columns, columns)};
-  snprintf(stats->what, sizeof stats->what, "block %" PRId64 ": %s", block, qd_stage_input_name(stage));
+  snprintf(stats->what, sizeof stats->what, "%s: %s", qd_block_label(block, label), qd_stage_input_name(stage));
   QD_TRY(qd_arena_new(&run->stats_arena, (size_t)columns, sizeof(double), &stats->diagonal.data));
   QD_TRY(qd_arena_new(&run->stats_arena, qd_tri_elements(columns), sizeof(float), &stats->h.data));
   return owns_cross ? qd_arena_new(&run->stats_arena, (size_t)(columns * columns), sizeof(float), &stats->cross.data) : QD_OK;

@@ -16,6 +16,7 @@ qd_role qd_stage_last(qd_stage stage) { return stages[stage].last; }
 
 bool qd_stage_is_of(const qd_model *model, int64_t block, qd_stage stage) {
   bool sparse = qd_model_is_sparse(model, block);
+  if (block == QD_REST) return stage == QD_STAGE_HEAD;
   switch (stage) {
     case QD_STAGE_QKV:
     case QD_STAGE_O: return true;
@@ -25,6 +26,7 @@ bool qd_stage_is_of(const qd_model *model, int64_t block, qd_stage stage) {
     case QD_STAGE_EXPERT_DOWN: return sparse;
     case QD_STAGE_SHARED_GATE_UP:
     case QD_STAGE_SHARED_DOWN: return sparse && model->shared_ffn > 0;
+    case QD_STAGE_HEAD:
     case QD_N_STAGES: break;
   }
   return false;
@@ -40,7 +42,9 @@ int qd_stage_owner(int64_t block, qd_stage stage, int ranks) { return (int)((blo
 
 /* ---- mid ----------------------------------------------------------------------------------------------------------------- */
 
-int64_t qd_decoder_mid_columns(const qd_model *model, qd_stage stage) { return qd_model_columns(model, qd_stage_first(stage)); }
+int64_t qd_decoder_mid_columns(const qd_model *model, qd_stage stage) {
+  return stage == QD_STAGE_HEAD ? model->hidden : qd_model_columns(model, qd_stage_first(stage));
+}
 
 int64_t qd_decoder_sum_columns(const qd_model *model) {
   return model->shared_ffn > model->hidden ? model->shared_ffn : model->hidden;
@@ -223,12 +227,26 @@ qd_status qd_decoder_add_sum(qd_decoder *decoder, qd_tensor h, void *mid) {
 
 /* ---- the forward --------------------------------------------------------------------------------------------------------- */
 
+/* The effective weight of the tokens' rows alone. */
+static qd_status embed_codes(qd_decoder *decoder, const qd_qtensor *table, qd_tensor ids, qd_tensor h) {
+  for (int64_t t = 0; t < ids.dim[0]; t++) {
+    int64_t id = ((const int32_t *)ids.data)[t * ids.stride[0]];
+    QD_CHECK(id >= 0 && id < table->rows, QD_EBADINPUT,
+             "embed: the id %" PRId64 " at position %" PRId64 " is not below %" PRId64, id, t, table->rows);
+    qd_qtensor row = qd_qtensor_rows(table, id, 1);
+    QD_TRY(qd_dequant(decoder->device, &row, qd_tensor_rows(h, t, 1)));
+  }
+  return QD_OK;
+}
+
 qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, qd_tensor h) {
-  return qd_embed(decoder->device, qd_block_find(rest, QD_EMBEDDING)->compute, ids, h);
+  const qd_weight *table = qd_block_find(rest, QD_EMBEDDING);
+  return table->quantized ? embed_codes(decoder, &table->q, ids, h) : qd_embed(decoder->device, table->compute, ids, h);
 }
 
 qd_status qd_decoder_enter(qd_decoder *decoder, qd_block *block, qd_tensor h, void *mid) {
-  return norm(decoder, block, QD_INPUT_NORM, h, qd_tensor_2d(mid, decoder->act, decoder->tokens, decoder->model->hidden));
+  qd_role before = block->index == QD_REST ? QD_FINAL_NORM : QD_INPUT_NORM;
+  return norm(decoder, block, before, h, qd_tensor_2d(mid, decoder->act, decoder->tokens, decoder->model->hidden));
 }
 
 static qd_status run_stage(qd_decoder *decoder, qd_block *block, qd_stage stage, qd_tensor h, void *mid) {
@@ -244,6 +262,7 @@ static qd_status run_stage(qd_decoder *decoder, qd_block *block, qd_stage stage,
     case QD_STAGE_SHARED_DOWN: return shared_down_stage(decoder, block, x, h);
     case QD_STAGE_EXPERT_GATE_UP:
     case QD_STAGE_EXPERT_DOWN: /* experts.c */
+    case QD_STAGE_HEAD:
     case QD_N_STAGES: QD_ASSERT(!"a stage of one sequence by itself");
   }
   return QD_OK;
@@ -262,5 +281,5 @@ qd_status qd_decoder_final_norm(qd_decoder *decoder, qd_block *rest, qd_tensor h
 
 qd_status qd_decoder_logits(qd_decoder *decoder, qd_block *rest, qd_tensor rows, qd_tensor logits) {
   const qd_weight *head = qd_block_find(rest, decoder->model->tied ? QD_EMBEDDING : QD_HEAD);
-  return qd_linear(decoder->device, rows, head->compute, NULL, logits);
+  return qd_decoder_linear(decoder, head, NULL, rows, logits);
 }

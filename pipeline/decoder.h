@@ -10,6 +10,8 @@
  *   SHARED_GATE_UP x              -> silu(gate) * up in the place of x;  g = sigmoid(shared router(x))
  *   SHARED_DOWN                   -> sum = sum + g down(x)
  *   and after the last of them       h = h + sum
+ * behind the last block:
+ *   HEAD     mid = norm(h)      its linear is the head; quantized only where a job asks for it, and never advanced through
  *
  * So after the last stage the block *is* advanced: one pass.  h is the residual stream (T, hidden), mid the input of the coming
  * stage (T, its columns), both act dtype. */
@@ -27,7 +29,8 @@
   X(QD_STAGE_EXPERT_GATE_UP, "expert_gate_up_input", QD_EXPERT_GATE_PROJ, QD_EXPERT_UP_PROJ)   \
   X(QD_STAGE_EXPERT_DOWN,    "expert_down_input",    QD_EXPERT_DOWN_PROJ, QD_EXPERT_DOWN_PROJ) \
   X(QD_STAGE_SHARED_GATE_UP, "shared_gate_up_input", QD_SHARED_GATE_PROJ, QD_SHARED_UP_PROJ)   \
-  X(QD_STAGE_SHARED_DOWN,    "shared_down_input",    QD_SHARED_DOWN_PROJ, QD_SHARED_DOWN_PROJ)
+  X(QD_STAGE_SHARED_DOWN,    "shared_down_input",    QD_SHARED_DOWN_PROJ, QD_SHARED_DOWN_PROJ) \
+  X(QD_STAGE_HEAD,           "head_input",           QD_HEAD, QD_HEAD)
 
 typedef enum qd_stage {
 #define QD_STAGE_CODE(code, name, first, last) code,
@@ -87,7 +90,7 @@ bool qd_decoder_touches_residual(const qd_model *model, int64_t block, qd_stage 
 /* h = the embeddings of ids (I32, T). */
 qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, qd_tensor h) QD_MUST_USE;
 
-/* mid = the input of the first stage. */
+/* mid = the input of the first stage; of QD_REST: of the head. */
 qd_status qd_decoder_enter(qd_decoder *decoder, qd_block *block, qd_tensor h, void *mid) QD_MUST_USE;
 
 /* Run one stage, not one of experts: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).

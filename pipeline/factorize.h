@@ -20,6 +20,7 @@ typedef struct qd_stage_factor {
   bool      failed;    /* no damping of the ladder helped: round to nearest */
   qd_tensor variance;  /* F64 (linears, C), where the method has outliers: of each column over rows, 0 where it is dead */
   double    threshold; /* of outliers, relative to the linear's scale; INFINITY: none */
+  bool      nearest;   /* round to nearest, as it is asked for */
 } qd_stage_factor;
 
 /* The dampings of --damp auto: what GPTQ's authors use, and up to what SpQR's do. */

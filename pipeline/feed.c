@@ -37,12 +37,6 @@ static bool from_store(const qd_feed *feed, int64_t item) {
 
 static size_t aligned(size_t bytes) { return qd_arena_cost(bytes, 1); }
 
-static size_t part_bytes(const qd_stored_part *part) {
-  size_t n = qd_dtype_bytes(part->dtype);
-  for (int i = 0; i < part->rank; i++) n *= (size_t)part->dim[i];
-  return n;
-}
-
 /* A run of bytes of an item's image. */
 typedef struct piece {
   int index, part;                 /* of the item's tensors; part -1: a source tensor */
@@ -59,7 +53,7 @@ static qd_status visit_record(qd_feed *feed, int64_t item, piece *p, piece_visit
   p->record = qd_feed_record(qd_feed_entry(feed->store, block_of_item(feed, item)), p->slot->role, p->slot->expert);
   if (feed->with_originals && !qd_record_is_quantized(p->record)) return QD_OK;
   for (p->part = 0; p->part < p->record->n_parts; p->part++, p->offset += aligned(p->bytes)) {
-    p->bytes = part_bytes(&p->record->part[p->part]);
+    p->bytes = qd_stored_part_bytes(&p->record->part[p->part]);
     QD_TRY(visit(feed, item, p, context));
   }
   return QD_OK;

@@ -42,6 +42,15 @@ static bool is_odd(const qd_scheme *scheme, int64_t columns) {
   return scheme->group_size != QD_PER_CHANNEL && columns % scheme->group_size != 0;
 }
 
+/* What the width asks for. */
+static qd_fate fit_width(const qd_job *job, int64_t columns, qd_scheme *out) {
+  if (!is_odd(out, columns)) return QD_FATE_PLAIN;
+  if (job->odd_shape == QD_ODD_SKIP) return QD_FATE_SKIPPED;
+  if (job->odd_shape == QD_ODD_RAGGED) return QD_FATE_RAGGED;
+  out->group_size = QD_PER_CHANNEL;
+  return QD_FATE_WHOLE_ROWS;
+}
+
 qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out) {
   *out = job->scheme;
   bool keep = false;
@@ -52,12 +61,20 @@ qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t column
     out->bits = job->rule[i].bits;
     out->group_size = job->rule[i].group_size;
   }
-  if (keep) return QD_FATE_IGNORED;
-  if (!is_odd(out, columns)) return QD_FATE_PLAIN;
-  if (job->odd_shape == QD_ODD_SKIP) return QD_FATE_SKIPPED;
-  if (job->odd_shape == QD_ODD_RAGGED) return QD_FATE_RAGGED;
-  out->group_size = QD_PER_CHANNEL;
-  return QD_FATE_WHOLE_ROWS;
+  return keep ? QD_FATE_IGNORED : fit_width(job, columns, out);
+}
+
+qd_fate qd_job_rest_scheme(const qd_job *job, qd_role role, int64_t columns, qd_scheme *out) {
+  int bits = role == QD_HEAD ? job->head_bits : role == QD_EMBEDDING ? job->embedding_bits : 0;
+  *out = job->scheme;
+  if (bits == 0) return QD_FATE_IGNORED;
+  out->bits = bits;
+  return fit_width(job, columns, out);
+}
+
+bool qd_job_quantizes(const qd_job *job, qd_role role, const qd_model *model) {
+  qd_scheme scheme;
+  return qd_fate_is_quantized(qd_job_rest_scheme(job, role, model->hidden, &scheme));
 }
 
 static qd_json *describe_rules(const qd_job *job) {
@@ -126,6 +143,8 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
   qd_json_set_text(out, "odd_shape", qd_odd_shape_name(job->odd_shape));
   describe_outliers(job, out);
+  if (job->head_bits > 0) qd_json_set_integer(out, "head_bits", job->head_bits);
+  if (job->embedding_bits > 0) qd_json_set_integer(out, "embedding_bits", job->embedding_bits);
   qd_json_set(out, "rules", describe_rules(job));
 }
 
@@ -160,6 +179,32 @@ static bool differ(difference *d, const char *parent, const char *name, const qd
   return true;
 }
 
+/* Of members that are not named like what is typed: " (--nsamples)"; else "". */
+static const char *typed_as(const char *path) {
+  static const struct { const char *path, *typed; } known[] = {
+      {"symmetric", " (--sym, --asym)"},
+      {"gptaq_alpha", " (--gptaq, --gptaq-alpha)"},
+      {"kl_positions", " (--report-kl, --kl-positions)"},
+      {"head_bits", " (--quant-lm-head)"},
+      {"embedding_bits", " (--quant-embeddings)"},
+      {"rules", " (--ignore, --override)"},
+      {"arithmetic", " (--arithmetic, --compute-dtype)"},
+      {"shard_bytes", " (--shard-size)"},
+      {"dataset.kind", " (--dataset KIND:)"},
+      {"dataset.sequences", " (--nsamples)"},
+      {"dataset.sequence_tokens", " (--seqlen)"},
+      {"dataset.seed", " (--seed)"},
+      {"dataset.add_bos", " (--add-bos)"},
+      {"dataset.pack", " (--no-pack)"},
+      {"model.config_digest", " (config.json of --model)"},
+      {"model.tokenizer_digest", " (tokenizer.json of --model)"},
+  };
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcmp(path, known[i].path) == 0) return known[i].typed;
+  if (strncmp(path, "dataset.", 8) == 0) return " (--dataset)";
+  return strncmp(path, "model.", 6) == 0 ? " (--model)" : "";
+}
+
 /* The first member that differs; objects are entered. */
 static bool first_difference(const qd_json *a, const qd_json *b, const char *parent, difference *d) {
   const char *name;
@@ -184,8 +229,8 @@ qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const cha
   if (status == QD_OK && d.now != NULL) status = qd_json_print(d.now, 0, &now_text);
   if (status == QD_OK)
     status =
-        qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s was %s there, now it is %s; choose another --output",
-                output, d.path, was_text ? was_text : "not given", now_text ? now_text : "not given");
+        qd_fail(QD_EEXIST, __FILE__, __LINE__, "%s holds another job: %s%s was %s there, now it is %s; choose another --output",
+                output, d.path, typed_as(d.path), was_text ? was_text : "not given", now_text ? now_text : "not given");
   qd_heap_free(was_text);
   qd_heap_free(now_text);
   return status;

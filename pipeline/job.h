@@ -47,6 +47,7 @@ typedef struct qd_job {
   qd_moe_fallback  moe_fallback;
   int64_t          moe_min_tokens; /* an expert with fewer calibration tokens takes the fallback */
   qd_odd_shape     odd_shape;
+  int              head_bits, embedding_bits; /* 0: kept as it is */
   bool             gptaq;         /* correct for how far inputs have moved from the original model's */
   double           gptaq_alpha;   /* how much of it, 0 .. 1 */
   int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
@@ -103,6 +104,15 @@ const char *qd_odd_shape_name(qd_odd_shape odd_shape);
 /* The scheme of the linear tensor_name, `columns` wide. */
 qd_fate qd_job_scheme(const qd_job *job, const char *tensor_name, int64_t columns, qd_scheme *out);
 
+/* The same of head and embedding, which no rule reaches: theirs is the job's scheme with bits of their own. */
+qd_fate qd_job_rest_scheme(const qd_job *job, qd_role role, int64_t columns, qd_scheme *out);
+bool    qd_job_quantizes(const qd_job *job, qd_role role, const qd_model *model); /* QD_HEAD or QD_EMBEDDING */
+
+/* The model that the store describes: head and embedding lie there one each when either was quantized. */
+static inline bool qd_job_unties(const qd_job *job, const qd_model *model) {
+  return model->tied && (qd_job_quantizes(job, QD_HEAD, model) || qd_job_quantizes(job, QD_EMBEDDING, model));
+}
+
 /* Whether linears of one input have one factor, by their group sizes: always, unless a group-aware order follows those, or an
  * order the weights. */
 static inline bool qd_job_shares_factor(const qd_job *job, int64_t a, int64_t b) {
@@ -114,7 +124,7 @@ static inline bool qd_job_shares_factor(const qd_job *job, int64_t a, int64_t b)
 qd_json *qd_job_describe(const qd_job *job, const qd_model *model, const qd_tokens *tokens, const qd_digest *config,
                          const qd_digest *tokenizer);
 
-/* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY was A, now B". */
+/* QD_OK if the two descriptions are equal; else QD_EEXIST: "OUT holds another job: KEY (OPTION) was A there, now it is B". */
 qd_status qd_job_compare(const qd_json *stored, const qd_json *wanted, const char *output) QD_MUST_USE;
 
 #endif

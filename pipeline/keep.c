@@ -141,7 +141,7 @@ qd_status qd_keep_restore(qd_run *run) {
   qd_kept kept = {0};
   qd_status found;
   run->passed = 0;
-  if (!qd_run_calibrates(run) || run->first_block == 0) return QD_OK;
+  if (!qd_run_calibrates(run) || run->first_block == 0 || !run->stored.has_rest) return QD_OK;
   qd_status status = read_all(run, &kept, &found);
   if (status == QD_OK && found == QD_OK) {
     run->passed = kept.blocks;

@@ -23,7 +23,7 @@ typedef struct qd_method_input {
 
 typedef struct qd_method {
   const char *name;
-  const char *summary;
+  const char *summary;        /* for --help */
   bool        needs_factor;   /* calibration data and the Hessian's factor */
   bool        has_outliers;   /* by a threshold that couples rows; without a factor the method itself rounds, with U = 1 */
   bool        default_mse;    /* settings of --method NAME alone */

@@ -372,6 +372,11 @@ static const char *name_in_rest(const qd_arch *arch, qd_role role) {
   return NULL;
 }
 
+const qd_source_tensor *qd_model_original(const qd_model *model, const qd_source *source, const qd_slot *slot) {
+  bool is_tied = slot->role == QD_HEAD && model->tied;
+  return qd_source_find(source, is_tied ? name_in_rest(model->arch, QD_EMBEDDING) : slot->name);
+}
+
 /* A number without needless zeros, below limit, at *at: passed over. */
 static bool skip_number(const char **at, int64_t limit) {
   const char *first = *at;

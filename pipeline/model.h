@@ -48,6 +48,9 @@ int  qd_model_n_slots(const qd_model *model, int64_t block);
 int  qd_model_most_slots(const qd_model *model);
 void qd_model_slot(const qd_model *model, int64_t block, int index, qd_slot *slot);
 
+/* The original's tensor behind a slot: of a head that is tied, the embedding's.  NULL: there is none. */
+const qd_source_tensor *qd_model_original(const qd_model *model, const qd_source *source, const qd_slot *slot);
+
 /* Whether a block has experts; whether the model has blocks that do, or that do not. */
 bool qd_model_is_sparse(const qd_model *model, int64_t block);
 bool qd_model_has_blocks(const qd_model *model, bool sparse);

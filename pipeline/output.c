@@ -94,13 +94,27 @@ static qd_status look(const qd_run *run, qd_store_state *state) {
 
 /* Weights are compared later, tensor by tensor, so that the message can name one (identity.c). */
 static qd_status same_job(const qd_run *run, qd_json *job) {
-  qd_store stored;
-  QD_TRY(qd_store_open(run->job->output, true, &stored));
-  const qd_json *sample = qd_json_get(stored.job, QD_SAMPLE_KEY);
+  qd_json *stored;
+  qd_status found = qd_store_read_job(run->job->output, &stored);
+  QD_CHECK(found != QD_ENOTFOUND, QD_ECORRUPT, "%s/partial/job.json is missing", run->job->output);
+  QD_TRY(found);
+  const qd_json *sample = qd_json_get(stored, QD_SAMPLE_KEY);
   if (sample != NULL) qd_json_set(job, QD_SAMPLE_KEY, qd_json_copy(sample));
-  qd_status status = qd_job_compare(stored.job, job, run->job->output);
-  qd_store_close(&stored);
+  qd_status status = qd_job_compare(stored, job, run->job->output);
+  qd_json_free(stored);
   return status;
+}
+
+/* A finished store may lie where nothing can be written, so that it cannot be locked either; where it can, the lock that a
+ * killed job left goes with ours. */
+static qd_status is_finished_job(const qd_run *run, qd_output *output, qd_store_state *state) {
+  qd_json *job = NULL;
+  QD_TRY(look(run, state));
+  if (*state != QD_STORE_FINISHED) return QD_OK;
+  QD_TRY(describe(run, &job));
+  qd_status status = same_job(run, job), locked = status == QD_OK ? lock_folder(run, output) : QD_OK;
+  qd_json_free(job);
+  return locked == QD_OK ? status : QD_OK;
 }
 
 /* Rank 0's part: everything that may refuse the job before anything is changed but the lock and the log. */
@@ -108,33 +122,92 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   char path[QD_LOG_PATH_BYTES];
   qd_json *job = NULL;
   QD_TRY(refuse_inside_model(run->job));
+  QD_TRY(is_finished_job(run, output, state));
+  if (*state == QD_STORE_FINISHED) return QD_OK;
   QD_TRY(lock_folder(run, output));
   QD_TRY(describe(run, &job));
   snprintf(path, sizeof path, "%s/" QD_LOG_NAME, run->job->output);
-  qd_status status = look(run, state);
+  qd_status status = look(run, state); /* again: another job may have gone on meanwhile */
   if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job);
-  if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path); /* a finished store is left as it is */
+  if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path);
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
   qd_json_free(job);
   return status;
+}
+
+/* ---- whether the finished files are as they were written ----------------------------------------------------------------- */
+
+/* What this rank finds in those files of `block` that are its to read: each is read by one rank, as each is written by one. */
+static qd_status check_my_files(const qd_run *run, int64_t block, double *bytes) {
+  const qd_entry *entry = qd_feed_entry(&run->stored, block);
+  for (int f = 0; f < entry->n_files; f++) {
+    *bytes += (double)entry->file[f].bytes;
+    if ((block + 1 + f) % run->comm->size == run->comm->rank) QD_TRY(qd_store_check_file(&run->stored, &entry->file[f]));
+  }
+  return QD_OK;
+}
+
+/* What some rank found wrong is done again by all, and so is what only some ranks see (a folder on a network). */
+static qd_status settle(qd_run *run, int64_t block, qd_status mine, bool *whole) {
+  qd_status agreed;
+  QD_TRY(qd_agree_on(run->comm, mine, &agreed));
+  *whole = agreed == QD_OK;
+  if (*whole) return QD_OK;
+  bool redo = !run->stored.finished && (agreed == QD_ECORRUPT || agreed == QD_ENOTFOUND);
+  if (!redo) return qd_agree(run->comm, agreed);
+  qd_store_give_up(&run->stored, block, agreed == QD_ECORRUPT ? qd_error_text() : NULL);
+  return QD_OK;
+}
+
+/* All ranks read at the same time, then agree block by block: a block rests on those before it. */
+static qd_status check_stored(qd_run *run, double *bytes) {
+  int64_t b = 0;
+  bool whole;
+  qd_status mine = run->stored.has_rest ? check_my_files(run, QD_REST, bytes) : QD_ENOTFOUND;
+  QD_TRY(settle(run, QD_REST, mine, &whole));
+  for (mine = QD_OK; mine == QD_OK && b < run->stored.n_blocks; b += mine == QD_OK)
+    mine = check_my_files(run, b, bytes);
+  if (mine == QD_OK) mine = QD_ENOTFOUND; /* of the first block that is not there */
+  whole = true;
+  for (int64_t i = 0; whole && i < run->model.n_blocks; i++) QD_TRY(settle(run, i, i == b ? mine : QD_OK, &whole));
+  return QD_OK;
+}
+
+enum { LONG_SECONDS = 2 };
+
+static qd_status check_and_tell(qd_run *run) {
+  double bytes = 0, start = qd_seconds();
+  char size[32];
+  QD_TRY(check_stored(run, &bytes));
+  double seconds = qd_seconds() - start;
+  qd_size_text(bytes, size, sizeof size);
+  (seconds < LONG_SECONDS ? qd_log_file : qd_log)("the finished files were read and compared: %s in %.1f s", size, seconds);
+  return QD_OK;
 }
 
 /* ---- going on ------------------------------------------------------------------------------------------------------------ */
 
 static qd_status open_stored(qd_run *run) {
   QD_TRY(qd_store_open(run->job->output, true, &run->stored));
-  return qd_feed_check_store(&run->stored, &run->model);
+  return qd_feed_check_store(&run->stored, &run->stored_model);
+}
+
+static bool head_is_stored(const qd_run *run) {
+  return run->stored.has_rest && qd_record_is_quantized(qd_feed_record(&run->stored.rest, QD_HEAD, -1));
 }
 
 qd_status qd_output_open(qd_run *run, qd_output *output) {
   qd_store_state state = QD_STORE_FRESH;
+  run->head_left = qd_job_quantizes(run->job, QD_HEAD, &run->model);
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? open_on_coordinator(run, output, &state) : QD_OK);
   QD_TRY(qd_comm_bcast(run->comm, &state, sizeof state, 0));
   if (state == QD_STORE_FRESH) return QD_OK;
   QD_TRY_ALL(run->comm, open_stored(run));
   QD_TRY(qd_identity_check(run));
   if (run->comm->rank == 0) qd_identity_note(run);
-  run->first_block = run->stored.n_blocks;
+  if (state != QD_STORE_FINISHED) QD_TRY(check_and_tell(run));
+  run->first_block = run->blocks_done = run->stored.n_blocks;
+  run->head_left = run->head_left && !head_is_stored(run);
   output->finished = state == QD_STORE_FINISHED;
   if (output->finished) qd_log("%s is finished already: nothing to do", run->job->output);
   else
@@ -174,7 +247,8 @@ static qd_status finish_on_coordinator(const qd_run *run) {
   QD_TRY(refuse_changed(run));
   while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL)
     names[n] = qd_source_side_file(run->source, (size_t)n), n++;
-  QD_TRY(qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks));
+  QD_TRY(qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks,
+                         qd_job_unties(run->job, &run->model)));
   return log_bits(run);
 }
 

@@ -10,8 +10,9 @@ typedef struct qd_output {
   bool finished; /* the job was done before: nothing is changed */
 } qd_output;
 
-/* Lock the folder (made if need be), look what it holds, compare it with this job; open what a killed run left and set
- * run->first_block. Collective.  QD_EEXIST: another job, a foreign folder, a live job, or --no-resume and not empty; QD_EINVAL:
+/* Lock the folder (made if need be), look what it holds, compare it with this job; open what a killed run left, whose finished
+ * files are compared with their digests, and set run->first_block: a block that is damaged is done again, with all behind it.
+ * Collective.  QD_EEXIST: another job, a foreign folder, a live job, or --no-resume and not empty; QD_EINVAL:
  * inside the model's folder. */
 qd_status qd_output_open(qd_run *run, qd_output *output) QD_MUST_USE;
 

@@ -32,6 +32,11 @@ static size_t prepared_cost(const qd_plan_tensor *t, qd_dtype act) {
   return t->dtype == wanted ? 0 : qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(wanted));
 }
 
+static size_t made_cost(const qd_plan_tensor *t, qd_dtype act) {
+  size_t codes = t->quantized ? qd_plan_parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double)) : 0;
+  return prepared_cost(t, act) + codes;
+}
+
 /* A block: originals as they are computed with, codes with what is measured of each row, weights expanded for two sequences and
  * more; experts only of this rank, whose codes are never expanded. */
 static size_t kind_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank, int64_t sequences) {
@@ -39,10 +44,8 @@ static size_t kind_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank,
   for (int i = 0; i < kind->n; i++) {
     const qd_plan_tensor *t = &kind->tensor[i];
     if (!qd_plan_is_of(plan, t, rank)) continue;
-    cost += prepared_cost(t, plan->request.act);
-    if (!t->quantized) continue;
-    cost += qd_plan_parts_cost(t) + 2 * qd_arena_cost((size_t)t->slot.dim[0], sizeof(double));
-    if (sequences > 1 && t->slot.expert < 0)
+    cost += made_cost(t, plan->request.act);
+    if (t->quantized && sequences > 1 && t->slot.expert < 0)
       cost += qd_arena_cost(qd_plan_elements(&t->slot), qd_dtype_bytes(plan->request.act));
   }
   return cost;
@@ -54,9 +57,20 @@ static size_t rest_cost(const qd_plan_kind *rest) {
   return cost;
 }
 
+/* Embedding or head while it is quantized, and on rank 0 with everything that is then written beside it. */
+static size_t made_rest_cost(const qd_plan *plan, qd_role role, int rank) {
+  const qd_plan_kind *rest = qd_plan_rest(plan);
+  const qd_plan_tensor *t = qd_plan_tensor_of(rest, role), *norm = qd_plan_tensor_of(rest, QD_FINAL_NORM);
+  if (t == NULL || !t->quantized) return 0;
+  size_t cost = made_cost(t, plan->request.act) + made_cost(norm, plan->request.act) + qd_plan_inputs_cost(plan, rest, rank);
+  return rank == 0 ? cost + rest_cost(rest) - qd_arena_cost(qd_plan_original_bytes(t), 1) : cost;
+}
+
 static size_t block_bytes(const qd_plan *plan, int rank, int64_t sequences) {
   size_t most = prepared_cost(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING), plan->request.act);
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) most = qd_larger(most, kind_cost(plan, &plan->kind[k], rank, sequences));
+  most = qd_larger(most, made_rest_cost(plan, QD_EMBEDDING, rank));
+  most = qd_larger(most, made_rest_cost(plan, QD_HEAD, rank));
   return rank == 0 ? qd_larger(most, rest_cost(qd_plan_rest(plan))) : most;
 }
 
@@ -169,7 +183,9 @@ static qd_status plan_scratch(qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   qd_share *shares;
   QD_TRY(qd_heap_new((size_t)(QD_N_LINEARS + r->ranks), sizeof *shares, &shares));
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
+  for (size_t k = 0; k < plan->n_kinds; k++) kind_shares(plan, &plan->kind[k], shares);
+  const qd_plan_tensor *embedding = qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING);
+  if (embedding->quantized) cut_tasks(plan, &embedding, 1, shares);
   qd_heap_free(shares);
   size_t statistics = qd_larger(qd_plan_statistics_scratch(r), largest_choice(plan)),
          attention = r->sequences > 0 ? qd_plan_attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
@@ -223,6 +239,10 @@ static bool cuts_may_move(const qd_plan_kind *kind) {
   return false;
 }
 
+static size_t written_rest_cost(const qd_plan *plan) {
+  return rest_cost(qd_plan_rest(plan)) + qd_plan_inputs_cost(plan, qd_plan_rest(plan), 0);
+}
+
 static qd_status plan_writers(qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t most = 0;
@@ -234,7 +254,7 @@ static qd_status plan_writers(qd_plan *plan) {
     qd_heap_free(c.of_writer);
   }
   for (int rank = 0; rank < r->ranks; rank++)
-    plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? qd_larger(most, rest_cost(qd_plan_rest(plan))) : most;
+    plan->rank[rank].part[QD_PLAN_WRITER] = rank == 0 ? qd_larger(most, written_rest_cost(plan)) : most;
   return QD_OK;
 }
 

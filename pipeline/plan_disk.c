@@ -33,8 +33,17 @@ static size_t kind_disk(const qd_plan *plan, const qd_plan_kind *kind) {
   return total + inputs + qd_plan_inputs_cost(plan, kind, -1);
 }
 
+/* Head and embedding as they are first written, until the head is quantized. */
+static size_t first_rest_bytes(const qd_plan *plan) {
+  size_t bytes = 0;
+  const qd_plan_kind *rest = qd_plan_rest(plan);
+  for (int i = 0; qd_job_quantizes(plan->request.job, QD_HEAD, plan->request.model) && i < rest->n; i++)
+    bytes += qd_plan_original_bytes(&rest->tensor[i]);
+  return bytes;
+}
+
 int64_t qd_plan_disk_bytes(const qd_plan *plan) {
-  size_t bytes = SIDE_BYTES + side_files_bytes(plan->request.source);
+  size_t bytes = first_rest_bytes(plan) + SIDE_BYTES + side_files_bytes(plan->request.source);
   for (size_t k = 0; k < plan->n_kinds; k++)
     bytes += (size_t)plan->kind[k].blocks * kind_disk(plan, &plan->kind[k]);
   return (int64_t)bytes;
@@ -46,12 +55,15 @@ int64_t qd_plan_kept_bytes(const qd_plan_request *r) {
   return r->job->keep_activations ? 2 * streams * r->sequences * (int64_t)qd_acts_h_bytes(&all) : 0;
 }
 
-/* The model as it is streamed: the embedding, all blocks, and the head where each block's divergence is reported. */
+/* The model as it is streamed: the embedding, all blocks, and the head where each block's divergence is reported, and where it
+ * is quantized. */
 static size_t streamed_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
-  size_t bytes = qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING));
-  if (r->job->kl_positions > 0 && r->sequences > 0)
-    bytes += qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), r->model->tied ? QD_EMBEDDING : QD_HEAD));
+  const qd_plan_tensor *head = qd_plan_tensor_of(qd_plan_rest(plan), QD_HEAD);
+  size_t bytes = qd_plan_original_bytes(qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING)), head_bytes = bytes;
+  if (head != NULL) head_bytes = qd_plan_original_bytes(head);
+  if (r->job->kl_positions > 0 && r->sequences > 0) bytes += head_bytes;
+  if (head != NULL && head->quantized) bytes += head_bytes;
   for (size_t k = 0; k + 1 < plan->n_kinds; k++)
     for (int i = 0; i < plan->kind[k].n; i++)
       bytes += (size_t)plan->kind[k].blocks * qd_plan_original_bytes(&plan->kind[k].tensor[i]);
@@ -97,7 +109,7 @@ static size_t routed_traffic(const qd_plan_request *r, qd_stage stage) {
 static size_t kind_traffic(const qd_plan *plan, const qd_plan_kind *kind) {
   const qd_plan_request *r = &plan->request;
   size_t total = 0, bytes[QD_MAX_PARTS];
-  if (r->sequences > 0)
+  if (qd_plan_input_records(plan, kind) > 0)
     QD_FOR_STAGES(stage, r->model, kind->first_block)
       total += qd_stage_is_routed(stage) ? routed_traffic(r, stage) : stage_traffic(r, stage);
   for (int i = 0; i < kind->n; i++) {
@@ -113,7 +125,7 @@ static size_t kind_traffic(const qd_plan *plan, const qd_plan_kind *kind) {
 int64_t qd_plan_traffic_bytes(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t bytes = (size_t)(r->sequences * r->tokens) * sizeof(int32_t);
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+  for (size_t k = 0; k < plan->n_kinds; k++)
     bytes += (size_t)plan->kind[k].blocks * kind_traffic(plan, &plan->kind[k]);
   return (int64_t)bytes * (r->ranks - 1) + (int64_t)streamed_bytes(plan) * (r->ranks - whole_readers(r));
 }

@@ -7,13 +7,13 @@
 /* ---- kinds of blocks ----------------------------------------------------------------------------------------------------- */
 
 static void fill_tensor(const qd_plan_request *r, const qd_slot *slot, qd_plan_tensor *t) {
-  const qd_source_tensor *there = r->source != NULL ? qd_source_find(r->source, slot->name) : NULL;
+  const qd_source_tensor *there = r->source != NULL ? qd_model_original(r->model, r->source, slot) : NULL;
   *t = (qd_plan_tensor){.slot = *slot, .dtype = there != NULL ? there->dtype : r->model->dtype};
-  if (!qd_role_is_linear(slot->role)) return;
-  t->fate = qd_job_scheme(r->job, slot->name, slot->dim[1], &t->scheme);
+  t->fate = qd_role_is_linear(slot->role) ? qd_job_scheme(r->job, slot->name, slot->dim[1], &t->scheme)
+                                          : qd_job_rest_scheme(r->job, slot->role, slot->dim[1], &t->scheme);
   t->quantized = qd_fate_is_quantized(t->fate);
-  t->has_order =
-      t->quantized && r->job->method->needs_factor && qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
+  t->has_order = t->quantized && slot->role != QD_EMBEDDING && r->job->method->needs_factor &&
+                 qd_method_stores_order(r->job->act_order, t->scheme, slot->dim[1]);
 }
 
 static bool same_scheme(const qd_scheme *a, const qd_scheme *b) { return a->bits == b->bits && a->group_size == b->group_size; }
@@ -35,7 +35,9 @@ static bool join_kind(qd_plan *plan, const qd_plan_kind *kind) {
 }
 
 qd_status qd_plan_add_block(qd_plan *plan, int64_t block) {
-  const qd_model *model = plan->request.model;
+  qd_model stored = *plan->request.model;
+  const qd_model *model = &stored;
+  stored.tied = stored.tied && !qd_job_unties(plan->request.job, model);
   qd_plan_kind kind = {.blocks = 1, .first_block = block, .n = qd_model_n_slots(model, block)};
   QD_TRY(qd_heap_grow(&plan->kind, &plan->kind_capacity, plan->n_kinds + 1, sizeof *plan->kind));
   QD_TRY(qd_heap_new((size_t)kind.n, sizeof *kind.tensor, &kind.tensor));
@@ -89,9 +91,15 @@ static int64_t experts_of(const qd_plan *plan, int rank) {
   return n;
 }
 
+/* Of the rest only where the head is quantized. */
+static bool has_inputs(const qd_plan *plan, const qd_plan_kind *kind) {
+  bool calibrated = kind->first_block != QD_REST || qd_job_quantizes(plan->request.job, QD_HEAD, plan->request.model);
+  return plan->request.sequences > 0 && calibrated;
+}
+
 int64_t qd_plan_input_records(const qd_plan *plan, const qd_plan_kind *kind) {
   int64_t n = 0;
-  if (plan->request.sequences == 0 || kind->first_block == QD_REST) return 0;
+  if (!has_inputs(plan, kind)) return 0;
   QD_FOR_STAGES(stage, plan->request.model, kind->first_block)
     n += qd_stage_is_routed(stage) ? plan->request.model->experts : 1;
   return n;
@@ -100,7 +108,7 @@ int64_t qd_plan_input_records(const qd_plan *plan, const qd_plan_kind *kind) {
 size_t qd_plan_inputs_cost(const qd_plan *plan, const qd_plan_kind *kind, int rank) {
   const qd_model *model = plan->request.model;
   size_t cost = 0;
-  if (plan->request.sequences == 0 || kind->first_block == QD_REST) return 0;
+  if (!has_inputs(plan, kind)) return 0;
   QD_FOR_STAGES(stage, model, kind->first_block) {
     size_t n = qd_stage_is_routed(stage) ? (size_t)experts_of(plan, rank) : 1;
     cost += n * qd_arena_cost((size_t)qd_decoder_mid_columns(model, stage), sizeof(double));

@@ -6,6 +6,7 @@
 
 /* Some block's turn makes this rank the owner of the stage's factor (calibrate.c, factorize.c). */
 static bool owns(const qd_plan_request *r, int rank, qd_stage stage) {
+  if (stage == QD_STAGE_HEAD) return qd_stage_owner(QD_REST, stage, r->ranks) == rank;
   for (int64_t b = 0; b < r->model->n_blocks && b < r->ranks; b++)
     if (qd_stage_owner(b, stage, r->ranks) == rank) return true;
   return false;
@@ -88,7 +89,8 @@ size_t qd_plan_statistics(const qd_plan_request *r, int rank) {
     if (!seen[sparse]) most = qd_larger(most, block_statistics(r, block, rank));
     seen[sparse] = true;
   }
-  return most;
+  bool head = r->sequences > 0 && qd_job_quantizes(r->job, QD_HEAD, r->model);
+  return head ? qd_larger(most, block_statistics(r, QD_REST, rank)) : most;
 }
 
 size_t qd_plan_statistics_scratch(const qd_plan_request *r) {

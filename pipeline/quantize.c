@@ -17,21 +17,34 @@ typedef struct task {
   double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
 } task;
 
+/* "block    3", where the log's lines begin. */
+static const char *log_label(int64_t block, char text[QD_BLOCK_LABEL_BYTES]) {
+  if (block == QD_REST) snprintf(text, QD_BLOCK_LABEL_BYTES, "model     ");
+  else snprintf(text, QD_BLOCK_LABEL_BYTES, "block %4" PRId64, block);
+  return text;
+}
+
 static void keep(int64_t block, qd_weight *weight, qd_role role, qd_fate fate) {
+  char label[QD_BLOCK_LABEL_BYTES];
   const qd_scheme *scheme = &weight->q.scheme;
   weight->kept = qd_fate_name(fate);
   if (fate == QD_FATE_SKIPPED)
-    qd_log("  block %4" PRId64 "  %-9s  kept: its %" PRId64 " columns are no multiple of the group of %" PRId64
-           " (--odd-shape skip)",
-           block, qd_role_name(role), weight->slot.dim[1], scheme->group_size);
-  else qd_log("  block %4" PRId64 "  %-9s  kept (--ignore)", block, qd_role_name(role));
+    qd_log("  %s  %-9s  kept: its %" PRId64 " columns are no multiple of the group of %" PRId64 " (--odd-shape skip)",
+           log_label(block, label), qd_role_name(role), weight->slot.dim[1], scheme->group_size);
+  else qd_log("  %s  %-9s  kept (--ignore)", log_label(block, label), qd_role_name(role));
+}
+
+static qd_fate fate_of(const qd_run *run, const qd_weight *weight, qd_scheme *scheme) {
+  const qd_slot *slot = &weight->slot;
+  return qd_role_is_linear(slot->role) ? qd_job_scheme(run->job, slot->name, slot->dim[1], scheme)
+                                       : qd_job_rest_scheme(run->job, slot->role, slot->dim[1], scheme);
 }
 
 static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, task *tasks) {
   int n = 0;
   for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
     qd_weight *weight = qd_block_find(block, role);
-    qd_fate fate = qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], &weight->q.scheme);
+    qd_fate fate = fate_of(run, weight, &weight->q.scheme);
     if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight};
     else keep(block->index, weight, role, fate);
   }
@@ -178,16 +191,16 @@ static void outliers_text(const qd_weight *weight, char *text, size_t size) {
 }
 
 void qd_quantize_log(int64_t block, const qd_weight *weight, double seconds) {
-  char name[48], outliers[64];
+  char name[48], outliers[64], label[QD_BLOCK_LABEL_BYTES];
   const qd_linear_result *r = &weight->result;
   bool expert = weight->slot.expert >= 0;
   if (expert) snprintf(name, sizeof name, "%s %d", qd_role_name(weight->slot.role), weight->slot.expert);
   else snprintf(name, sizeof name, "%s", qd_role_name(weight->slot.role));
   outliers_text(weight, outliers, sizeof outliers);
-  (expert ? qd_log_file : qd_log)("  block %4" PRId64 "  %-9s  [%6" PRId64 ", %6" PRId64
+  (expert ? qd_log_file : qd_log)("  %s  %-9s  [%6" PRId64 ", %6" PRId64
                                   "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g%s %7.2f s%s",
-                                  block, name, weight->slot.dim[0], weight->slot.dim[1], weight->q.scheme.bits, r->loss,
-                                  r->relative_error, r->damping, outliers, seconds,
+                                  log_label(block, label), name, weight->slot.dim[0], weight->slot.dim[1],
+                                  weight->q.scheme.bits, r->loss, r->relative_error, r->damping, outliers, seconds,
                                   r->shared               ? "  (Hessian of all tokens)"
                                   : r->fallback && expert ? "  (rounded to nearest)"
                                                           : "");
@@ -264,5 +277,17 @@ qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_sta
     qd_arena_rewind(&run->stats_arena, mark);
     done += same;
   }
+  return QD_OK;
+}
+
+/* No input, so no Hessian: rounded to nearest, whatever the method. */
+qd_status qd_quantize_embedding(qd_run *run, qd_block *block) {
+  qd_weight *weight = qd_block_find(block, QD_EMBEDDING);
+  task t = {.weight = weight};
+  qd_stage_factor nearest = {.linears = linears_of(&t, 1), .nearest = true};
+  if (!qd_fate_is_quantized(fate_of(run, weight, &weight->q.scheme))) return QD_OK;
+  qd_moment begin = qd_times_begin(run);
+  QD_TRY(quantize_tasks(run, block->index, &nearest, NULL, &t, 1));
+  qd_times_end(run, begin, QD_TIME_LOOP);
   return QD_OK;
 }

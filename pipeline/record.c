@@ -133,6 +133,7 @@ static void set_outliers(qd_json *facts, const qd_qtensor *q, const qd_linear_re
 }
 
 static qd_json *facts_of(const qd_weight *weight) {
+  if (weight->facts != NULL) return qd_json_copy(weight->facts);
   const qd_qtensor *q = &weight->q;
   const qd_linear_result *result = &weight->result;
   qd_json *facts = qd_json_object();
@@ -176,7 +177,9 @@ void qd_record_of_weight(const qd_weight *weight, qd_record *record, qd_tensor t
 
 void qd_record_of_input(const qd_input_result *input, int64_t block, qd_record *record, qd_tensor tensors[QD_MAX_PARTS]) {
   *record = (qd_record){.expert = input->expert, .dtype = QD_F64, .rank = 1, .dim = {input->diagonal.dim[0]}};
-  if (input->expert < 0) snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".%s", block, input->name);
+  if (block == QD_REST) snprintf(record->name, sizeof record->name, "model.%s", input->name);
+  else if (input->expert < 0)
+    snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".%s", block, input->name);
   else
     snprintf(record->name, sizeof record->name, "model.layers.%" PRId64 ".experts.%d.%s", block, input->expert, input->name);
   snprintf(record->role, sizeof record->role, "%s", input->name);

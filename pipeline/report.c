@@ -179,6 +179,12 @@ static void add_up(qd_run *run) {
   run->report.measured = true;
 }
 
+static qd_status check_finite(const qd_block_report *report, int64_t block) {
+  QD_CHECK(isfinite(report->kl) && isfinite(report->stream_error), QD_ENUMERIC,
+           "block %" PRId64 ": the divergence from the original model is not finite: activations overflow", block);
+  return QD_OK;
+}
+
 qd_status qd_report_block(qd_run *run, int64_t block) {
   if (!is_asked_for(run)) return QD_OK;
   qd_moment begin = qd_times_begin(run);
@@ -186,8 +192,7 @@ qd_status qd_report_block(qd_run *run, int64_t block) {
   QD_TRY(qd_units_gather(run, run->report.sums, sizeof *run->report.sums));
   add_up(run);
   const qd_block_report *report = &run->report.block;
-  QD_CHECK(isfinite(report->kl) && isfinite(report->stream_error), QD_ENUMERIC,
-           "block %" PRId64 ": the divergence from the original model is not finite: activations overflow", block);
+  QD_TRY_ALL(run->comm, check_finite(report, block));
   qd_times_end(run, begin, QD_TIME_REPORT);
   qd_log("  block %4" PRId64 "  next-token KL %.6g nats over %" PRId64 " positions, relative error of the residual stream %.6g",
          block, report->kl, report->positions, report->stream_error);

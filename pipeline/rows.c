@@ -6,8 +6,10 @@
 #include <math.h>
 #include <string.h>
 
+static bool rounds(const qd_stage_factor *factor) { return factor->failed || factor->nearest; }
+
 qd_act_order qd_rows_order(const qd_run *run, const qd_stage_factor *factor) {
-  return factor->failed || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
+  return rounds(factor) || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
 }
 
 qd_status qd_rows_new(const qd_run *run, qd_arena *arena, const qd_stage_factor *factor, const qd_weight *weight, int64_t rows,
@@ -69,7 +71,7 @@ static double tau_of(const qd_stage_factor *factor, int index) {
 }
 
 static qd_status choose_codes(qd_run *run, const qd_stage_factor *factor, int index, qd_tensor w, qd_qtensor *q) {
-  const qd_method *method = factor->failed && !run->job->method->has_outliers ? &qd_method_rtn : run->job->method;
+  const qd_method *method = rounds(factor) && !run->job->method->has_outliers ? &qd_method_rtn : run->job->method;
   size_t mark = qd_arena_mark(&run->device->scratch);
   qd_method_input input = {.device = run->device,
                            .scheme = q->scheme,

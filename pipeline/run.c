@@ -7,8 +7,9 @@
 #include "pipeline/progress.h"
 #include "pipeline/setup.h"
 #include "pipeline/stages.h"
-#include "workers/interrupt.h"
 #include "workers/team.h"
+
+#include <string.h>
 
 static qd_status calibrate_stage(qd_run *run, qd_block *block, qd_stage stage, qd_stats *stats) {
   QD_TRY(qd_calibrate(run, block, stage, stats));
@@ -93,39 +94,71 @@ static qd_status pass_through(qd_run *run, qd_block *block) {
   return qd_setup_forward(run, block);
 }
 
+/* What follows depends on the embedding, which a resume must know again: it is written first. */
 static qd_status embed(qd_run *run, qd_block *block) {
   QD_TRY(qd_read(run, block));
-  return qd_setup_embed(run, block);
+  QD_TRY(qd_quantize_embedding(run, block));
+  QD_TRY(qd_setup_embed(run, block));
+  bool made = qd_job_quantizes(run->job, QD_EMBEDDING, &run->model);
+  return run->stored.has_rest ? QD_OK : qd_write_rest(run, made ? block : NULL);
+}
+
+/* A tied head is the embedding, by another name in the store. */
+static void name_head(const qd_run *run, qd_block *rest) {
+  qd_weight *embedding = qd_block_find(rest, QD_EMBEDDING);
+  int n = qd_model_n_slots(&run->stored_model, QD_REST);
+  for (int i = 0; embedding != NULL && i < n; i++) {
+    qd_slot slot;
+    qd_model_slot(&run->stored_model, QD_REST, i, &slot);
+    if (slot.role == QD_HEAD) embedding->slot = slot;
+  }
+}
+
+/* As a stage, but that nothing comes behind it. */
+static qd_status quantize_head(qd_run *run) {
+  qd_block rest;
+  qd_stats stats;
+  QD_TRY(qd_read(run, &rest));
+  name_head(run, &rest);
+  qd_arena_rewind(&run->stats_arena, 0);
+  if (qd_run_calibrates(run)) {
+    QD_TRY(qd_enter(run, &rest));
+    QD_TRY(qd_enter_original(run, &rest));
+    QD_TRY(calibrate_stage(run, &rest, QD_STAGE_HEAD, &stats));
+  }
+  QD_TRY(qd_quantize(run, &rest, QD_STAGE_HEAD, qd_run_calibrates(run) ? &stats : NULL));
+  return qd_write_rest(run, &rest);
+}
+
+static qd_status one_block(qd_run *run, int64_t b) {
+  qd_block block;
+  double start = qd_seconds();
+  QD_TRY(qd_read(run, &block));
+  if (b < run->first_block) return pass_through(run, &block);
+  QD_TRY(quantize_block(run, &block));
+  QD_TRY(qd_report_block(run, b));
+  QD_TRY(qd_write(run, &block, qd_seconds() - start));
+  if (b + 1 < run->model.n_blocks || run->head_left) QD_TRY(qd_keep_write(run, b + 1));
+  return qd_progress_stop(run, b, qd_seconds() - start);
 }
 
 /* From the embedding on, or from where kept activations stand. */
 static qd_status all_blocks(qd_run *run) {
-  qd_block block;
-  if (run->passed == 0) QD_TRY(embed(run, &block));
-  for (int64_t b = run->passed; b < run->model.n_blocks; b++) {
-    double start = qd_seconds();
-    QD_TRY(qd_read(run, &block));
-    if (b < run->first_block) {
-      QD_TRY(pass_through(run, &block));
-      continue;
-    }
-    QD_TRY(quantize_block(run, &block));
-    QD_TRY(qd_report_block(run, b));
-    QD_TRY(qd_write(run, &block, qd_seconds() - start));
-    if (b + 1 < run->model.n_blocks) QD_TRY(qd_keep_write(run, b + 1));
-    QD_TRY(qd_progress_stop(run, b, qd_seconds() - start));
-  }
+  qd_block rest;
+  if (run->passed == 0) QD_TRY(embed(run, &rest));
+  for (int64_t b = run->passed; b < run->model.n_blocks; b++) QD_TRY(one_block(run, b));
+  if (run->head_left) QD_TRY(quantize_head(run));
   return qd_write_wait(run);
 }
 
 static qd_status work(qd_run *run) {
-  bool blocks_left = run->first_block < run->model.n_blocks;
+  bool embeds = !run->stored.has_rest && qd_job_quantizes(run->job, QD_EMBEDDING, &run->model);
+  bool blocks_left = run->first_block < run->model.n_blocks || run->head_left || embeds;
   qd_budget_resume(&run->budget, &run->stored);
   QD_TRY(qd_progress_begin(run));
   QD_TRY(blocks_left ? qd_setup_open(run) : qd_setup_open_rest(run));
-  if (!run->stored.has_rest)
-    QD_TRY(qd_write_rest(run)); /* first: what follows depends on the embedding, which a resume must know again */
   if (blocks_left) QD_TRY(all_blocks(run));
+  else if (!run->stored.has_rest) QD_TRY(qd_write_rest(run, NULL));
   qd_setup_close_arenas(run);
   QD_TRY(qd_output_finish(run));
   QD_TRY(qd_setup_log_peaks(run));
@@ -135,24 +168,32 @@ static qd_status work(qd_run *run) {
 /* What helps when the output itself is damaged. */
 static qd_status with_remedy(const qd_job *job, qd_status status) {
   if (status != QD_ECORRUPT) return status;
+  if (strstr(qd_error_text(), "/partial/job.json") != NULL)
+    return qd_fail(status, __FILE__, __LINE__, "%s; without it nobody can tell what the blocks there are: delete the folder %s",
+                   qd_error_text(), job->output);
   return qd_fail(status, __FILE__, __LINE__,
                  "%s; delete that file (of a finished store: the folder %s) and run the same command again", qd_error_text(),
                  job->output);
 }
 
+/* Where the output is refused another job may be at work there, whose status file it then is. */
+static bool tells_of_itself(const qd_output *output, qd_status status) {
+  return status != QD_OK && status != QD_ESTOPPED && (output->locked || status != QD_EEXIST);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
-  qd_interrupt_install();
   qd_times_start(&run);
   qd_status status = qd_setup_load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
   if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
-  if (status == QD_OK && !output.finished) status = work(&run);
-  qd_setup_close(&run);
+  if (status == QD_OK) status = output.finished ? qd_progress_nothing_to_do(&run) : work(&run);
   status = with_remedy(job, status);
+  if (tells_of_itself(&output, status)) status = qd_progress_failed(&run, status);
+  qd_setup_close(&run);
   qd_output_close(&output);
   return status;
 }

@@ -18,6 +18,8 @@ static qd_status load_model(qd_run *run) {
   QD_TRY(qd_model_from_source(run->source, &run->model));
   QD_TRY(qd_rules_check(run->job, &run->model));
   QD_TRY(qd_budget_open(&run->budget, run->job, &run->model));
+  run->stored_model = run->model;
+  run->stored_model.tied = run->model.tied && !qd_job_unties(run->job, &run->model);
   qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
   run->act = qd_arithmetic_act(arithmetic);
   return qd_device_use_arithmetic(run->device, arithmetic);
@@ -25,13 +27,23 @@ static qd_status load_model(qd_run *run) {
 
 enum { SHOWN_TOKENS = 48 };
 
+/* Sequences are drawn at random places, so a short text gives the same tokens again and again instead of failing. */
+static void show_extent(const qd_tokens *tokens) {
+  int64_t all = tokens->rows * tokens->sequence_tokens;
+  char dropped[64] = "";
+  if (tokens->dropped_documents > 0)
+    snprintf(dropped, sizeof dropped, "; %" PRId64 " shorter documents dropped", tokens->dropped_documents);
+  qd_log("calibration: %" PRId64 " sequences of %" PRId64 " tokens, covering %" PRId64 " of the text's %" PRId64 " tokens%s",
+         tokens->rows, tokens->sequence_tokens, tokens->distinct_tokens, tokens->text_tokens, dropped);
+  if (all > tokens->text_tokens)
+    qd_log_warning("the text is short: its %" PRId64 " tokens are fewer than the %" PRId64
+                   " of all sequences together, so they overlap; a longer text calibrates better, fewer --nsamples cost less",
+                   tokens->text_tokens, all);
+}
+
 static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
   char *text = NULL;
   int64_t n = run->tokens.sequence_tokens < SHOWN_TOKENS ? run->tokens.sequence_tokens : SHOWN_TOKENS;
-  qd_log("calibration: %" PRId64 " sequences of %" PRId64 " tokens (%" PRId64 " tokens used of %" PRId64
-         " in the text; %" PRId64 " documents dropped)",
-         run->tokens.rows, run->tokens.sequence_tokens, run->tokens.rows * run->tokens.sequence_tokens, run->tokens.text_tokens,
-         run->tokens.dropped_documents);
   if (tokenizer == NULL) return;
   if (qd_tokenizer_decode(tokenizer, run->tokens.ids, (size_t)n, &text) != QD_OK) {
     qd_log_warning("the first sequence cannot be shown: %s", qd_error_text());
@@ -51,7 +63,7 @@ static qd_status load_text(qd_run *run) {
                                .sequence_tokens = job->sequence_tokens, .seed = job->seed, .bos = job->bos, .pack = job->pack,
                                .vocabulary = run->model.vocabulary};
   QD_TRY(qd_text_load(run->comm, job->model, &run->model, &request, &run->tokens, &tokenizer));
-  if (run->comm->rank == 0) show_first_row(run, tokenizer);
+  if (run->comm->rank == 0) show_extent(&run->tokens), show_first_row(run, tokenizer);
   qd_tokenizer_close(tokenizer);
   run->mine = qd_partition_even(run->tokens.rows, run->comm->rank, run->comm->size);
   return QD_OK;

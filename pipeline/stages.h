@@ -38,6 +38,7 @@ typedef struct qd_run {
   qd_comm      *comm;
   qd_device    *device;
   qd_model      model;
+  qd_model      stored_model;    /* as the store describes it: not tied where the job unties */
   qd_source    *source;
   qd_store      stored;          /* what a killed run left */
   qd_feed       feed;
@@ -57,6 +58,8 @@ typedef struct qd_run {
   qd_times      times;           /* work so far (times.h) */
   double        started;         /* qd_seconds() at the start */
   int64_t       first_block;     /* of this run, after a resume */
+  int64_t       blocks_done;     /* on disk and in the journal */
+  bool          head_left;       /* the head is to be quantized still */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
   qd_budget     budget;          /* for outliers; the same on every rank */
   qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
@@ -82,6 +85,9 @@ static inline int64_t qd_calibrate_panel(int64_t columns) { return (columns + 1)
 /* The stage's linears -> qtensors; rows over ranks, afterwards whole on every rank. */
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) QD_MUST_USE;
 
+/* The embedding -> a qtensor, where the job asks for it; rows over ranks, afterwards whole on every rank. */
+qd_status qd_quantize_embedding(qd_run *run, qd_block *rest) QD_MUST_USE;
+
 /* The same for a stage of experts, statistics included: each owner sums the Hessian of its expert, by units of QD_EXPERT_UNIT
  * tokens, and quantizes it; codes stay there, what is measured goes to all.  The inputs of EXPERT_DOWN come from gate and up as
  * they are then. */
@@ -97,13 +103,14 @@ qd_status qd_enter_original(qd_run *run, qd_block *block) QD_MUST_USE;
 qd_status qd_advance_original(qd_run *run, qd_block *block, qd_stage stage) QD_MUST_USE;
 
 /* The block's files, each by one rank, behind the work on the next block.  _wait: until they are on disk and in the journal,
- * which is then told ("block 3/80 done", with the seconds that the block took).  So a kill costs the block in work and the one
- * being written. */
+ * which is then told ("4 of 80 blocks on disk", with the seconds that the block took).  So a kill costs the block in work and
+ * the one being written. */
 qd_status qd_write(qd_run *run, const qd_block *block, double seconds) QD_MUST_USE;
 qd_status qd_write_wait(qd_run *run) QD_MUST_USE;
 void      qd_write_close(qd_run *run);
 
-/* Embedding, final norm and head, as they are, by the coordinator. */
-qd_status qd_write_rest(qd_run *run) QD_MUST_USE;
+/* Embedding, final norm and head, by the coordinator: as they are, but what is quantized in `made` (or NULL) as it is there.  A
+ * second call writes them anew, with what was quantized before. */
+qd_status qd_write_rest(qd_run *run, qd_block *made) QD_MUST_USE;
 
 #endif

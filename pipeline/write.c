@@ -67,11 +67,18 @@ static void plan_inputs(const qd_run *run, plan *p) {
   }
 }
 
+/* Of the rest only where its head was calibrated. */
+static bool has_inputs(const qd_run *run, const qd_block *block) {
+  bool head = false;
+  for (int i = 0; i < block->n; i++) head = head || (block->weight[i].slot.role == QD_HEAD && block->weight[i].quantized);
+  return qd_run_calibrates(run) && (block->index != QD_REST || head);
+}
+
 static void plan_block(const qd_run *run, const qd_block *block, plan *p) {
   p->entry = (qd_entry){.block = block->index, .record = p->record, .file = p->file};
   for (int i = 0; i < block->n; i++, p->entry.n_records++)
     qd_record_of_weight(&block->weight[i], &p->record[p->entry.n_records], p->tensor[p->entry.n_records]);
-  if (block->index != QD_REST && qd_run_calibrates(run)) plan_inputs(run, p);
+  if (has_inputs(run, block)) plan_inputs(run, p);
   if (block->index != QD_REST) p->entry.facts = qd_report_facts(&run->report);
   cut_files(p, block->index, run->job->shard_bytes);
 }
@@ -255,29 +262,70 @@ static qd_status load_values(qd_run *run, const qd_source_tensor *tensor, qd_wei
   return QD_OK;
 }
 
-/* The coordinator loads and writes; the others know the shapes. */
-static qd_status load_rest(qd_run *run, qd_block *rest) {
-  qd_arena_rewind(&run->block_arena, 0);
-  rest->index = QD_REST, rest->n = qd_model_n_slots(&run->model, QD_REST);
-  for (int i = 0; i < rest->n; i++) {
-    qd_weight *weight = &rest->weight[i];
-    *weight = (qd_weight){0};
-    qd_model_slot(&run->model, QD_REST, i, &weight->slot);
-    const qd_slot *slot = &weight->slot;
-    const qd_source_tensor *tensor = qd_source_find(run->source, slot->name);
-    weight->dtype = tensor->dtype;
-    weight->original = slot->rank == 2 ? qd_tensor_2d(NULL, tensor->dtype, slot->dim[0], slot->dim[1])
-                                       : qd_tensor_1d(NULL, tensor->dtype, slot->dim[0]);
-    if (run->comm->rank == 0) QD_TRY(load_values(run, tensor, weight));
+static qd_status load_plain(qd_run *run, qd_weight *weight) {
+  const qd_slot *slot = &weight->slot;
+  const qd_source_tensor *tensor = qd_model_original(&run->model, run->source, slot);
+  weight->dtype = tensor->dtype;
+  weight->original = slot->rank == 2 ? qd_tensor_2d(NULL, tensor->dtype, slot->dim[0], slot->dim[1])
+                                     : qd_tensor_1d(NULL, tensor->dtype, slot->dim[0]);
+  return run->comm->rank == 0 ? load_values(run, tensor, weight) : QD_OK;
+}
+
+/* What an earlier call wrote quantized; the others know the shapes. */
+static qd_status read_back(qd_run *run, const qd_store *written, qd_weight *weight) {
+  qd_scheme scheme;
+  const qd_source_tensor *tensor = qd_model_original(&run->model, run->source, &weight->slot);
+  qd_job_rest_scheme(run->job, weight->slot.role, weight->slot.dim[1], &scheme);
+  weight->quantized = true;
+  weight->dtype = tensor->dtype;
+  weight->q = qd_qtensor_shape(scheme, weight->slot.dim[0], weight->slot.dim[1], false);
+  if (run->comm->rank != 0) return QD_OK;
+  const qd_record *record = qd_feed_record(&written->rest, weight->slot.role, weight->slot.expert);
+  weight->source = record->source, weight->facts = record->facts;
+  for (int i = 0; i < record->n_parts; i++) {
+    const qd_stored_part *part = &record->part[i];
+    void *data;
+    QD_TRY(qd_arena_new(&run->block_arena, qd_stored_part_bytes(part), 1, &data));
+    QD_TRY(qd_store_read_part(written, &written->rest, part, data));
+    QD_TRY(qd_record_bind_part(record, i, data, &weight->q));
   }
   return QD_OK;
 }
 
-/* One block more, whose only writer is the coordinator. */
-qd_status qd_write_rest(qd_run *run) {
+static qd_status load_weight(qd_run *run, const qd_store *written, qd_block *made, qd_weight *weight) {
+  const qd_weight *known = made != NULL ? qd_block_find(made, weight->slot.role) : NULL;
+  if (known != NULL && known->quantized) return *weight = *known, QD_OK;
+  bool before = weight->slot.role == QD_EMBEDDING && written != NULL && qd_job_quantizes(run->job, QD_EMBEDDING, &run->model);
+  return before ? read_back(run, written, weight) : load_plain(run, weight);
+}
+
+/* The coordinator loads and writes; the others know the shapes. */
+static qd_status load_rest(qd_run *run, const qd_store *written, qd_block *made, qd_block *rest) {
+  if (made == NULL) qd_arena_rewind(&run->block_arena, 0);
+  rest->index = QD_REST, rest->n = qd_model_n_slots(&run->stored_model, QD_REST);
+  for (int i = 0; i < rest->n; i++) {
+    rest->weight[i] = (qd_weight){0};
+    qd_model_slot(&run->stored_model, QD_REST, i, &rest->weight[i].slot);
+    QD_TRY(load_weight(run, written, made, &rest->weight[i]));
+  }
+  return QD_OK;
+}
+
+static qd_status write_over(qd_run *run, const qd_store *written, qd_block *made) {
   qd_weight weights[QD_N_ROLES];
   qd_block rest = {.weight = weights};
-  QD_TRY_ALL(run->comm, load_rest(run, &rest));
+  QD_TRY_ALL(run->comm, load_rest(run, written, made, &rest));
   QD_TRY(qd_write(run, &rest, 0));
   return qd_write_wait(run);
+}
+
+/* One block more, whose only writer is the coordinator. */
+qd_status qd_write_rest(qd_run *run, qd_block *made) {
+  qd_store written = {0};
+  bool again = made != NULL && qd_block_find(made, QD_HEAD) != NULL;
+  QD_TRY(qd_write_wait(run));
+  QD_TRY_ALL(run->comm, again && run->comm->rank == 0 ? qd_store_open(run->job->output, true, &written) : QD_OK);
+  qd_status status = write_over(run, again ? &written : NULL, made);
+  qd_store_close(&written);
+  return status;
 }

@@ -156,16 +156,33 @@ qd_status qd_journal_read_entry(const char *folder, int64_t block, qd_entry *out
   return qd_forward(status, __FILE__, __LINE__);
 }
 
+enum { UNTIED_BYTES = 64 << 20 };
+
 /* ---- the end ------------------------------------------------------------------------------------------------------------- */
 
-static qd_status copy_side_file(const char *folder, const char *source_folder, qd_entry_file *file) {
+/* config.json of a model whose head is no longer its embedding. */
+static qd_status write_untied(const char *from, const char *folder, const char *partial, const char *name) {
+  qd_json *config = NULL;
+  char *text = NULL;
+  QD_TRY(qd_json_read(from, UNTIED_BYTES, &config));
+  qd_json_set_bool(config, "tie_word_embeddings", false);
+  qd_status status = qd_json_print(config, 2, &text);
+  if (status == QD_OK) status = qd_atomic_write(folder, partial, name, text, strlen(text));
+  qd_heap_free(text);
+  qd_json_free(config);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+static qd_status copy_side_file(const char *folder, const char *source_folder, bool unties, qd_entry_file *file) {
+  bool changes = unties && strcmp(file->name, "config.json") == 0;
   char *from = NULL, *partial = NULL, *to = NULL;
   qd_file_identity identity;
   qd_status status;
   QD_TRY_GOTO(status, done, qd_path_join(source_folder, file->name, &from));
   QD_TRY_GOTO(status, done, qd_path_join(folder, QD_STORE_PARTIAL, &partial));
   QD_TRY_GOTO(status, done, qd_path_join(folder, file->name, &to));
-  QD_TRY_GOTO(status, done, qd_atomic_copy(from, folder, partial, file->name));
+  QD_TRY_GOTO(status, done, changes ? write_untied(from, folder, partial, file->name)
+                                    : qd_atomic_copy(from, folder, partial, file->name));
   QD_TRY_GOTO(status, done, qd_file_identify(to, &identity));
   QD_TRY_GOTO(status, done, qd_digest_file(to, &file->digest));
   file->bytes = identity.size;
@@ -176,14 +193,14 @@ done:
   return status;
 }
 
-static qd_status copy_side_files(const char *folder, const char *source_folder, const char *const *names, int n,
+static qd_status copy_side_files(const char *folder, const char *source_folder, const char *const *names, int n, bool unties,
                                  qd_manifest *manifest) {
   QD_TRY(qd_heap_new((size_t)n, sizeof *manifest->file, &manifest->file));
   for (int i = 0; i < n; i++) {
     qd_entry_file *file = &manifest->file[i];
     QD_CHECK(qd_side_file_name_fits(names[i]), QD_EINVAL, "\"%.64s\" cannot be the name of a side file", names[i]);
     memcpy(file->name, names[i], strlen(names[i]) + 1);
-    QD_TRY(copy_side_file(folder, source_folder, file));
+    QD_TRY(copy_side_file(folder, source_folder, unties, file));
     manifest->n_files = i + 1;
   }
   return QD_OK;
@@ -250,13 +267,13 @@ static qd_status remove_partial(const char *folder) {
 
 /* A manifest that is there was written by an earlier call, as qd_store_begin does not begin over one: clearing up is left. */
 qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files,
-                          int64_t n_blocks) {
+                          int64_t n_blocks, bool unties) {
   qd_manifest manifest;
   qd_status status = qd_manifest_read(folder, &manifest);
   if (status == QD_ENOTFOUND) {
     status = qd_journal_read_job(folder, &manifest.job, &manifest.arithmetic_version);
     if (status == QD_OK) status = collect_entries(folder, n_blocks, &manifest);
-    if (status == QD_OK) status = copy_side_files(folder, source_folder, side_files, n_side_files, &manifest);
+    if (status == QD_OK) status = copy_side_files(folder, source_folder, side_files, n_side_files, unties, &manifest);
     if (status == QD_OK) status = qd_manifest_write(&manifest, folder);
   }
   if (status == QD_OK) status = remove_strays(folder, &manifest);

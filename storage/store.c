@@ -4,6 +4,7 @@
 #include "storage/journal.h"
 #include "storage/listing.h"
 #include "storage/manifest.h"
+#include "storage/seal.h"
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
@@ -71,13 +72,20 @@ static qd_status look_for_foreign(const char *folder, const qd_listing *listing,
   return QD_OK;
 }
 
+/* Beside partial/ such a file is of a job whose note is damaged or gone. */
+static bool has_block_file(const qd_listing *listing) {
+  for (size_t i = 0; i < listing->n; i++)
+    if (qd_block_file_name_fits(listing->name[i])) return true;
+  return false;
+}
+
 static qd_status look_at(const char *folder, const qd_listing *listing, qd_store_state *state, char **what) {
   bool finished = false, unfinished = false;
   bool partial = qd_listing_has(listing, QD_STORE_PARTIAL);
   if (qd_listing_has(listing, QD_STORE_MANIFEST)) QD_TRY(is_ours_in(folder, QD_STORE_MANIFEST, &finished));
   else if (partial) QD_TRY(is_ours_in(folder, QD_STORE_PARTIAL "/" QD_STORE_JOB, &unfinished));
   if (finished) *state = partial ? QD_STORE_UNFINISHED : QD_STORE_FINISHED;
-  else if (unfinished) *state = QD_STORE_UNFINISHED;
+  else if (unfinished || (partial && has_block_file(listing))) *state = QD_STORE_UNFINISHED;
   else QD_TRY(look_for_foreign(folder, listing, state, what));
   return QD_OK;
 }
@@ -122,21 +130,41 @@ static qd_status open_finished(const char *folder, qd_store *out) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+static void warn_of_damage(const char *what) {
+  qd_log_warning("this part of an unfinished store is done again: %s", what);
+}
+
 /* A block that was not noted, or whose note or files are damaged, is not done. */
 static qd_status take_entry(const char *folder, int64_t block, qd_entry *out, bool *done) {
   qd_status status = qd_journal_read_entry(folder, block, out);
-  if (status == QD_ECORRUPT) qd_log_warning("this part of an unfinished store is done again: %s", qd_error_text());
+  if (status == QD_ECORRUPT) warn_of_damage(qd_error_text());
   *done = status == QD_OK;
   if (status == QD_OK || status == QD_ENOTFOUND || status == QD_ECORRUPT) return QD_OK;
   return qd_forward(status, __FILE__, __LINE__);
 }
 
-static qd_status open_unfinished(const char *folder, qd_store *out) {
+static qd_status read_unfinished_job(const char *folder, qd_json **job) {
   int64_t arithmetic_version;
-  QD_TRY(qd_journal_read_job(folder, &out->job, &arithmetic_version));
-  QD_CHECK(arithmetic_version == QD_ARITHMETIC_VERSION, QD_EUNSUPPORTED,
-           "%s was begun with arithmetic version %" PRId64 ", this program has version %d", folder, arithmetic_version,
-           QD_ARITHMETIC_VERSION);
+  QD_TRY(qd_journal_read_job(folder, job, &arithmetic_version));
+  if (arithmetic_version == QD_ARITHMETIC_VERSION) return QD_OK;
+  qd_json_free(*job);
+  *job = NULL;
+  QD_FAIL(QD_EUNSUPPORTED, "%s was begun with arithmetic version %" PRId64 ", this program has version %d", folder,
+          arithmetic_version, QD_ARITHMETIC_VERSION);
+}
+
+qd_status qd_store_read_job(const char *folder, qd_json **job) {
+  qd_manifest manifest;
+  *job = NULL;
+  qd_status status = qd_manifest_read(folder, &manifest);
+  if (status == QD_OK) *job = manifest.job, manifest.job = NULL;
+  qd_manifest_release(&manifest);
+  if (status == QD_ENOTFOUND) status = read_unfinished_job(folder, job);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+static qd_status open_unfinished(const char *folder, qd_store *out) {
+  QD_TRY(read_unfinished_job(folder, &out->job));
   size_t capacity = 0;
   for (bool done = true; done;) {
     QD_TRY(qd_heap_grow(&out->block, &capacity, (size_t)out->n_blocks + 1, sizeof *out->block));
@@ -177,6 +205,19 @@ void qd_store_close(qd_store *store) {
   qd_json_free(store->job);
   qd_heap_free(store->folder);
   *store = (qd_store){0};
+}
+
+qd_status qd_store_check_file(const qd_store *store, const qd_entry_file *file) {
+  QD_TRY(qd_entry_file_check(store->folder, file));
+  return qd_as_corrupt(qd_entry_file_check_bytes(store->folder, file));
+}
+
+void qd_store_give_up(qd_store *store, int64_t block, const char *why) {
+  QD_ASSERT(!store->finished);
+  if (why != NULL) warn_of_damage(why);
+  if (block == QD_REST) qd_entry_release(&store->rest), store->has_rest = false;
+  else
+    while (store->n_blocks > block) qd_entry_release(&store->block[--store->n_blocks]);
 }
 
 qd_status qd_store_read_part(const qd_store *store, const qd_entry *entry, const qd_stored_part *part, void *to) {

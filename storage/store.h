@@ -30,6 +30,12 @@ typedef struct qd_stored_part {
   qd_digest digest;         /* of the elements, row-major, little-endian */
 } qd_stored_part;
 
+static inline size_t qd_stored_part_bytes(const qd_stored_part *part) {
+  size_t n = qd_dtype_bytes(part->dtype);
+  for (int i = 0; i < part->rank; i++) n *= (size_t)part->dim[i];
+  return n;
+}
+
 typedef struct qd_record {
   char      name[160];      /* the original tensor's name; of a linear input: "model.layers.3.self_attn.qkv_input" */
   char      role[32];       /* "q_proj", "input_norm", "embedding", "qkv_input" ...                                */
@@ -100,11 +106,12 @@ void      qd_store_lock_release(qd_store_lock *lock);
 qd_status qd_store_begin(const char *folder, const qd_json *job) QD_MUST_USE;
 qd_status qd_store_journal(const char *folder, const qd_entry *entry) QD_MUST_USE; /* the entry's files are on disk: note it */
 
-/* The end: copies side files (names, from source_folder), composes and writes manifest.json from the job and all journal
- * entries (blocks 0 .. n_blocks - 1 and the rest must be there), removes partial/ and whatever a killed run left.  Can be
- * repeated. QD_ENOTFOUND: a block is not done, or there is no unfinished store. */
+/* The end: copies side files (names, from source_folder; `unties`: config.json then says that the head is not the embedding),
+ * composes and writes manifest.json from the job and all journal entries (blocks 0 .. n_blocks - 1 and the rest must be there),
+ * removes partial/ and whatever a killed run left.  Can be repeated.  QD_ENOTFOUND: a block is not done, or there is no
+ * unfinished store. */
 qd_status qd_store_finish(const char *folder, const char *source_folder, const char *const *side_files, int n_side_files,
-                          int64_t n_blocks) QD_MUST_USE;
+                          int64_t n_blocks, bool unties) QD_MUST_USE;
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------- */
 
@@ -124,11 +131,20 @@ typedef struct qd_store {
 qd_status qd_store_open(const char *folder, bool allow_unfinished, qd_store *out) QD_MUST_USE;
 void      qd_store_close(qd_store *store);
 
+/* The job alone of a finished or an unfinished store, for the caller to free.  Errors as above. */
+qd_status qd_store_read_job(const char *folder, qd_json **job) QD_MUST_USE;
+
+/* Every byte of one file of an entry.  QD_ECORRUPT names it. */
+qd_status qd_store_check_file(const qd_store *store, const qd_entry_file *file) QD_MUST_USE;
+
+/* Of an unfinished store: `block` and all behind it count as not done, or the rest.  A warning tells why, unless NULL. */
+void qd_store_give_up(qd_store *store, int64_t block, const char *why);
+
 /* Read one part into `to` (its bytes); checks dtype, shape and digest.  QD_ECORRUPT names file and dataset. */
 qd_status qd_store_read_part(const qd_store *store, const qd_entry *entry, const qd_stored_part *part, void *to) QD_MUST_USE;
 
 /* Check every byte of every file.  Calls report(context, text) for each piece of damage; QD_ECORRUPT if there was any.
- * QD_ENOTFOUND: no store, or an unfinished one.  `report` may be NULL. */
+ * QD_ENOTFOUND: no store, or an unfinished one in which all is whole that is there.  `report` may be NULL. */
 qd_status qd_store_verify(const char *folder, void (*report)(void *context, const char *text), void *context) QD_MUST_USE;
 
 #endif

@@ -106,6 +106,7 @@ qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request 
   QD_TRY(check_request(tokenizer, request, out->kind, job.path));
   QD_TRY(qd_heap_text(job.path, strlen(job.path), &out->path));
   qd_status status = load(&job, out->kind);
+  if (out->distinct_tokens == 0) out->distinct_tokens = out->rows * out->sequence_tokens; /* rows that do not overlap */
   if (status == QD_OK) status = check_ids(out, request->vocabulary);
   qd_text_file_release(&job.file);
   if (status == QD_OK) return QD_OK;

@@ -34,6 +34,7 @@ typedef struct qd_tokens {
   int32_t  *ids;                /* (rows, sequence_tokens), from the heap */
   int64_t   rows, sequence_tokens;
   int64_t   text_tokens;        /* tokens of the whole text; of all documents that were tokenized (C4: those drawn) */
+  int64_t   distinct_tokens;    /* of those, the ones that lie in some row: fewer than rows times length where rows overlap */
   int64_t   dropped_documents;  /* --no-pack: shorter than a row */
   qd_text_kind kind;
   qd_digest text_digest;        /* of the file's bytes */

@@ -1,5 +1,6 @@
 /* Which rows are taken of the tokens: GPTQ's datautils (IST-DASLab/gptq, datautils.py), draw for draw. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/base/heap.h"
@@ -18,16 +19,36 @@ static void fill_row(qd_tokens *out, int64_t row, const int32_t *from) {
   memcpy(out->ids + row * out->sequence_tokens, from, (size_t)out->sequence_tokens * sizeof *from);
 }
 
+static int in_order(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* How many tokens some row holds, of rows that begin at these places.  Sorts them. */
+static int64_t covered_tokens(int64_t *begin, int64_t rows, int64_t length) {
+  int64_t covered = rows > 0 ? length : 0;
+  qsort(begin, (size_t)rows, sizeof *begin, in_order);
+  for (int64_t i = 1; i < rows; i++) covered += begin[i] - begin[i - 1] < length ? begin[i] - begin[i - 1] : length;
+  return covered;
+}
+
 /* Calibration: rows at random places; they may overlap.  The last window that would fit is never drawn, as in the reference. */
 static qd_status draw_windows(qd_tokens_job *job, const qd_token_list *ids) {
   int64_t length = job->out->sequence_tokens, rows = job->request->rows, n = (int64_t)ids->n;
   QD_CHECK(n > length, QD_EBADINPUT,
            "%s: %" PRId64 " tokens are too few for rows of %" PRId64 ": at least %" PRId64 " are needed", job->path, n, length,
            length + 1);
+  int64_t *begin;
   QD_TRY(make_rows(job->out, rows));
+  QD_TRY(qd_heap_new((size_t)rows, sizeof *begin, &begin));
   qd_python_random random;
   qd_python_random_seed(&random, job->request->seed);
-  for (int64_t row = 0; row < rows; row++) fill_row(job->out, row, ids->at + qd_python_randint(&random, 0, n - length - 1));
+  for (int64_t row = 0; row < rows; row++) {
+    begin[row] = qd_python_randint(&random, 0, n - length - 1);
+    fill_row(job->out, row, ids->at + begin[row]);
+  }
+  job->out->distinct_tokens = covered_tokens(begin, rows, length);
+  qd_heap_free(begin);
   return QD_OK;
 }
 
@@ -115,6 +136,8 @@ qd_status qd_tokens_from_documents(qd_tokens_job *job, const qd_jsonl *lines) {
 typedef struct draw {
   qd_python_random random;
   int64_t *length;   /* of each document; -1: not known yet */
+  size_t   index;    /* of the document drawn last */
+  int64_t *begin;    /* of each row: its document's number, and where in it */
   size_t   too_short, longest;
   qd_token_list ids; /* of the document drawn last */
 } draw;
@@ -129,6 +152,7 @@ static qd_status draw_document(qd_tokens_job *job, const qd_jsonl *lines, draw *
     QD_TRY(encode_document(job, lines, i, &d->ids));
     if (d->length[i] < 0) job->out->text_tokens += (int64_t)d->ids.n;
     d->length[i] = (int64_t)d->ids.n;
+    d->index = i;
     if (d->ids.n >= wanted) return QD_OK;
     if (d->ids.n > d->longest) d->longest = d->ids.n;
     d->too_short++;
@@ -142,8 +166,11 @@ static qd_status draw_rows(qd_tokens_job *job, const qd_jsonl *lines, draw *d) {
   for (int64_t row = 0; row < job->out->rows; row++) {
     QD_TRY(draw_document(job, lines, d));
     int64_t spare = (int64_t)d->ids.n - job->out->sequence_tokens;
-    fill_row(job->out, row, d->ids.at + (spare > 0 ? qd_python_randint(&d->random, 0, spare - 1) : 0));
+    int64_t begin = spare > 0 ? qd_python_randint(&d->random, 0, spare - 1) : 0;
+    fill_row(job->out, row, d->ids.at + begin);
+    d->begin[row] = ((int64_t)d->index << 32) + begin; /* rows of two documents never meet */
   }
+  job->out->distinct_tokens = covered_tokens(d->begin, job->out->rows, job->out->sequence_tokens);
   return QD_OK;
 }
 
@@ -157,7 +184,9 @@ qd_status qd_tokens_draw_documents(qd_tokens_job *job, const qd_jsonl *lines) {
   QD_TRY(qd_heap_new(lines->n, sizeof *d.length, &d.length));
   memset(d.length, 0xFF, lines->n * sizeof *d.length); /* -1 */
   qd_python_random_seed(&d.random, calibration ? job->request->seed : 0);
-  qd_status status = draw_rows(job, lines, &d);
+  qd_status status = qd_heap_new((size_t)rows, sizeof *d.begin, &d.begin);
+  if (status == QD_OK) status = draw_rows(job, lines, &d);
+  qd_heap_free(d.begin);
   qd_heap_free(d.length);
   qd_heap_free(d.ids.at);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);

@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "storage/block_file.h"
 #include "storage/entry.h"
+#include "storage/journal.h"
 #include "storage/listing.h"
 #include "storage/manifest.h"
 #include "storage/seal.h"
@@ -8,6 +9,7 @@
 #include "kernels/base/heap.h"
 #include "storage/bytes.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What is found, and how often. */
@@ -126,7 +128,7 @@ static qd_status read_unsealed(const char *folder, qd_manifest *out) {
 static qd_status check_store(findings *found, const qd_listing *listing) {
   qd_manifest manifest;
   qd_status status = qd_manifest_read(found->folder, &manifest);
-  if (status == QD_ECORRUPT) {
+  if (status == QD_ECORRUPT || status == QD_EIO) { /* no file at all, too */
     note(found, qd_error_text());
     if (read_unsealed(found->folder, &manifest) != QD_OK) return QD_OK;
     status = QD_OK;
@@ -136,10 +138,50 @@ static qd_status check_store(findings *found, const qd_listing *listing) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+/* ---- of an unfinished store what is there -------------------------------------------------------------------------------- */
+
+/* *noted: the journal has the block; what is noted and not whole is a finding. */
+static qd_status check_noted(findings *found, int64_t block, bool *noted) {
+  qd_entry entry;
+  qd_status status = qd_journal_read_entry(found->folder, block, &entry);
+  *noted = status != QD_ENOTFOUND;
+  if (!*noted) return QD_OK;
+  if (status != QD_OK) return note_failure(found, status);
+  status = check_entry(found, &entry);
+  qd_entry_release(&entry);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+/* " of 32": blocks of the model, where the job's description says it. */
+static void of_how_many(const qd_json *job, char *text, size_t size) {
+  const qd_json *blocks = qd_json_get(qd_json_get(job, "model"), "blocks");
+  if (qd_json_is_integer(blocks)) snprintf(text, size, " of %" PRId64, qd_json_integer(blocks));
+  else snprintf(text, size, "%s", "");
+}
+
+static qd_status check_unfinished(findings *found) {
+  qd_json *job;
+  int64_t arithmetic_version, n_blocks = 0;
+  char of[32];
+  bool noted;
+  qd_status status = qd_journal_read_job(found->folder, &job, &arithmetic_version);
+  QD_CHECK(status != QD_ENOTFOUND, QD_ENOTFOUND, "there is no store in %s", found->folder);
+  QD_TRY(status);
+  of_how_many(job, of, sizeof of);
+  qd_json_free(job);
+  QD_TRY(check_noted(found, QD_REST, &noted));
+  do QD_TRY(check_noted(found, n_blocks, &noted));
+  while (noted && ++n_blocks);
+  QD_CHECK(found->n == 0, QD_ECORRUPT,
+           "the store in %s is not finished, and damaged: %zu finding%s; its job, run again, redoes what is damaged",
+           found->folder, found->n, found->n == 1 ? "" : "s");
+  QD_FAIL(QD_ENOTFOUND, "the store in %s is not finished: %" PRId64 "%s blocks are there, all whole; run its job again",
+          found->folder, n_blocks, of);
+}
+
 static qd_status check_folder(findings *found, const qd_listing *listing) {
   if (qd_listing_has(listing, QD_STORE_MANIFEST)) return check_store(found, listing);
-  QD_CHECK(!qd_listing_has(listing, QD_STORE_PARTIAL), QD_ENOTFOUND, "the store in %s is not finished: run its job again",
-           found->folder);
+  if (qd_listing_has(listing, QD_STORE_PARTIAL)) return check_unfinished(found);
   size_t n_block_files = 0;
   for (size_t i = 0; i < listing->n; i++) n_block_files += qd_block_file_name_fits(listing->name[i]);
   QD_CHECK(n_block_files > 0, QD_ENOTFOUND, "there is no store in %s", found->folder);

@@ -14,14 +14,15 @@ static struct {
   bool json;
 } wanted;
 
-enum { KEY_JSON = 0x300, KEY_SHAPE, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
+enum { KEY_SHAPE = 0x300, KEY_REPEATS, KEY_GROUP, KEY_ARITHMETIC };
 
 static const struct argp_option options_list[] = {
-    {"shape", KEY_SHAPE, "M[xN[xK]]", 0, "Of every operation named: tokens x out features x in features", 1},
+    {"shape", KEY_SHAPE, "M[xN[xK]]", 0,
+     "Of every operation named: tokens x out features x in features; what is left out is the last that is given (M: MxMxM)", 1},
     {"group-size", KEY_GROUP, "N", 0, "Columns that share a scale, of quantized weights (128); -1: a whole row", 1},
     {"arithmetic", KEY_ARITHMETIC, "bf16-pairs|bf16-amx", 0, "The order in which products of bf16 are summed (bf16-pairs)", 1},
     {"repeats", KEY_REPEATS, "N", 0, "Take the best of so many runs (3)", 1},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -31,7 +32,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_ARITHMETIC:
       wanted.arithmetic = (qd_arithmetic)(QD_ARITHMETIC_BF16_PAIRS + qd_option_choice(state, "--arithmetic", text, orders));
       return 0;
-    case KEY_JSON: wanted.json = true; return 0;
+    case 'j': wanted.json = true; return 0;
     case KEY_REPEATS: request->repeats = (int)qd_option_integer(state, "--repeats", text, 1, 1000); return 0;
     case KEY_GROUP:
       request->group_size = qd_option_integer(state, "--group-size", text, -1, 65536);
@@ -52,21 +53,24 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 
 static const struct argp_child children[] = {{&qd_common_argp, 0, "Running:", 90}, {0}};
 
+static char doc[1024];
+
+static void write_doc(void) {
+  snprintf(doc, sizeof doc,
+           "Rates of the operations on this machine, beside the physical peak of its units and, where oneDNN is built in, its "
+           "matrix product of the same precision on the same units. OPERATION is one of %s (all); one that is named is "
+           "measured at a larger shape.\v"
+           "Examples:\n"
+           "  qdist bench\n"
+           "  qdist bench gemm --shape 2048x4096x4096 --isa avx512 --json",
+           qd_bench_names());
+}
+
 static const struct argp argp = {
-    .options = options_list,
-    .parser = parse,
-    .args_doc = "[OPERATION...]",
-    .doc =
-        "Rates of the operations on this machine, beside the physical peak of its units and, where oneDNN is built in, its "
-        "matrix product of "
-        "the same precision on the same units.\v"
-        "Examples:\n"
-        "  qdist bench\n"
-        "  qdist bench gemm --shape 2048x4096x4096 --isa avx512 --json",
-    .children = children,
-};
+    .options = options_list, .parser = parse, .args_doc = "[OPERATION...]", .doc = doc, .children = children};
 
 static void parse_command_line(int argc, char **argv) {
+  write_doc();
   wanted.common = qd_common_defaults;
   wanted.request.repeats = 3;
   wanted.request.group_size = 128;

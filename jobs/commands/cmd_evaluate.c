@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_MAX_HOST, KEY_JSON };
+enum { KEY_REFERENCE = 0x300, KEY_MAX_WINDOWS, KEY_STYLE, KEY_MAX_HOST };
 
 static struct {
   qd_evaluation_request request;
@@ -21,8 +21,8 @@ static const struct argp_option options_list[] = {
     {"reference", KEY_REFERENCE, "DIR", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
     {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
-    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 40},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 1},
+    {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 1},
     {0}};
 
 static void settle(struct argp_state *state) {
@@ -42,7 +42,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_MAX_WINDOWS: wanted.request.max_windows = qd_option_integer(state, "--max-windows", text, 1, 1 << 30); return 0;
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
     case KEY_MAX_HOST: wanted.request.max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
-    case KEY_JSON: wanted.json = true; return 0;
+    case 'j': wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;

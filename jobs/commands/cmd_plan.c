@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { KEY_RANKS = 0x400, KEY_ON_NODE, KEY_JSON };
+enum { KEY_RANKS = 0x400, KEY_ON_NODE };
 
 static struct {
   qd_job_options options;
@@ -19,14 +19,14 @@ static struct {
 static const struct argp_option options_list[] = {
     {"ranks", KEY_RANKS, "N", 0, "Plan for so many ranks (those that run)", 2},
     {"ranks-per-node", KEY_ON_NODE, "N", 0, "How many of them share a node's memory (all)", 2},
-    {"json", KEY_JSON, 0, 0, "One JSON object on stdout, nothing else there", 80},
+    {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
   switch (key) {
     case KEY_RANKS: wanted.ranks = (int)qd_option_integer(state, "--ranks", text, 1, 65536); return 0;
     case KEY_ON_NODE: wanted.on_node = (int)qd_option_integer(state, "--ranks-per-node", text, 1, 65536); return 0;
-    case KEY_JSON: wanted.json = true; return 0;
+    case 'j': wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.options; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: qd_job_options_settle(state, &wanted.options, false); return 0;
@@ -41,7 +41,8 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "--model DIR",
     .doc = "What a quantizing job will need: memory of each rank, disk, traffic between ranks, time.\v"
-           "Takes the options of quantize and writes nothing.  Exit code 1: the job does not fit here.\n\n"
+           "Takes the options of quantize (those of a job that runs, --stop-after or --status-file, say nothing here) and "
+           "writes nothing.  Exit code 1: the job does not fit here.\n\n"
            "Examples:\n"
            "  qdist plan --model DIR --method gptq --ranks 16 --ranks-per-node 4\n"
            "  qdist plan -m DIR -b 3 --dataset FILE --output OUT --max-host-mem 64G --json",

@@ -3,6 +3,8 @@
 #include "kernels/base/log.h"
 #include "pipeline/run.h"
 
+#include <stdio.h>
+
 static qd_job_options wanted;
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -35,13 +37,22 @@ static void parse_command_line(int argc, char **argv) {
   qd_options_parse(&argp, argc, argv, NULL);
 }
 
+static const char *plural(int n) { return n == 1 ? "" : "s"; }
+
+static void introduce(const qd_job *job, const qd_comm *comm, const qd_device *device) {
+  char groups[48] = "whole rows";
+  if (job->scheme.group_size != QD_PER_CHANNEL) snprintf(groups, sizeof groups, "groups of %" PRId64, job->scheme.group_size);
+  qd_log("qdist quantize: %s to %s, %s%s, %d bits, %s, %d rank%s x %d thread%s, %s", job->model, job->output, job->method->name,
+         qd_job_is_asymmetric(job) ? " with --gptaq" : "", job->scheme.bits, groups, comm->size, plural(comm->size),
+         device->threads, plural(device->threads), qd_isa_name(device->isa));
+}
+
 static qd_status run(qd_comm *comm) {
   const qd_job *job = &wanted.job;
   qd_device device;
   qd_status status = qd_job_options_open(&wanted, comm, &device);
   if (status == QD_OK) {
-    qd_log("qdist quantize: %s to %s, %s, %d bits, groups of %" PRId64 ", %d ranks x %d threads, %s", job->model, job->output,
-           job->method->name, job->scheme.bits, job->scheme.group_size, comm->size, device.threads, qd_isa_name(device.isa));
+    introduce(job, comm, &device);
     status = qd_run_quantize(job, comm, &device);
     qd_device_close(&device);
   }
@@ -50,4 +61,4 @@ static qd_status run(qd_comm *comm) {
 }
 
 const qd_command qd_command_quantize = {
-    .name = "quantize", .summary = "calibrate and quantize a model", .parse = parse_command_line, .run = run};
+    .name = "quantize", .summary = "calibrate and quantize a model", .parse = parse_command_line, .run = run, .stops = true};

@@ -35,6 +35,7 @@ static qd_status verify(void) {
   }
   if (wanted.json) QD_TRY(print_json(damage, status == QD_OK));
   else if (status == QD_OK) printf("%s: every byte is as it was written\n", wanted.folder);
+  fflush(stdout); /* before the sentence on standard error, which may be the same file */
   return status;
 }
 

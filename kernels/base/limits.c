@@ -127,12 +127,12 @@ void qd_address_room(qd_room *out) {
 
 /* ---- disk ---------------------------------------------------------------------------------------------------------------- */
 
-/* `path`, or the nearest above it that exists. */
+/* `path`, or the nearest folder above it that exists: what is none is not opened, as a FIFO would wait for a writer. */
 static int open_nearest(const char *path) {
   char folder[PATH_BYTES];
   snprintf(folder, sizeof folder, "%s", path);
   for (;;) {
-    int fd = open(*folder ? folder : ".", O_RDONLY | O_CLOEXEC);
+    int fd = open(*folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 || (errno != ENOENT && errno != ENOTDIR && errno != EACCES)) return fd;
     char *slash = strrchr(folder, '/');
     if (slash == NULL && *folder == '\0') return fd;

@@ -8,7 +8,7 @@ static const qd_arch_tensor rest[] = {QD_LLAMA_REST};
 
 const qd_arch qd_arch_mistral = {
     .name = "mistral",
-    .summary = "Mistral: Llama with an optional sliding window",
+    .summary = "Llama with an optional sliding window",
     .block = block,
     .n_block = QD_COUNT_OF(block),
     .rest = rest,

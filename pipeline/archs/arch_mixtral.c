@@ -20,7 +20,7 @@ static const qd_arch_experts experts = {
 
 const qd_arch qd_arch_mixtral = {
     .name = "mixtral",
-    .summary = "Mixtral: Mistral with experts in every block",
+    .summary = "Mistral with experts in every block",
     .block = block,
     .n_block = QD_COUNT_OF(block),
     .rest = rest,

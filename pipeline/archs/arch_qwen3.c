@@ -9,7 +9,7 @@ static const qd_arch_tensor rest[] = {QD_LLAMA_REST};
 
 const qd_arch qd_arch_qwen3 = {
     .name = "qwen3",
-    .summary = "Qwen3: RMSNorm over each head of q and k before the rotary embedding",
+    .summary = "RMSNorm over each head of q and k before the rotary embedding",
     .block = block,
     .n_block = QD_COUNT_OF(block),
     .rest = rest,

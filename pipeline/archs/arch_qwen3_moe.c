@@ -21,7 +21,7 @@ static const qd_arch_experts experts = {
 
 const qd_arch qd_arch_qwen3_moe = {
     .name = "qwen3_moe",
-    .summary = "Qwen3-MoE: Qwen3 with experts in some blocks or all",
+    .summary = "Qwen3 with experts in some blocks or all",
     .block = block,
     .n_block = QD_COUNT_OF(block),
     .rest = rest,

@@ -79,7 +79,7 @@ static size_t scratch_bytes(const qd_method_input *input) {
 
 const qd_method qd_method_gptq = {
     .name = "gptq",
-    .summary = "GPTQ: second-order, with calibration text; act-order static and the MSE clip grid by default",
+    .summary = "second-order, with calibration text; act-order static and the MSE clip grid by default",
     .needs_factor = true,
     .default_mse = true,
     .default_act_order = QD_ORDER_STATIC,

@@ -138,8 +138,8 @@ static const char *const environment[] = {
     "PMI_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "ASAN_OPTIONS=detect_leaks=0", NULL};
 
 static inline bool announces(const char *line) {
-  const char *threads = strstr(line, " threads, "), *end = strchr(line, '\n');
-  return threads != NULL && (end == NULL || threads < end);
+  const char *threads = strstr(line, " x "), *end = strchr(line, '\n');
+  return threads != NULL && (end == NULL || threads < end) && strstr(threads, " thread") != NULL;
 }
 
 /* How many lines tell an error: those that begin as one and do not announce the job. */

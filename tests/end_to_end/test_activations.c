@@ -186,28 +186,28 @@ static void expect_end(int n_ranks, const char *options, const char *sentence) {
 /* At another number of ranks each time; the last one does not keep anything, but reads what is there. */
 Test(activations, kept_are_read_back_at_any_number_of_ranks) {
   make_whole("");
-  expect_stop(3, STOPPING, "block 1/3 done");
+  expect_stop(3, STOPPING, "1 of 3 blocks on disk");
   expect_stop(2, STOPPING, "the activations kept after block 1 are read back");
   expect_end(0, "", "the activations kept after block 2 are read back");
 }
 
 Test(activations, kept_are_read_back_to_the_disk_with_all_statistics_first) {
   make_whole("--no-true-sequential");
-  expect_stop(2, with_disk("--no-true-sequential " STOPPING), "block 1/3 done");
+  expect_stop(2, with_disk("--no-true-sequential " STOPPING), "1 of 3 blocks on disk");
   expect_end(3, with_disk("--no-true-sequential --keep-activations"), "the activations kept after block 1 are read back");
 }
 
 /* Where the original model's activations stand beside the quantized one's, both are kept. */
 Test(activations, kept_of_both_streams) {
   make_whole("--gptaq");
-  expect_stop(3, "--gptaq " STOPPING, "block 1/3 done");
+  expect_stop(3, "--gptaq " STOPPING, "1 of 3 blocks on disk");
   expect_stop(2, with_disk("--gptaq " STOPPING), "the activations kept after block 1 are read back");
   expect_end(0, "--gptaq", "the activations kept after block 2 are read back");
 }
 
 static void expect_recomputing(const char *damage, const char *sentence) {
-  expect_stop(2, STOPPING, "block 1/3 done");
-  expect_stop(2, STOPPING, "block 2/3 done");
+  expect_stop(2, STOPPING, "1 of 3 blocks on disk");
+  expect_stop(2, STOPPING, "2 of 3 blocks on disk");
   qd_run run = qd_run_command((const char *const[]){"sh", "-c", damage, out, NULL}, NULL, 60.0);
   cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);

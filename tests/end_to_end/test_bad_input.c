@@ -41,6 +41,7 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT_ROW("an option that means nothing to the method", QUANTIZE, "--method", "rtn", "--desc-act");
   EXPECT(2, "the folder of a store is needed", "", "verify");
   EXPECT(2, "one store only", "second", "verify", "first", "second");
+  EXPECT(2, "one store only", "second", "inspect", "-m", "first", "-m", "second");
   EXPECT_ROW("a word that is no option", QUANTIZE, "stray");
 }
 
@@ -81,6 +82,9 @@ Test(bad_input, patterns_that_do_not_fit_the_model) {
   EXPECT_RANKS(2, 1, "--ignore \"donw_proj\" finds no tensor", model, QUANTIZE, "--ignore", "donw_proj");
   EXPECT_ROW("an --override that finds no linear", QUANTIZE, "--override", "lm_head=8:-1");
   EXPECT_ROW("nothing left to quantize", QUANTIZE, "--ignore", "proj");
+  EXPECT_ROW("a head that is to be quantized and kept", QUANTIZE, "--quant-lm-head", "--ignore", "lm_head");
+  EXPECT(1, "--odd-shape skip keeps it", "lm_head.weight", QUANTIZE, "--quant-lm-head=4", "-g", "50", "--odd-shape", "skip");
+  EXPECT(2, "--quant-embeddings takes", "got \"9\"", QUANTIZE, "--quant-embeddings", "9");
   cr_expect_neq(access(out, F_OK), 0, "refused before any work");
   EXPECT(0, "wrote", out, QUANTIZE, "--ignore", "lm_head", "--ignore", "down_proj");
 }
@@ -95,8 +99,8 @@ Test(bad_input, more_memory_than_there_is) {
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT_ROW("the output of another job", QUANTIZE, "--bits", "3");
-  EXPECT(1, "holds another job: arithmetic was \"f32\" there, now it is \"bf16-amx\"", out, QUANTIZE, "--arithmetic",
-         "bf16-amx");
+  EXPECT(1, "holds another job: arithmetic (--arithmetic, --compute-dtype) was \"f32\" there, now it is \"bf16-amx\"", out,
+         QUANTIZE, "--arithmetic", "bf16-amx");
   EXPECT_ROW("an output that is there, with --no-resume", QUANTIZE, "--no-resume");
   EXPECT_ROW("an output that is a file", QUANTIZE, "--output", ids);
   EXPECT_ROW("an output in the model's folder", QUANTIZE, "--output", model);
@@ -249,12 +253,15 @@ Test(bad_input, a_damaged_store) {
 }
 
 Test(bad_input, what_is_no_finished_store) {
-  EXPECT(75, "stopped after block 1 of 2", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
   EXPECT_ROW("a store that is not finished", EVALUATE);
-  EXPECT(1, "not finished", out, "verify", out);
+  EXPECT_ROW("a store that is not finished, to verify", "verify", out);
   EXPECT(1, "not finished", out, "inspect", out);
+  flip(qd_temporary_path(&folder, "out/model.h5"), 24);
+  EXPECT_ROW("a store that is not finished, with a flipped bit, to verify", "verify", out);
   make_store();
   EXPECT(0, "", "", "verify", out);
+  EXPECT(0, "", "", "verify", "-j", "--model", out);
   EXPECT_ROW("a folder that is no store", "verify", model);
   EXPECT(1, "there is no folder", "absent", "verify", qd_temporary_path(&folder, "absent"));
 }

@@ -87,3 +87,25 @@ static void expect_times(int n_ranks) {
 
 Test(job_log, tells_where_the_time_of_one_rank_went) { expect_times(0); }
 Test(job_log, tells_where_the_time_of_three_ranks_went) { expect_times(3); }
+
+/* The status file of a job with these options more, on three ranks. */
+static void expect_state(const char *more, int exit_code, const char *state, const char *message) {
+  qd_json *status;
+  qd_run run = qd_program(3, "quantize -m %s -d %s -o %s --nsamples 4 --seqlen 32 --status-file %s %s", model, text, output,
+                          status_file, more);
+  cr_assert_eq(run.exit_code, exit_code, "%s: %s", more, run.err.text);
+  qd_run_close(&run);
+  cr_assert_eq(qd_json_read(status_file, 1 << 20, &status), QD_OK);
+  cr_expect_str_eq(qd_json_text(qd_json_get(status, "state")), state);
+  const char *told = qd_json_text(qd_json_get(status, "message"));
+  cr_expect((told != NULL) == (message != NULL), "%s", told);
+  if (told != NULL && message != NULL) cr_expect_not_null(strstr(told, message), "%s", told);
+  qd_json_free(status);
+}
+
+Test(job_log, the_status_file_tells_how_a_job_ended) {
+  expect_state("--dataset /nowhere.i32", 1, "failed", "cannot open /nowhere.i32");
+  expect_state("--stop-after 0.000001s", 75, "stopped", NULL);
+  expect_state("", 0, "finished", NULL);
+  expect_state("", 0, "finished", NULL); /* nothing to do */
+}

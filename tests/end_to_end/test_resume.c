@@ -19,24 +19,23 @@
 
 enum { EXIT_STOPPED = 75, VOCABULARY = 101, TOKENS = 37, ROWS = 4 };
 
-static const char job[] = "--bits 3 -g 64";
-
 typedef struct bench {
   qd_temporary_folder folder;
+  const char *job;
   int blocks, n_copies;
   char model[1024], text[1024], whole[1024], out[1024];
 } bench;
 
 static void succeed(int n_ranks, const bench *b, const char *out, const char *machine) {
   qd_run run =
-      qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, job, machine);
+      qd_program(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, out, b->job, machine);
   cr_assert_eq(run.exit_code, 0, "%d ranks %s: %s", n_ranks, machine, run.err.text);
   qd_run_close(&run);
 }
 
 /* A made model, and the store that an uninterrupted job makes of it. */
-static void bench_open_with(bench *b, qd_made_llama widths) {
-  *b = (bench){.blocks = widths.blocks};
+static void bench_open_with(bench *b, qd_made_llama widths, const char *job) {
+  *b = (bench){.job = job, .blocks = widths.blocks};
   qd_temporary_folder_open(&b->folder);
   snprintf(b->model, sizeof b->model, "%s", qd_temporary_make_folder(&b->folder, "model"));
   snprintf(b->text, sizeof b->text, "%s", qd_temporary_path(&b->folder, "text.i32"));
@@ -47,19 +46,20 @@ static void bench_open_with(bench *b, qd_made_llama widths) {
   succeed(0, b, b->whole, "");
 }
 
+static const char usual_job[] = "--bits 3 -g 64";
 static const qd_made_llama usual = {
     .dtype = QD_BF16, .hidden = 96, .ffn = 176, .heads = 4, .kv_heads = 2, .vocabulary = VOCABULARY, .positions = 64};
 
 static void bench_open(bench *b, int blocks) {
   qd_made_llama widths = usual;
   widths.blocks = blocks;
-  bench_open_with(b, widths);
+  bench_open_with(b, widths, usual_job);
 }
 
 static void bench_close(bench *b) { qd_temporary_folder_close(&b->folder); }
 
 static qd_run start(int n_ranks, const bench *b, const char *machine) {
-  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, job,
+  return qd_program_start(n_ranks, "quantize -m %s -d %s --seqlen %d -o %s %s %s", b->model, b->text, TOKENS, b->out, b->job,
                           machine);
 }
 
@@ -125,12 +125,35 @@ static void kill_at_lines(int first) {
 Test(resume, killed_at_odd_lines) { kill_at_lines(1); }
 Test(resume, killed_at_even_lines) { kill_at_lines(2); }
 
+/* Behind the last block comes the head, which is written over the one that was there first. */
+static void kill_around_the_head(const char *job) {
+  bench b;
+  char story[64];
+  qd_made_llama widths = usual;
+  widths.blocks = 1;
+  bench_open_with(&b, widths, job);
+  int n = 1;
+  for (bool there = true; there; n++) {
+    there = kill_at_line(&b, n, n);
+    snprintf(story, sizeof story, "%s, killed at line %d", job, n);
+    go_on(&b, n + 1, story);
+    qd_temporary_remove(b.out);
+  }
+  cr_assert_geq(n, 9, "the job wrote fewer lines than it has linears");
+  bench_close(&b);
+}
+
+Test(resume, killed_around_the_head) {
+  kill_around_the_head("--bits 3 -g 64 --quant-lm-head=4 --quant-embeddings");
+  kill_around_the_head("--bits 3 -g 64 --quant-lm-head --keep-activations");
+}
+
 Test(resume, killed_among_experts) {
   bench b;
   char story[64];
   qd_made_llama widths = usual;
   widths.blocks = 4, widths.experts = 5, widths.top_k = 2, widths.expert_ffn = 40, widths.shared_ffn = 56;
-  bench_open_with(&b, widths);
+  bench_open_with(&b, widths, usual_job);
   int n = 3, kills = 0;
   for (bool there = true; there; n += 7, kills += there) {
     there = kill_at_line(&b, n, n);
@@ -193,7 +216,7 @@ Test(resume, killed_while_finishing) {
   bench_open(&b, 2);
   for (int i = 0; i < 6; i++) {
     qd_run run = start(i % 3, &b, "");
-    cr_assert(qd_run_until(&run, "block 2/2 done"), "%s", run.err.text);
+    cr_assert(qd_run_until(&run, "2 of 2 blocks on disk"), "%s", run.err.text);
     qd_run_kill(&run);
     qd_run_close(&run);
     go_on(&b, i, "killed after the last block");
@@ -288,6 +311,74 @@ static void stop_after_one_block(bench *b, int blocks) {
   qd_run run = command(0, b, "--stop-after 0.000001s");
   cr_assert_eq(run.exit_code, EXIT_STOPPED, "%s", run.err.text);
   qd_run_close(&run);
+}
+
+/* ---- damaged in between -------------------------------------------------------------------------------------------------- */
+
+static void flip_byte(const char *path, off_t offset) {
+  unsigned char byte;
+  int fd = open(path, O_RDWR);
+  cr_assert_geq(fd, 0);
+  cr_assert_eq(pread(fd, &byte, 1, offset), 1);
+  byte ^= 1;
+  cr_assert_eq(pwrite(fd, &byte, 1, offset), 1);
+  close(fd);
+}
+
+/* One bit in the middle of the file, which keeps its length; the resume names it once and does it again. */
+static void damage(const bench *b, const char *name, int step, const char *more) {
+  char path[1200], story[128], machine[128];
+  struct stat facts;
+  snprintf(path, sizeof path, "%s/%s", b->out, name);
+  cr_assert_eq(stat(path, &facts), 0);
+  flip_byte(path, facts.st_size / 2);
+  snprintf(machine, sizeof machine, "%s %s", machine_of_step(step), more);
+  qd_run run = command(ranks_of_step(step), b, machine);
+  cr_assert_eq(run.exit_code, 0, "%s: %s", name, run.err.text);
+  const char *warning = strstr(run.err.text, "done again: ");
+  cr_assert(warning != NULL && strstr(warning, name) != NULL, "%s: %s", name, run.err.text);
+  cr_expect_null(strstr(warning + 1, "done again: "), "%s is told twice: %s", name, run.err.text);
+  qd_run_close(&run);
+  snprintf(story, sizeof story, "%s was damaged", name);
+  expect_whole(b, story);
+}
+
+static void damage_each(const char *more) {
+  static const char *const names[] = {"block-00001.h5", "block-00000.h5", "model.h5"};
+  bench b;
+  char machine[128];
+  bench_open(&b, 3);
+  const char *unfinished = qd_temporary_path(&b.folder, "unfinished");
+  snprintf(machine, sizeof machine, "--stop-after 0.000001s %s", more);
+  for (int i = 0; i < 2; i++) {
+    qd_run run = command(0, &b, machine);
+    cr_assert_eq(run.exit_code, EXIT_STOPPED, "%s", run.err.text);
+    qd_run_close(&run);
+  }
+  qd_folder_copy(b.out, unfinished);
+  for (int i = 0; i < 3; i++) {
+    qd_temporary_remove(b.out);
+    qd_folder_copy(unfinished, b.out);
+    damage(&b, names[i], i, more);
+  }
+  bench_close(&b);
+}
+
+Test(resume, a_finished_file_that_is_damaged_is_done_again) { damage_each(""); }
+Test(resume, a_damaged_file_before_kept_activations_is_done_again) { damage_each("--keep-activations"); }
+
+/* With the manifest written nothing can be done again. */
+Test(resume, a_damaged_file_beside_a_manifest_is_told) {
+  bench b;
+  bench_open(&b, 2);
+  qd_folder_copy(b.whole, b.out);
+  qd_temporary_make_folder(&b.folder, "out/partial");
+  flip_byte(qd_temporary_path(&b.folder, "out/block-00001.h5"), 2000);
+  qd_run run = command(2, &b, "");
+  cr_assert_eq(run.exit_code, 3, "%s", run.err.text);
+  cr_assert_not_null(strstr(run.err.text, "block-00001.h5 is damaged"), "%s", run.err.text);
+  qd_run_close(&run);
+  bench_close(&b);
 }
 
 /* ---- typed again ------------------------------------------------------------------------------------------------------- */
@@ -390,16 +481,6 @@ Test(resume, a_live_job_keeps_others_out) {
 }
 
 /* ---- what the job was made of -------------------------------------------------------------------------------------------- */
-
-static void flip_byte(const char *path, off_t offset) {
-  unsigned char byte;
-  int fd = open(path, O_RDWR);
-  cr_assert_geq(fd, 0);
-  cr_assert_eq(pread(fd, &byte, 1, offset), 1);
-  byte ^= 1;
-  cr_assert_eq(pwrite(fd, &byte, 1, offset), 1);
-  close(fd);
-}
 
 /* Where the first block's q_proj begins: the file starts with the header's length, and the tensors are in the order of the
  * forward. */

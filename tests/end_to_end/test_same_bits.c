@@ -34,7 +34,7 @@ static void open_bundled(bench *b) {
   *b = (bench){0};
   qd_temporary_folder_open(&b->folder);
   snprintf(b->input, sizeof b->input, "-m %s -d %s --nsamples 5 --seqlen 64", QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny",
-           QDIST_SOURCE_DIR "/docs/formats.md");
+           QDIST_SOURCE_DIR "/LICENSE");
 }
 
 /* Widths that no group, no tile and no rank count divides. */
@@ -111,6 +111,26 @@ static void compare_ranks(int threads) {
 
 Test(same_bits, ranks) { compare_ranks(1); }
 Test(same_bits, ranks_with_two_threads_each) { compare_ranks(2); }
+
+/* The bundled model's head is its embedding, the made one's is not. */
+static void compare_heads(bench *b, const char *job) {
+  static const int ranks[] = {0, 1, 2, 3, 8};
+  for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
+    expect_same(b, "store", ranks[i], job, i % 2 ? "--threads 2 --readers all" : "");
+  close_bench(b);
+}
+
+Test(same_bits, a_quantized_head_that_was_tied) {
+  bench b;
+  open_bundled(&b);
+  compare_heads(&b, "--quant-lm-head 4 --act-order dynamic");
+}
+
+Test(same_bits, a_quantized_head_and_embedding) {
+  bench b;
+  open_made(&b, QD_F16, 2);
+  compare_heads(&b, "-g 64 --quant-embeddings=8 --quant-lm-head --gptaq --report-kl");
+}
 
 static void compare_isas(bench *b, const char *job) {
   char machine[64];

@@ -1,6 +1,6 @@
 /* Every width of a code with every size of a group, on a model where the last group of a row is short: each store verifies and
- * evaluates; and what docs/formats.md says of its parts gives the original's weights, each within half a step of the grid of
- * its own group. */
+ * evaluates, embedding and head quantized with the rest; and what docs/formats.md says of its parts gives the original's
+ * weights, each within half a step of the grid of its own group. */
 #include "storage/store.h"
 #include "tests/support/llama_maker.h"
 #include "tests/support/program.h"
@@ -138,13 +138,16 @@ static void check_rounded(const char *path, int bits, int group) {
   qd_store store;
   int n = 0;
   MUST(qd_store_open(path, false, &store));
-  for (const qd_entry *entry = store.block; entry < store.block + store.n_blocks; entry++)
+  for (int64_t b = -1; b < store.n_blocks; b++) {
+    const qd_entry *entry = b < 0 ? &store.rest : &store.block[b];
     for (int i = 0; i < entry->n_records; i++) {
       if (strcmp(entry->record[i].scheme, "uniform") != 0) continue;
       check_linear((place){&store, entry, &entry->record[i]}, bits, group);
+      cr_expect_gt(qd_json_number(qd_json_get(entry->record[i].facts, "relative_error")), 0, "%s", entry->record[i].name);
       n++;
     }
-  cr_expect_eq(n, 2 * 7);
+  }
+  cr_expect_eq(n, 2 * 7 + 2);
   qd_store_close(&store);
 }
 
@@ -154,7 +157,8 @@ static void check_weights(int bits, int group) {
   char name[32];
   snprintf(name, sizeof name, "rtn-%d", bits);
   const char *store = qd_temporary_path(&folder, name);
-  expect_success(qd_program(0, "quantize -m %s -o %s --method rtn -b %d -g %d", model, store, bits, group));
+  static const char format[] = "quantize -m %s -o %s --method rtn -b %d -g %d --quant-lm-head --quant-embeddings";
+  expect_success(qd_program(0, format, model, store, bits, group));
   check_rounded(store, bits, group);
 }
 
@@ -162,7 +166,8 @@ static double gptq_divergence(int bits, int group) {
   char name[32];
   snprintf(name, sizeof name, "gptq-%d", bits);
   const char *store = qd_temporary_path(&folder, name);
-  static const char format[] = "quantize -m %s -o %s -b %d -g %d -d %s --nsamples %d --seqlen %d --compute-dtype fp32";
+  static const char format[] = "quantize -m %s -o %s -b %d -g %d -d %s --nsamples %d --seqlen %d --compute-dtype fp32 "
+                               "--quant-embeddings --quant-lm-head";
   expect_success(qd_program(2, format, model, store, bits, group, text, SEQUENCES, TOKENS));
   expect_success(qd_program(0, "verify %s", store));
   return divergence(store);

@@ -311,3 +311,18 @@ Test(unusual_data, merges_in_both_spellings) {
   cr_expect_str_eq(old, new);
   cr_expect_str_neq(old, "\"text_tokens\": 40");
 }
+
+/* Nothing fails: sequences begin anywhere, again and again.  The log file has what was said before it was opened. */
+Test(unusual_data, short_texts_are_told) {
+  char log[4096] = "";
+  belongs_here("a text with fewer tokens than its sequences take together");
+  write_tokenizer("null", "BPE", vocabulary, "");
+  const char *path = qd_temporary_write_text(&folder, "text.txt", LINES("\n"));
+  qd_heap_free(printed(0, (const char *const[]){QUANTIZE, "--dataset", path, "--nsamples", "3", NULL}));
+  FILE *file = fopen(qd_temporary_path(&folder, "out/qdist.log"), "r");
+  cr_assert_not_null(file);
+  cr_assert_gt(fread(log, 1, sizeof log - 1, file), 0);
+  fclose(file);
+  cr_expect_not_null(strstr(log, "calibration: 3 sequences of 16 tokens, covering 28 of the text's 40 tokens"), "%s", log);
+  cr_expect_not_null(strstr(log, "Z warning: the text is short: its 40 tokens are fewer than the 48 "), "%s", log);
+}

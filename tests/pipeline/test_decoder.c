@@ -11,14 +11,16 @@ Test(decoder, stages_hold_every_linear_once_in_order) {
                                        "expert_gate_up_input",
                                        "expert_down_input",
                                        "shared_gate_up_input",
-                                       "shared_down_input"};
-  int seen[QD_N_LINEARS] = {0};
+                                       "shared_down_input",
+                                       "head_input"};
+  int seen[QD_N_ROLES] = {0};
   for (qd_stage stage = 0; stage < QD_N_STAGES; stage++) {
     cr_expect_str_eq(qd_stage_input_name(stage), inputs[stage]);
     for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) seen[role]++;
     cr_expect_eq(qd_stage_is_routed(stage), qd_role_is_of_expert(qd_stage_first(stage)));
   }
-  for (int role = 0; role < QD_N_LINEARS; role++) cr_expect_eq(seen[role], 1, "%s", qd_role_name((qd_role)role));
+  for (int role = 0; role < QD_N_ROLES; role++)
+    cr_expect_eq(seen[role], role < QD_N_LINEARS || role == QD_HEAD, "%s", qd_role_name((qd_role)role));
 }
 
 /* Of a model whose odd blocks have experts. */
@@ -40,6 +42,7 @@ Test(decoder, a_block_has_the_stages_of_its_linears) {
       }
       cr_expect_eq(n, all);
     }
+  QD_FOR_STAGES(stage, &m, QD_REST) cr_expect_eq(stage, QD_STAGE_HEAD);
   m.shared_ffn = 14;
   cr_expect_eq(qd_decoder_mid_widest(&m), 40);
   m.ffn = 20;

@@ -87,6 +87,24 @@ Test(job, odd_shapes_take_the_way_that_was_asked_for) {
 
 /* ---- names -------------------------------------------------------------------------------------------------------------- */
 
+Test(job, head_and_embedding_have_bits_of_their_own) {
+  qd_job job = {.scheme = {.bits = 3, .group_size = 64, .symmetric = true}, .head_bits = 6};
+  qd_model model = {.hidden = 100, .tied = true};
+  qd_scheme scheme;
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_HEAD, 128, &scheme), QD_FATE_PLAIN);
+  cr_expect(scheme.bits == 6 && scheme.group_size == 64 && scheme.symmetric);
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_EMBEDDING, 128, &scheme), QD_FATE_IGNORED);
+  cr_expect_eq(qd_job_rest_scheme(&job, QD_FINAL_NORM, 128, &scheme), QD_FATE_IGNORED);
+  cr_expect(qd_job_unties(&job, &model));
+  job.odd_shape = QD_ODD_SKIP;
+  cr_expect_not(qd_job_unties(&job, &model));
+  job.head_bits = 0, job.embedding_bits = 2, model.hidden = 128;
+  cr_expect(qd_job_quantizes(&job, QD_EMBEDDING, &model) && !qd_job_quantizes(&job, QD_HEAD, &model));
+  cr_expect(qd_job_unties(&job, &model));
+  model.tied = false;
+  cr_expect_not(qd_job_unties(&job, &model));
+}
+
 Test(job, orders_have_names) {
   static const char *const names[] = {"none", "static", "dynamic", "group-aware"};
   qd_act_order found;
@@ -198,7 +216,7 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.method = &qd_method_rtn, "method", "\"gptq\"", "\"rtn\"");
   DIFFERS(now.job.scheme.bits = 3, "bits", "4", "3");
   DIFFERS(now.job.scheme.group_size = -1, "group_size", "128", "-1");
-  DIFFERS(now.job.scheme.symmetric = true, "symmetric", "false", "true");
+  DIFFERS(now.job.scheme.symmetric = true, "symmetric (--sym, --asym)", "false", "true");
   DIFFERS(now.job.scheme.mse = true, "mse", "false", "true");
   DIFFERS(now.job.scheme.scale_dtype = QD_F32, "scale_dtype", "\"F16\"", "\"F32\"");
   DIFFERS(now.job.scheme.compat = true, "compat", "\"none\"", "\"reference\"");
@@ -207,45 +225,50 @@ Test(job, each_setting_that_differs_is_named) {
   DIFFERS(now.job.damp = 0.5, "damp", "1.0", "0.5");
   DIFFERS(now.job.block = 64, "block_size", "128", "64");
   DIFFERS(now.job.on_failure = QD_FAILURE_STOP, "on_hessian_failure", "\"rtn\"", "\"stop\"");
-  DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha", "not given", "0.25");
-  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha", "0.0", "1.0");
-  DIFFERS(was.job.kl_positions = 64, "kl_positions", "64", "not given");
-  DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic", "\"bf16-pairs\"", "\"f32\"");
-  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic", "\"bf16-pairs\"", "\"bf16-amx\"");
-  DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes", "1048576", "2097152");
+  DIFFERS((now.job.gptaq = true, now.job.gptaq_alpha = 0.25), "gptaq_alpha (--gptaq, --gptaq-alpha)", "not given", "0.25");
+  DIFFERS((was.job.gptaq = now.job.gptaq = true, now.job.gptaq_alpha = 1), "gptaq_alpha (--gptaq, --gptaq-alpha)", "0.0",
+          "1.0");
+  DIFFERS(now.job.head_bits = 8, "head_bits (--quant-lm-head)", "not given", "8");
+  DIFFERS(was.job.embedding_bits = 4, "embedding_bits (--quant-embeddings)", "4", "not given");
+  DIFFERS(was.job.kl_positions = 64, "kl_positions (--report-kl, --kl-positions)", "64", "not given");
+  DIFFERS(now.job.compute = QD_COMPUTE_FP32, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"", "\"f32\"");
+  DIFFERS(now.job.compute = QD_COMPUTE_BF16_AMX, "arithmetic (--arithmetic, --compute-dtype)", "\"bf16-pairs\"",
+          "\"bf16-amx\"");
+  DIFFERS(now.job.shard_bytes = 1 << 21, "shard_bytes (--shard-size)", "1048576", "2097152");
 }
 
 Test(job, another_model_is_named) {
-  DIFFERS(now.model.arch = qd_arch_find("qwen2"), "model.architecture", "\"llama\"", "\"qwen2\"");
+  DIFFERS(now.model.arch = qd_arch_find("qwen2"), "model.architecture (--model)", "\"llama\"", "\"qwen2\"");
   DIFFERS(now.job.odd_shape = QD_ODD_SKIP, "odd_shape", "\"ragged\"", "\"skip\"");
   DIFFERS(now.job.odd_shape = QD_ODD_PER_CHANNEL, "odd_shape", "\"ragged\"", "\"per-channel\"");
-  DIFFERS(now.model.n_blocks = 3, "model.blocks", "2", "3");
-  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype", "\"BF16\"", "\"F16\"");
+  DIFFERS(now.model.n_blocks = 3, "model.blocks (--model)", "2", "3");
+  DIFFERS(now.model.dtype = QD_F16; now.job.compute = was.job.compute = QD_COMPUTE_FP32, "model.dtype (--model)", "\"BF16\"",
+          "\"F16\"");
   subject was = usual(), now = was;
   char then[QD_DIGEST_DIGITS + 3], today[QD_DIGEST_DIGITS + 3];
   qd_digest_of("other", 5, &now.config);
   snprintf(then, sizeof then, "\"%s\"", was.config.hex), snprintf(today, sizeof today, "\"%s\"", now.config.hex);
-  expect_difference(&was, &now, "model.config_digest", then, today);
+  expect_difference(&was, &now, "model.config_digest (config.json of --model)", then, today);
   now = was;
   qd_digest_of("other", 5, &now.tokenizer);
   snprintf(then, sizeof then, "\"%s\"", was.tokenizer.hex), snprintf(today, sizeof today, "\"%s\"", now.tokenizer.hex);
-  expect_difference(&was, &now, "model.tokenizer_digest", then, today);
+  expect_difference(&was, &now, "model.tokenizer_digest (tokenizer.json of --model)", then, today);
 }
 
 Test(job, another_text_is_named) {
-  DIFFERS(now.tokens.rows = 9, "dataset.sequences", "8", "9");
-  DIFFERS(now.tokens.sequence_tokens = 65, "dataset.sequence_tokens", "64", "65");
-  DIFFERS(now.job.seed = 8, "dataset.seed", "7", "8");
-  DIFFERS(now.job.bos = QD_BOS_NO, "dataset.add_bos", "\"auto\"", "\"no\"");
-  DIFFERS(now.job.bos = QD_BOS_YES, "dataset.add_bos", "\"auto\"", "\"yes\"");
-  DIFFERS(now.job.pack = false, "dataset.pack", "true", "false");
-  DIFFERS(now.tokens.text_tokens = 1001, "dataset.text_tokens", "1000", "1001");
-  DIFFERS(now.tokens.dropped_documents = 2, "dataset.dropped_documents", "0", "2");
+  DIFFERS(now.tokens.rows = 9, "dataset.sequences (--nsamples)", "8", "9");
+  DIFFERS(now.tokens.sequence_tokens = 65, "dataset.sequence_tokens (--seqlen)", "64", "65");
+  DIFFERS(now.job.seed = 8, "dataset.seed (--seed)", "7", "8");
+  DIFFERS(now.job.bos = QD_BOS_NO, "dataset.add_bos (--add-bos)", "\"auto\"", "\"no\"");
+  DIFFERS(now.job.bos = QD_BOS_YES, "dataset.add_bos (--add-bos)", "\"auto\"", "\"yes\"");
+  DIFFERS(now.job.pack = false, "dataset.pack (--no-pack)", "true", "false");
+  DIFFERS(now.tokens.text_tokens = 1001, "dataset.text_tokens (--dataset)", "1000", "1001");
+  DIFFERS(now.tokens.dropped_documents = 2, "dataset.dropped_documents (--dataset)", "0", "2");
   subject was = usual(), now = was;
   now.tokens.kind = QD_TEXT_JSONL;
   qd_json *a = stored(&was), *b = describe(&now);
   cr_expect_eq(qd_job_compare(a, b, "OUT"), QD_EEXIST);
-  cr_expect(strstr(qd_error_text(), "kind was") != NULL, "%s", qd_error_text());
+  cr_expect(strstr(qd_error_text(), "dataset.kind (--dataset KIND:) was") != NULL, "%s", qd_error_text());
   qd_json_free(a);
   qd_json_free(b);
   now = was;
@@ -253,7 +276,7 @@ Test(job, another_text_is_named) {
   qd_digest_of("other", 5, &now.tokens.text_digest);
   snprintf(then, sizeof then, "\"%s\"", was.tokens.text_digest.hex),
       snprintf(today, sizeof today, "\"%s\"", now.tokens.text_digest.hex);
-  expect_difference(&was, &now, "dataset.digest", then, today);
+  expect_difference(&was, &now, "dataset.digest (--dataset)", then, today);
 }
 
 static void expect_named(const subject *was, const subject *now, const char *beginning, const char *ending) {
@@ -274,12 +297,12 @@ Test(job, a_text_that_came_or_went_is_named) {
 Test(job, other_rules_are_named) {
   subject was = usual(), now = was;
   add_rule(&now.job, "down_proj", 8, 64);
-  expect_named(&was, &now, "rules was [] there", "down_proj");
+  expect_named(&was, &now, "rules (--ignore, --override) was [] there", "down_proj");
   was.job.rule[0] = (qd_rule){.expression = "down_proj", .bits = 8, .group_size = 32}, was.job.n_rules = 1;
-  expect_named(&was, &now, "rules was", "\"group_size\": 64");
+  expect_named(&was, &now, "rules (--ignore, --override) was", "\"group_size\": 64");
   was.job.rule[0].group_size = 64;
   expect_same(&was, &now);
   was.job.rule[1] = now.job.rule[0], was.job.rule[0].expression = "up_proj", was.job.n_rules = 2;
-  expect_named(&was, &now, "rules was", "up_proj");
+  expect_named(&was, &now, "rules (--ignore, --override) was", "up_proj");
   close_rules(&now.job);
 }

@@ -51,6 +51,7 @@ static void keep_after(stand *s, int64_t blocks, unsigned seed, bool noted) {
 static int64_t restored(stand *s, int64_t first_block) {
   visit_h(s, 99, true);
   s->run.first_block = first_block;
+  s->run.stored.has_rest = true;
   MUST(qd_keep_restore(&s->run));
   return s->run.passed;
 }

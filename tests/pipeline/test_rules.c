@@ -62,6 +62,20 @@ Test(rules, what_is_never_quantized_may_be_ignored_but_not_overridden) {
   expect_refused("--override \"lm_head\" finds no linear");
 }
 
+Test(rules, what_is_asked_to_be_quantized_may_not_be_kept) {
+  job.head_bits = 4, job.embedding_bits = 8;
+  MUST(qd_rules_check(&job, &model));
+  add("lm_", 0);
+  cr_expect_eq(qd_rules_check(&job, &model), QD_EINVAL);
+  cr_expect_not_null(strstr(qd_error_text(), "finds lm_head.weight, which --quant-lm-head"), "%s", qd_error_text());
+  job.head_bits = 0;
+  MUST(qd_rules_check(&job, &model));
+  job.scheme.group_size = 48, job.odd_shape = QD_ODD_SKIP;
+  cr_expect_eq(qd_rules_check(&job, &model), QD_EINVAL);
+  cr_expect_not_null(strstr(qd_error_text(), "--quant-embeddings is to quantize model.embed_tokens.weight"), "%s",
+                     qd_error_text());
+}
+
 Test(rules, the_first_pattern_that_finds_nothing_is_named_behind_those_that_do) {
   add("q_proj", 0);
   add("x_proj", 0);

@@ -207,12 +207,12 @@ quantize=$(submit quantize.sbatch) || fail "quantize.sbatch is not accepted"
 evaluate=$(submit evaluate.sbatch --dependency="afterok:$quantize") || fail "evaluate.sbatch is not accepted"
 log=$work/qdist-quantize-$quantize.log
 
-await 240 says_or_ended "$log" '^ *block 1/6 done' "$quantize"
-says "$log" '^ *block 1/6 done' || fail "no block is done"
+await 240 says_or_ended "$log" '^1 of 6 blocks on disk;' "$quantize"
+says "$log" '^1 of 6 blocks on disk;' || fail "no block is done"
 brief scancel --signal=USR1 --batch "$quantize" || fail "the job cannot be signalled"
 await 120 says_or_ended "$log" 'qdist ended with' "$quantize"
 says "$log" 'qdist ended with 75' || fail "the signalled job does not end with 75"
-! says "$log" '^ *block 6/6 done' || fail "the signal came after the last block"
+! says "$log" '^6 of 6 blocks on disk;' || fail "the signal came after the last block"
 await 30 state_is "$quantize" PENDING RUNNING COMPLETED || fail "the job is not requeued: $(field "$quantize" JobState)"
 pass "the signal ends the job with 75, and it is requeued"
 
@@ -221,7 +221,7 @@ state_is "$quantize" COMPLETED && [ "$(field "$quantize" Restarts)" = 1 ] \
   || fail "the requeued job ends as $(field "$quantize" JobState)"
 says "$log" 'start 0 on' && says "$log" 'start 1 on' || fail "the second start is not in the same log"
 says "$log" 'going on with .*[1-5] of 6 blocks are there' || fail "the requeued job does not go on where it stopped"
-[ "$(grep -c '^ *block [1-6]/6 done' "$log")" -eq 6 ] || fail "a block was done twice or not at all"
+[ "$(grep -c '^[1-6] of 6 blocks on disk;' "$log")" -eq 6 ] || fail "a block was done twice or not at all"
 pass "the requeued job goes on and finishes, in the same log"
 
 # shellcheck disable=SC2086 # options: several words

@@ -151,9 +151,9 @@ Test(journal, finish_needs_every_block_and_the_rest) {
 Test(journal, finish_refuses_side_files_that_lead_out) {
   static const char *const bad[] = {"../config.json"};
   make_unfinished();
-  cr_assert_eq(qd_store_finish(out, source, bad, 1, MADE_BLOCKS), QD_EINVAL);
+  cr_assert_eq(qd_store_finish(out, source, bad, 1, MADE_BLOCKS, false), QD_EINVAL);
   static const char *const none[] = {"none.json"};
-  cr_assert_neq(qd_store_finish(out, source, none, 1, MADE_BLOCKS), QD_OK);
+  cr_assert_neq(qd_store_finish(out, source, none, 1, MADE_BLOCKS, false), QD_OK);
   cr_assert_not(qd_file_exists(qd_temporary_path(&folder, "out/manifest.json")));
 }
 

@@ -214,6 +214,43 @@ Test(store, a_damaged_note_or_file_makes_a_block_not_done) {
   qd_store_close(&store);
 }
 
+Test(store, an_unfinished_one_s_files_are_compared_and_given_up) {
+  qd_store store;
+  made_begin(out);
+  for (int64_t block = QD_REST; block < 4; block++) made_block(out, block);
+  MUST(qd_store_open(out, true, &store));
+  for (int64_t block = 0; block < 4; block++) MUST(qd_store_check_file(&store, &store.block[block].file[0]));
+  size_t n;
+  const char *path = qd_temporary_path(&folder, "out/block-00002.h5");
+  unsigned char *bytes = made_read(path, &n);
+  bytes[n / 2] ^= 4;
+  made_write(path, bytes, n);
+  cr_assert_eq(qd_store_check_file(&store, &store.block[2].file[0]), QD_ECORRUPT);
+  cr_assert(strstr(qd_error_text(), "block-00002.h5"), "%s", qd_error_text());
+  unlink(path);
+  cr_assert_eq(qd_store_check_file(&store, &store.block[2].file[0]), QD_ECORRUPT);
+  qd_store_give_up(&store, 2, NULL);
+  cr_assert(store.n_blocks == 2 && store.has_rest);
+  qd_store_give_up(&store, QD_REST, NULL);
+  cr_assert(store.n_blocks == 2 && !store.has_rest);
+  qd_store_close(&store);
+  qd_heap_free(bytes);
+}
+
+Test(store, the_job_is_read_alone) {
+  qd_json *job, *wanted = made_job();
+  cr_assert_eq(qd_store_read_job(out, &job), QD_ENOTFOUND);
+  made_begin(out);
+  MUST(qd_store_read_job(out, &job));
+  cr_assert(qd_json_equal(job, wanted));
+  qd_json_free(job);
+  made_store(&folder);
+  MUST(qd_store_read_job(out, &job));
+  cr_assert(qd_json_equal(job, wanted));
+  qd_json_free(job);
+  qd_json_free(wanted);
+}
+
 Test(store, a_damaged_job_is_damage) {
   qd_store store;
   made_begin(out);

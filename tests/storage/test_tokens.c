@@ -145,6 +145,8 @@ Test(tokens, draws_calibration_windows_as_python_does) {
             b = must_load(calibration(dataset("plain:", "t"), 6, 16, 2));
   cr_expect_eq(a.rows, 6);
   cr_expect_eq(a.text_tokens, 1000);
+  cr_expect_eq(a.distinct_tokens, 6 * 16);
+  cr_expect_eq(b.distinct_tokens, 6 * 16 - (869 + 16 - 883) - (970 + 16 - 978));
   cr_expect_eq(a.kind, QD_TEXT_PLAIN);
   cr_expect_str_eq(a.path, qd_temporary_path(&folder, "t"));
   for (int64_t i = 0; i < 6; i++) {
@@ -158,6 +160,7 @@ Test(tokens, draws_calibration_windows_as_python_does) {
 Test(tokens, never_draws_the_last_window_that_fits) {
   write_letters("t", 17);
   qd_tokens tokens = must_load(calibration(dataset("", "t"), 8, 16, 0)); /* random.randint(0, 0) */
+  cr_expect_eq(tokens.distinct_tokens, 16);
   for (int64_t i = 0; i < 8; i++) expect_row(&tokens, i, 0, 0);
   qd_tokens_release(&tokens);
 }
@@ -243,6 +246,7 @@ Test(tokens, draws_c4_documents_and_windows_from_one_stream) {
       expect_row(&a, i, seed0[i].document, seed0[i].first);
       expect_row(&b, i, seed7[i].document, seed7[i].first);
     }
+    cr_expect_eq(a.distinct_tokens, (16 + 6 + 2) + 16 + (16 + 7 + 6) + 16, "%d", (int)a.distinct_tokens);
     qd_tokens_release(&a);
     qd_tokens_release(&b);
   }
@@ -317,6 +321,7 @@ Test(tokens, takes_one_document_a_row_without_packing) {
   r.pack = false;
   qd_tokens tokens = must_load(r);
   cr_assert_eq(tokens.rows, 4);
+  cr_expect_eq(tokens.distinct_tokens, 4 * 16);
   for (int64_t i = 0; i < 4; i++) expect_row(&tokens, i, document[i], 0);
   cr_expect_eq(tokens.dropped_documents, 2);
   cr_expect_eq(tokens.text_tokens, 5 + 40 + 16 + 100 + 3 + 17);
@@ -347,6 +352,7 @@ Test(tokens, takes_ids_as_they_are) {
   cr_expect_arr_eq(one.ids, ids, sizeof ids / 2);
   cr_expect_eq(more.rows, 2);
   cr_expect_eq(one.text_tokens, 6);
+  cr_expect_eq(one.distinct_tokens, 3);
   qd_tokens_release(&all);
   qd_tokens_release(&one);
   qd_tokens_release(&more);

@@ -167,6 +167,30 @@ Test(verify, one_block_in_another_s_place_is_found) {
   qd_heap_free(b);
 }
 
+/* What the journal notes is checked like a finished store's files; what it does not note is not there. */
+Test(verify, an_unfinished_store_is_checked_as_far_as_it_is_there) {
+  out = qd_temporary_path(&folder, "begun");
+  char path[QD_TEMPORARY_PATH_BYTES];
+  size_t n;
+  made_begin(out);
+  cr_assert_eq(verify(), QD_ENOTFOUND);
+  cr_assert(strstr(qd_error_text(), "not finished: 0 blocks"), "%s", qd_error_text());
+  for (int64_t block = QD_REST; block < 3; block++) made_block(out, block);
+  qd_temporary_write_text(&folder, "begun/block-00003.h5", "not noted");
+  cr_assert_eq(verify(), QD_ENOTFOUND);
+  cr_assert(strstr(qd_error_text(), "not finished: 3 blocks are there, all whole"), "%s", qd_error_text());
+  snprintf(path, sizeof path, "%s/block-00001.h5", out);
+  unsigned char *bytes = made_read(path, &n);
+  bytes[24] ^= 1; /* in the superblock: the digest differs, and HDF5 refuses the file */
+  made_write(path, bytes, n);
+  unlink(qd_temporary_path(&folder, "begun/model.h5"));
+  cr_assert_eq(verify(), QD_ECORRUPT);
+  cr_assert_eq(n_findings, 3, "%s", findings);
+  cr_assert(strstr(findings, "block-00001.h5") && strstr(findings, "model.h5 is missing"), "%s", findings);
+  cr_assert(strstr(qd_error_text(), "not finished, and damaged: 3 findings"), "%s", qd_error_text());
+  qd_heap_free(bytes);
+}
+
 Test(verify, no_store_is_not_found) {
   out = qd_temporary_path(&folder, "source");
   cr_assert_eq(verify(), QD_ENOTFOUND);

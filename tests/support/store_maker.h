@@ -101,7 +101,7 @@ static inline void made_block(const char *folder, int64_t block) {
 
 static inline qd_status made_finish(const char *folder, const char *source) {
   static const char *const side_files[] = {"config.json"};
-  return qd_store_finish(folder, source, side_files, 1, MADE_BLOCKS);
+  return qd_store_finish(folder, source, side_files, 1, MADE_BLOCKS, false);
 }
 
 /* A finished store in folder/out, from a source in folder/source.  Returns the store's path. */

@@ -1,4 +1,4 @@
-/* What docs/extending.md shows as added to a file is there. */
+/* What docs/extending.md shows as added to a file is there, and of a file that it makes nothing is left out. */
 #include <criterion/criterion.h>
 
 #include <stdio.h>
@@ -30,23 +30,49 @@ static bool has_line(const page *p, const char *line, size_t n) {
   return false;
 }
 
-Test(extending, every_line_that_a_diff_adds_is_there) {
-  static page doc, file;
-  bool inside = false;
-  int n_lines = 0;
+/* Reads the diffs line by line: what one adds to a file, and whether that file is new. */
+typedef struct reader {
+  page file;
+  bool inside, is_new;
+  char shown[MOST_BYTES]; /* of a new file so far */
+  int  n_lines, n_new;
+} reader;
+
+static void end_file(reader *r) {
+  if (r->is_new) cr_expect_str_eq(r->shown, r->file.text, "%s is not shown whole, but:\n%s", r->file.path, r->shown);
+  r->n_new += r->is_new;
+  r->is_new = false;
+}
+
+static void begin_file(reader *r, const char *line, size_t n, bool is_new) {
+  char name[256];
+  end_file(r);
+  snprintf(name, sizeof name, "%.*s", (int)(n - 4), line + 4);
+  read_page(name, &r->file);
+  r->is_new = is_new, r->shown[0] = '\0';
+}
+
+static void take_line(reader *r, const char *line, size_t n) {
+  size_t used = strlen(r->shown);
+  snprintf(r->shown + used, sizeof r->shown - used, "%.*s\n", (int)n, line);
+  cr_expect(has_line(&r->file, line, n), "%s has no line \"%.*s\"", r->file.path, (int)n, line);
+  r->n_lines++;
+}
+
+Test(extending, every_line_that_a_diff_adds_is_there_and_new_files_are_whole) {
+  static const char none[] = "--- /dev/null\n";
+  static page doc;
+  static reader r;
+  bool is_new = false;
   read_page("docs/extending.md", &doc);
   for (char *line = doc.text; *line != '\0'; line += strcspn(line, "\n"), line += *line == '\n') {
     size_t n = strcspn(line, "\n");
-    if (strncmp(line, "```", 3) == 0) inside = strncmp(line, "```diff", 7) == 0;
-    if (!inside || *line != '+') continue;
-    if (strncmp(line, "+++ ", 4) == 0) {
-      char name[256];
-      snprintf(name, sizeof name, "%.*s", (int)(n - 4), line + 4);
-      read_page(name, &file);
-      continue;
-    }
-    cr_expect(has_line(&file, line + 1, n - 1), "%s has no line \"%.*s\"", file.path, (int)(n - 1), line + 1);
-    n_lines++;
+    if (strncmp(line, "```", 3) == 0) end_file(&r), r.inside = strncmp(line, "```diff", 7) == 0;
+    if (!r.inside) continue;
+    if (strncmp(line, "+++ ", 4) == 0) begin_file(&r, line, n, is_new);
+    else if (*line == '+') take_line(&r, line + 1, n - 1);
+    is_new = strncmp(line, none, sizeof none - 1) == 0;
   }
-  cr_expect_gt(n_lines, 40, "the page has diffs");
+  cr_expect_gt(r.n_lines, 60, "the page has diffs");
+  cr_expect_eq(r.n_new, 2);
 }
