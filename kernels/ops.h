@@ -292,7 +292,8 @@ qd_status qd_spqr(qd_device *device, const qd_spqr_args *args) QD_MUST_USE;
 
 /* Columns by the likeness of their ranks: each column of w is replaced by the ranks of its values over the rows (average ranks
  * of equals), centred, of length 1 (a constant one is 0); from column 0 on the next is the one with the largest cosine, which
- * takes the place behind the last one of the chain; the first of equals in the order as it is then.  w F32 (R, C), order I32 (C). */
+ * takes the place behind the last one of the chain; the first of equals in the order as it is then.  w F32 (R, C), order I32
+ * (C). */
 qd_status qd_spearman_order(qd_device *device, qd_tensor w, qd_tensor order) QD_MUST_USE;
 
 /* ---- codes --------------------------------------------------------------------------------------------------------------- */

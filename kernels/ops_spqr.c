@@ -7,7 +7,8 @@ static qd_dtype real_of(const qd_device *device) { return strcmp(device->name, "
 static qd_status check_matrix(const char *what, qd_tensor t, qd_dtype dtype, int64_t rows, int64_t columns) {
   QD_CHECK(t.dtype == dtype, QD_EDTYPE, "spqr: %s is %s, expected %s", what, qd_dtype_name(t.dtype), qd_dtype_name(dtype));
   QD_CHECK(t.rank == 2 && t.dim[0] == rows && t.dim[1] == columns, QD_ESHAPE,
-           "spqr: %s is (%" PRId64 ", %" PRId64 "), expected (%" PRId64 ", %" PRId64 ")", what, t.dim[0], t.dim[1], rows, columns);
+           "spqr: %s is (%" PRId64 ", %" PRId64 "), expected (%" PRId64 ", %" PRId64 ")", what, t.dim[0], t.dim[1], rows,
+           columns);
   QD_CHECK(t.stride[1] == 1 || columns <= 1, QD_ESHAPE, "spqr: %s has a column stride of %" PRId64 ", expected 1", what,
            t.stride[1]);
   return QD_OK;
@@ -27,7 +28,8 @@ static qd_status check_second(const qd_spqr_args *args, int64_t groups) {
 static qd_status check_factor(const qd_device *device, const qd_spqr_args *args, int64_t columns) {
   QD_CHECK(args->u.dtype == real_of(device), QD_EDTYPE, "spqr: the factor is %s, expected %s", qd_dtype_name(args->u.dtype),
            qd_dtype_name(real_of(device)));
-  QD_CHECK(args->u.n == columns, QD_ESHAPE, "spqr: the factor has %" PRId64 " columns, the weights %" PRId64, args->u.n, columns);
+  QD_CHECK(args->u.n == columns, QD_ESHAPE, "spqr: the factor has %" PRId64 " columns, the weights %" PRId64, args->u.n,
+           columns);
   QD_CHECK(args->block >= 1, QD_EINVAL, "spqr: a block must have at least 1 column, got %" PRId64, args->block);
   QD_CHECK(args->tau >= 0, QD_EINVAL, "spqr: tau is %g, expected 0 or more", args->tau);
   return QD_OK;
@@ -55,8 +57,9 @@ qd_status qd_spqr(qd_device *device, const qd_spqr_args *args) {
 }
 
 qd_status qd_spqr_beyond(const qd_spqr_args *args, int64_t first, int64_t group) {
-  QD_FAIL(QD_ENUMERIC, "rows %" PRId64 " to %" PRId64 ", group %" PRId64 ": the weights span more than a scale or zero point in "
-          "fp16 can hold", first, first + qd_spqr_run_rows(args, first) - 1, group);
+  QD_FAIL(QD_ENUMERIC,
+          "rows %" PRId64 " to %" PRId64 ", group %" PRId64 ": the weights span more than a scale or zero point in fp16 can hold",
+          first, first + qd_spqr_run_rows(args, first) - 1, group);
 }
 
 qd_status qd_spearman_order(qd_device *device, qd_tensor w, qd_tensor order) {

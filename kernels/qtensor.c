@@ -146,8 +146,8 @@ static float number_at(qd_tensor t, int64_t i) {
 static qd_status check_finite(const char *name, qd_tensor t, int64_t groups) {
   for (int64_t i = 0; t.rank != 0 && i < qd_tensor_elements(t); i++)
     QD_CHECK(isfinite(number_at(t, i)), QD_EBADINPUT,
-             "quantized linear: %s of row %" PRId64 ", group %" PRId64 " is %g, not a finite number", name, i / groups, i % groups,
-             (double)number_at(t, i));
+             "quantized linear: %s of row %" PRId64 ", group %" PRId64 " is %g, not a finite number", name, i / groups,
+             i % groups, (double)number_at(t, i));
   return QD_OK;
 }
 
@@ -168,8 +168,8 @@ static qd_status check_outliers_of_row(const qd_qtensor *q, int64_t row, int64_t
   for (int64_t i = first, last = -1; i < end; i++) {
     int64_t column = qd_qtensor_outlier_column(q, i);
     QD_CHECK(column > last && column < q->columns, QD_EBADINPUT,
-             "quantized linear: outlier %" PRId64 " of row %" PRId64 " is at position %" PRId64 " of %" PRId64 ", behind %" PRId64,
-             i - first, row, column, q->columns, last);
+             "quantized linear: outlier %" PRId64 " of row %" PRId64 " is at position %" PRId64 " of %" PRId64
+             ", behind %" PRId64, i - first, row, column, q->columns, last);
     QD_CHECK(isfinite(number_at(q->outlier_values, i)), QD_EBADINPUT,
              "quantized linear: outlier %" PRId64 " of row %" PRId64 " is not a finite number", i - first, row);
     last = column;

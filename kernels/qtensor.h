@@ -4,7 +4,8 @@
  *
  * With the grid of SpQR (scheme.spqr) scale and zero point are real numbers: where they are quantized themselves,
  *
- *   scale[r][g] = second[r / stat_group][g][0] * (scale_code[r][g] - second[r / stat_group][g][1]), zero[r][g] alike with [2], [3],
+ *   scale[r][g] = second[r / stat_group][g][0] * (scale_code[r][g] - second[r / stat_group][g][1]),
+ *   zero[r][g]  = second[r / stat_group][g][2] * (zero_code[r][g] - second[r / stat_group][g][3]),
  *
  * all in fp32, the difference first, each step rounded; and at the positions of outliers w is the outlier's value instead.
  *
@@ -24,7 +25,8 @@ typedef struct qd_qtensor {
   qd_tensor zeros;  /* U8 (R, G); rank 0 when symmetric: every zero point is 2^(b-1)                                    */
   qd_tensor order;  /* I32 (C); rank 0 when positions are columns                                                       */
 
-  /* Of SpQR's grid alone.  scales and zeros are then there only as far as they are not quantized: zeros real, in scale_dtype. */
+  /* Of SpQR's grid alone.  scales and zeros are then there only as far as they are not quantized; zeros are real numbers in
+     scale_dtype. */
   qd_tensor scale_codes, zero_codes; /* U8 (R, packed row bytes of G codes), where they are quantized                    */
   qd_tensor second;                  /* F16 (ceil(R / stat_group), G, 4), where one of them is                            */
   qd_tensor outlier_rows;            /* I32 (R + 1): outliers of row r are [outlier_rows[r], outlier_rows[r + 1])           */
@@ -66,7 +68,7 @@ qd_status qd_qtensor_check(const qd_qtensor *q) QD_MUST_USE;
 /* QD_EBADINPUT names the part: scheme valid, parts present as the scheme says, contiguous, of their shapes and dtypes. */
 qd_status qd_qtensor_check_shapes(const qd_qtensor *q) QD_MUST_USE;
 
-/* QD_EBADINPUT: row pointers and positions that lead out of bounds, or values that are not finite.  Cheap: for who follows them. */
+/* QD_EBADINPUT: row pointers and positions that lead out of bounds, or values that are not finite.  For who follows them. */
 qd_status qd_qtensor_check_outliers(const qd_qtensor *q) QD_MUST_USE;
 
 /* QD_EBADINPUT: the order names a column that is not there; `op` for the message.  Far cheaper than qd_qtensor_check: for who

@@ -16,8 +16,8 @@ double qd_scheme_formula_bits(qd_scheme scheme, double outlier_share) {
 }
 
 static qd_status check_spqr(qd_scheme scheme) {
-  QD_CHECK(scheme.scale_bits >= 0 && scheme.scale_bits <= QD_MAX_BITS, QD_EINVAL, "scales have 0 to %d bits, got %d", QD_MAX_BITS,
-           scheme.scale_bits);
+  QD_CHECK(scheme.scale_bits >= 0 && scheme.scale_bits <= QD_MAX_BITS, QD_EINVAL, "scales have 0 to %d bits, got %d",
+           QD_MAX_BITS, scheme.scale_bits);
   QD_CHECK(scheme.zero_bits >= 0 && scheme.zero_bits <= QD_MAX_BITS, QD_EINVAL, "zero points have 0 to %d bits, got %d",
            QD_MAX_BITS, scheme.zero_bits);
   QD_CHECK(scheme.stat_group >= 1, QD_EINVAL, "statistics are shared by at least 1 row, got %" PRId64, scheme.stat_group);

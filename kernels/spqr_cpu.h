@@ -14,7 +14,7 @@ typedef struct qd_spqr_tile {
   float   *e;            /* (rows, width): errors of the block */
   float   *scale, *zero; /* (rows): of the group at hand */
   float   *values;       /* (group size) */
-  int64_t  beyond_row, beyond_group; /* the first of a run, and the group whose grids are beyond what stores them; -1: none is */
+  int64_t  beyond_row, beyond_group; /* of the run, and the group, whose grids are beyond what stores them; -1: none */
 } qd_spqr_tile;
 
 /* The block of all rows, run by run; ends at the first run that fails. */

@@ -53,7 +53,8 @@ static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, tas
 
 static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *t) {
   const qd_slot *slot = &t->weight->slot;
-  QD_TRY(qd_rows_new(run, &run->block_arena, factor, t->weight, slot->dim[0], &t->weight->q));
+  qd_rows_shape shape = {slot->dim[0], slot->dim[1], qd_outliers_most(slot->dim[0], slot->dim[1])};
+  QD_TRY(qd_rows_new(run, &run->block_arena, factor, t->weight->q.scheme, shape, &t->weight->q));
   QD_TRY(qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->error));
   return qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->norm);
 }

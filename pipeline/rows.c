@@ -12,14 +12,12 @@ qd_act_order qd_rows_order(const qd_run *run, const qd_stage_factor *factor) {
   return rounds(factor) || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
 }
 
-qd_status qd_rows_new(const qd_run *run, qd_arena *arena, const qd_stage_factor *factor, const qd_weight *weight, int64_t rows,
+qd_status qd_rows_new(const qd_run *run, qd_arena *arena, const qd_stage_factor *factor, qd_scheme scheme, qd_rows_shape shape,
                       qd_qtensor *q) {
-  qd_scheme scheme = weight->q.scheme;
-  int64_t columns = weight->slot.dim[1];
-  bool has_order = qd_method_stores_order(qd_rows_order(run, factor), scheme, columns);
-  QD_TRY(qd_qtensor_new(arena, scheme, rows, columns, has_order, q));
-  if (has_order) memcpy(q->order.data, factor->order.data, (size_t)columns * sizeof(int32_t));
-  return qd_outliers_new(arena, qd_outliers_most(rows, columns), q);
+  bool has_order = qd_method_stores_order(qd_rows_order(run, factor), scheme, shape.columns);
+  QD_TRY(qd_qtensor_new(arena, scheme, shape.rows, shape.columns, has_order, q));
+  if (has_order) memcpy(q->order.data, factor->order.data, (size_t)shape.columns * sizeof(int32_t));
+  return qd_outliers_new(arena, shape.most_outliers, q);
 }
 
 static void widen_rows(const qd_weight *weight, qd_row_set rows, qd_tensor w) {

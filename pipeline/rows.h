@@ -14,8 +14,11 @@ static inline qd_row_set qd_rows_together(int64_t first, int64_t n) { return (qd
 /* The order in which the columns are processed: none where no factor was had. */
 qd_act_order qd_rows_order(const qd_run *run, const qd_stage_factor *factor);
 
-/* A qtensor for `rows` rows of a linear, with the factor's order where that is stored, and room for QD_MOST_OUTLIERS. */
-qd_status qd_rows_new(const qd_run *run, qd_arena *arena, const qd_stage_factor *factor, const qd_weight *weight, int64_t rows,
+/* A qtensor of that shape, of a linear's scheme, with the factor's order where that is stored, and room for most_outliers. */
+typedef struct qd_rows_shape {
+  int64_t rows, columns, most_outliers;
+} qd_rows_shape;
+qd_status qd_rows_new(const qd_run *run, qd_arena *arena, const qd_stage_factor *factor, qd_scheme scheme, qd_rows_shape shape,
                       qd_qtensor *q) QD_MUST_USE;
 
 /* Codes of a row set of linear `index` of the factor's, whose scheme q has, into q (as many rows); error F64 (n): d H d^T of

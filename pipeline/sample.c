@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { PASSES = 4 };
+enum { PASSES_BY_LAW = 4, PASSES = 12 };
 
 /* How a share of outliers falls with the threshold, measured on the linears of small models from 0.5 to 15 per cent. */
 static const double law = 2.3, close_enough = 0.1, largest_step = 8;
@@ -23,7 +23,8 @@ static qd_status add_linear(qd_run *run, const qd_stage_factor *factor, const qd
   qd_row_set rows = qd_sample_rows(weight->slot.dim[0], qd_scheme_row_unit(weight->q.scheme));
   qd_qtensor q;
   double *error, sum = 0, scale = (double)weight->slot.dim[0] / (double)rows.n;
-  QD_TRY(qd_rows_new(run, &run->device->scratch, factor, weight, rows.n, &q));
+  qd_rows_shape shape = {rows.n, weight->slot.dim[1], rows.n * weight->slot.dim[1]};
+  QD_TRY(qd_rows_new(run, &run->device->scratch, factor, weight->q.scheme, shape, &q));
   QD_TRY(qd_arena_new(&run->device->scratch, (size_t)rows.n, sizeof *error, &error));
   QD_TRY(qd_rows_quantize(run, factor, stats, index, rows, &q, error, NULL));
   for (int64_t r = 0; r < rows.n; r++) sum += error[r];
@@ -46,20 +47,39 @@ qd_status qd_sample(qd_run *run, const qd_stage_factor *factor, const qd_stats *
   return QD_OK;
 }
 
-static double next_threshold(const qd_stage_factor *factor, double got, double wanted) {
+/* Where the search stands: below `low` there are too many outliers, above `high` too few. */
+typedef struct bracket {
+  double low, high;
+} bracket;
+
+static double smallest_share(const qd_stage_factor *factor) {
   double weights = 0;
   for (int i = 0; i < factor->linears.n; i++) weights += (double)qd_tensor_elements(factor->linears.weight[i]->original);
-  double ratio = fmax(got, 0.5 / weights) / wanted, step = qd_vm_pow(ratio, 1 / law);
-  return factor->threshold * fmin(fmax(step, 1 / largest_step), largest_step);
+  return 0.5 / weights;
+}
+
+/* By the law as long as that helps, then by halves: errors that end abruptly know no law. */
+static double next_threshold(double threshold, double ratio, int pass, const bracket *b) {
+  double step = qd_vm_pow(ratio, 1 / law), next = threshold * fmin(fmax(step, 1 / largest_step), largest_step);
+  bool helps = pass < PASSES_BY_LAW && next > b->low && next < b->high;
+  if (helps) return next;
+  if (isinf(b->high)) return b->low * largest_step;
+  return b->low > 0 ? sqrt(b->low * b->high) : b->high / largest_step;
 }
 
 qd_status qd_sample_find(qd_run *run, qd_stage_factor *factor, const qd_stats *stats, double share, qd_sampled *out) {
+  bracket b = {0, INFINITY};
+  double least = smallest_share(factor);
   factor->threshold = share > 0 ? QD_FIRST_THRESHOLD : INFINITY;
   for (int pass = 0; pass < PASSES; pass++) {
     QD_TRY(qd_sample(run, factor, stats, out));
     if (share <= 0) return QD_OK;
-    factor->threshold = next_threshold(factor, out->share, share);
-    if (fabs(out->share / share - 1) < close_enough) break;
+    if (out->share > share) b.low = factor->threshold;
+    else b.high = factor->threshold;
+    bool near = fabs(out->share / share - 1) < close_enough;
+    factor->threshold = next_threshold(factor->threshold, fmax(out->share, least) / share, near ? 0 : pass, &b);
+    if (near) break;
+    if (pass + 1 == PASSES) factor->threshold = b.high; /* rather too few */
   }
   out->threshold = factor->threshold;
   return QD_OK;
@@ -67,6 +87,6 @@ qd_status qd_sample_find(qd_run *run, qd_stage_factor *factor, const qd_stats *s
 
 size_t qd_sample_scratch(const qd_device *device, const qd_job *job, qd_scheme scheme, int64_t rows, int64_t columns) {
   int64_t n = qd_sample_rows(rows, qd_scheme_row_unit(scheme)).n;
-  return qd_outliers_qtensor_cost(scheme, n, columns, true) + qd_arena_cost((size_t)n, sizeof(double)) +
+  return qd_outliers_qtensor_cost(scheme, n, columns, n * columns) + qd_arena_cost((size_t)n, sizeof(double)) +
          qd_rows_scratch(device, job, scheme, n, columns);
 }

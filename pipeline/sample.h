@@ -22,8 +22,8 @@ qd_row_set qd_sample_rows(int64_t rows, int64_t unit);
 /* With the factor's threshold.  Not collective. */
 qd_status qd_sample(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, qd_sampled *out) QD_MUST_USE;
 
-/* With the threshold that gives a share of outliers: a few passes, each by the law share ~ threshold^-2.3 of normal weights on
- * the grids that SpQR uses, from QD_FIRST_THRESHOLD on.  Not collective. */
+/* With the threshold that gives a share of outliers: a few passes, each by the law share ~ threshold^-2.3 of weights as
+ * models have them, from QD_FIRST_THRESHOLD on, then by halves.  Not collective. */
 qd_status qd_sample_find(qd_run *run, qd_stage_factor *factor, const qd_stats *stats, double share,
                          qd_sampled *out) QD_MUST_USE;
 
