@@ -58,7 +58,8 @@ qd_status qd_spqr(qd_device *device, const qd_spqr_args *args) {
 
 qd_status qd_spqr_beyond(const qd_spqr_args *args, int64_t first, int64_t group) {
   QD_FAIL(QD_ENUMERIC,
-          "rows %" PRId64 " to %" PRId64 ", group %" PRId64 ": the weights span more than a scale or zero point in fp16 can hold",
+          "rows %" PRId64 " to %" PRId64 ", group %" PRId64 ": the weights span more than a scale or zero point in fp16 "
+          "can hold",
           first, first + qd_spqr_run_rows(args, first) - 1, group);
 }
 

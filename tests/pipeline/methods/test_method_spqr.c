@@ -93,3 +93,41 @@ Test(method_spqr, more_than_there_is_room_for_are_refused) {
   cr_expect_eq(quantize(schemes[0], 0, ROWS, 0, &q), QD_ENUMERIC);
   cr_expect(strstr(qd_error_text(), "--outlier-threshold") != NULL, "%s", qd_error_text());
 }
+
+/* Multiplied by its codes, by panels, or expanded: the same bits. */
+static void expect_one_product(const qd_qtensor *q, qd_dtype act) {
+  enum { N = 3 };
+  qd_tensor x, gathered, w, y[3];
+  qd_panels panels;
+  MUST(qd_tensor_new_2d(&arena, act, N, COLUMNS, &x));
+  MUST(qd_tensor_new_2d(&arena, act, N, COLUMNS, &gathered));
+  MUST(qd_tensor_new_2d(&arena, act, ROWS, COLUMNS, &w));
+  for (int i = 0; i < 3; i++) MUST(qd_tensor_new_2d(&arena, act, N, ROWS, &y[i]));
+  for (int t = 0; t < N; t++)
+    for (int c = 0; c < COLUMNS; c++) {
+      float value = (float)l.x[t][c];
+      if (act == QD_BF16) ((uint16_t *)x.data)[t * COLUMNS + c] = qd_bf16_from_f32(value);
+      else ((float *)x.data)[t * COLUMNS + c] = value;
+    }
+  MUST(qd_dequant(&device, q, w));
+  for (int t = 0; t < N; t++)
+    for (int p = 0; p < COLUMNS; p++)
+      memcpy((unsigned char *)gathered.data + (size_t)(t * COLUMNS + p) * qd_dtype_bytes(act),
+             (unsigned char *)x.data + (size_t)(t * COLUMNS + l.order[p]) * qd_dtype_bytes(act), qd_dtype_bytes(act));
+  MUST(qd_linear(&device, gathered, w, NULL, y[0]));
+  MUST(qd_qlinear(&device, x, q, NULL, y[1]));
+  MUST(qd_panels_quantized(&device, &arena, q, act, &panels));
+  MUST(qd_panels_linear(&device, x, &panels, NULL, y[2]));
+  for (int i = 1; i < 3; i++)
+    cr_expect_eq(memcmp(y[0].data, y[i].data, qd_tensor_bytes(y[0])), 0, "%s: way %d", qd_dtype_name(act), i);
+}
+
+Test(method_spqr, fused_equals_expanded) {
+  for (int i = 0; i < N_SCHEMES; i++) {
+    qd_qtensor q = new_q(schemes[i]);
+    MUST(quantize(schemes[i], 0, ROWS, 1e-6, &q));
+    qd_outliers_settle(&q);
+    expect_one_product(&q, QD_F32);
+    expect_one_product(&q, QD_BF16);
+  }
+}
