@@ -1,7 +1,7 @@
 /* Against the public reference code of GPTQ, of SpQR and of rounding to nearest on real models: the rows of
- * reference_quantizers.json, its token windows beside it.  Promises: with --compat reference the reference's figures; by default
- * an error (of SpQR a perplexity) no larger than its best recipe's; and in every single linear GPTQ's error below that of
- * rounding.  QDIST_TEST_FULL=1 does what takes long as well. */
+ * reference_quantizers.json, its token windows beside it.  Promises: with --compat reference the reference's figures; by
+ * default an error (of SpQR a perplexity) no larger than its best recipe's; and in every single linear GPTQ's error below that
+ * of rounding.  QDIST_TEST_FULL=1 does what takes long as well. */
 #include "storage/json.h"
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
