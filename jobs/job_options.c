@@ -215,9 +215,8 @@ static void settle_method(struct argp_state *state, qd_job_options *options) {
   if (job->act_order == QD_ORDER_SPEARMAN && !job->method->has_outliers)
     qd_option_refuse(state, "--permutation-order spearman belongs to --method spqr, it means nothing to --method %s",
                      job->method->name);
-  if (job->method->has_outliers && (job->head_bits > 0 || job->embedding_bits > 0))
-    qd_option_refuse(state, "%s means nothing to --method %s, which keeps head and embedding as they are",
-                     job->head_bits > 0 ? "--quant-lm-head" : "--quant-embeddings", job->method->name);
+  if (job->method->has_outliers && job->embedding_bits != 0)
+    qd_option_refuse(state, "--quant-embeddings rounds to a grid that --method %s does not have", job->method->name);
   if (job->method->has_outliers && options->mse == 1)
     qd_option_refuse(state, "--mse means nothing to --method %s", job->method->name);
   qd_spqr_options_settle(state, &options->spqr, given, job);

@@ -38,12 +38,22 @@ bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *h
 
 /* ---- the whole job ------------------------------------------------------------------------------------------------------- */
 
-static void add_linear(qd_budget *budget, const qd_job *job, const qd_slot *slot, double *floor_bits) {
-  qd_scheme scheme;
-  if (!qd_role_is_linear(slot->role) || !qd_fate_is_quantized(qd_job_scheme(job, slot->name, slot->dim[1], &scheme))) return;
-  int64_t weights = slot->dim[0] * slot->dim[1];
+static void add_weights(qd_budget *budget, int64_t weights, qd_scheme scheme, double *floor_bits) {
   budget->weights += weights;
   *floor_bits += (double)weights * floor_of(scheme);
+}
+
+static void add_linear(qd_budget *budget, const qd_job *job, const qd_slot *slot, double *floor_bits) {
+  qd_scheme scheme;
+  if (qd_role_is_linear(slot->role) && qd_fate_is_quantized(qd_job_scheme(job, slot->name, slot->dim[1], &scheme)))
+    add_weights(budget, slot->dim[0] * slot->dim[1], scheme, floor_bits);
+}
+
+/* The last one of all. */
+static void add_head(qd_budget *budget, const qd_job *job, const qd_model *model, double *floor_bits) {
+  qd_scheme scheme;
+  if (qd_fate_is_quantized(qd_job_rest_scheme(job, QD_HEAD, model->hidden, &scheme)))
+    add_weights(budget, model->vocabulary * model->hidden, scheme, floor_bits);
 }
 
 qd_status qd_budget_open(qd_budget *budget, const qd_job *job, const qd_model *model) {
@@ -56,6 +66,7 @@ qd_status qd_budget_open(qd_budget *budget, const qd_job *job, const qd_model *m
       qd_model_slot(model, block, i, &slot);
       add_linear(budget, job, &slot, &floor_bits);
     }
+  add_head(budget, job, model, &floor_bits);
   double weights = (double)budget->weights, low = floor_bits / weights, high = low + outlier_bits * QD_MOST_WANTED_OUTLIERS;
   QD_CHECK(job->avg_bits >= low && job->avg_bits <= high, QD_EINVAL,
            "--avg-bits %g cannot be reached with these bits and groups: %.4f (no outlier) to %.4f can", job->avg_bits, low,

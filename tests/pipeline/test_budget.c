@@ -66,6 +66,15 @@ Test(budget, spreads_what_is_left_over_what_is_left) {
   cr_expect_eq(qd_budget_share(&b), QD_MOST_WANTED_OUTLIERS);
 }
 
+Test(budget, counts_a_head_that_is_quantized) {
+  qd_budget b;
+  job.head_bits = 4;
+  cr_assert_eq(qd_budget_open(&b, &job, &model), QD_OK, "%s", qd_error_text());
+  cr_expect_eq(b.weights, 2 * block_weights + 50 * 64);
+  double wanted = (2 * (double)block_weights * (4 - 3.625) + 50 * 64 * (4 - 4.625)) / 32;
+  cr_expect(fabs(b.outliers - wanted) < 1e-6, "%g instead of %g", b.outliers, wanted);
+}
+
 Test(budget, refuses_what_cannot_be_reached) {
   qd_budget b;
   job.avg_bits = 3.6;
