@@ -90,11 +90,53 @@ static qd_status run_gptq(qd_bench_case *c) {
   return qd_gptq(c->device, &args);
 }
 
+/* 3 bits in groups of 16 with statistics of 3 bits over 16 rows, and the threshold of SpQR's authors. */
+static qd_status prepare_spqr(qd_bench_case *c) {
+  qd_spqr_args *args;
+  double *loss, scale = 0;
+  int64_t groups = (c->k + 15) / 16, runs = (c->n + 15) / 16;
+  void *second;
+  QD_TRY(prepare_grid(c));
+  QD_TRY(prepare_factor(c));
+  QD_TRY(run_factor(c));
+  QD_TRY(qd_arena_new(c->arena, 1, sizeof *args, &args));
+  QD_TRY(qd_arena_new(c->arena, (size_t)c->n, sizeof *loss, &loss));
+  QD_TRY(qd_arena_new(c->arena, (size_t)(runs * groups * QD_SECOND), sizeof(uint16_t), &second));
+  *args = (qd_spqr_args){.u = c->tri[2], .block = QD_GPTQ_BLOCK, .loss = qd_tensor_1d(loss, QD_F64, c->n),
+                         .scheme = {.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3,
+                                    .zero_bits = 3, .stat_group = 16},
+                         .second = qd_tensor_3d(second, QD_F16, runs, groups, QD_SECOND)};
+  QD_TRY(qd_bench_matrix(c, QD_F32, c->n, c->k, &args->w));
+  QD_TRY(qd_bench_matrix(c, QD_U8, c->n, c->k, &args->code));
+  QD_TRY(qd_bench_matrix(c, QD_U8, c->n, c->k, &args->outlier));
+  QD_TRY(qd_bench_matrix(c, QD_F16, c->n, c->k, &args->value));
+  QD_TRY(qd_bench_matrix(c, QD_U8, c->n, groups, &args->scale_code));
+  QD_TRY(qd_bench_matrix(c, QD_U8, c->n, groups, &args->zero_code));
+  QD_TRY(qd_bench_matrix(c, QD_F32, c->n, groups, &args->scale));
+  QD_TRY(qd_bench_matrix(c, QD_F32, c->n, groups, &args->zero));
+  for (int64_t j = 0; j < c->k; j++) {
+    double u = (double)((const float *)args->u.data)[qd_tri_index(j, j)];
+    scale += 1 / (3 * u * u * (double)c->k); /* the variance of uniform weights is 1 / 3 */
+  }
+  args->tau = 0.2 * scale;
+  c->state = args;
+  c->flops = (double)c->n * (double)c->k * (double)c->k;
+  c->bytes = (double)(qd_tensor_bytes(c->w) + qd_tri_bytes(c->k, QD_F32));
+  return QD_OK;
+}
+
+static qd_status run_spqr(qd_bench_case *c) {
+  qd_spqr_args *args = c->state;
+  memcpy(args->w.data, c->w.data, qd_tensor_bytes(c->w));
+  return qd_spqr(c->device, args);
+}
+
 static const qd_bench_op ops[] = {
     {"hessian", QD_F32, 0, 2048, 0, 2048, 0, 0, 4096, QD_BESIDE_SQUARE, prepare_hessian, run_hessian, NULL},
     {"hessian", QD_BF16, 0, 2048, 0, 2048, 0, 0, 4096, QD_BESIDE_SQUARE, prepare_hessian, run_hessian, NULL},
     {"factor", QD_F64, 0, 0, 0, 2048, 0, 0, 4096, QD_BESIDE_SQUARE, prepare_factor, run_factor, NULL},
     {"gptq", QD_F32, 4, 0, 2048, 2048, 0, 4096, 4096, QD_BESIDE_SQUARE, prepare_gptq, run_gptq, NULL},
+    {"spqr", QD_F32, 3, 0, 512, 2048, 0, 4096, 4096, QD_BESIDE_SQUARE, prepare_spqr, run_spqr, NULL},
     {"mse_grid", QD_F32, 4, 0, 512, 2048, 0, 0, 0, QD_BESIDE_NOTHING, prepare_grid, run_grid, NULL},
 };
 const qd_bench_group qd_bench_solvers = QD_BENCH_GROUP(ops);

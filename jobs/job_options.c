@@ -46,7 +46,8 @@ enum {
   KEY_REPORT_KL,
   KEY_KL_POSITIONS,
   KEY_CONFIG,
-  KEY_SHOW_PLAN
+  KEY_SHOW_PLAN,
+  KEY_PERMUTATION
 };
 
 /* What the plug-ins say of themselves, a sentence each. */
@@ -60,10 +61,10 @@ static const struct argp_option options_list[] = {
     {"output", 'o', "OUT", 0, "The store to write; the same command typed again goes on with an unfinished one", 1},
     {0, 0, 0, 0, "Method:", 10},
     {"method", KEY_METHOD, "NAME", 0, methods_text, 10},
-    {"bits", 'b', "N", 0, "Bits of a code, 2 to 8 (4)", 10},
+    {"bits", 'b', "N", 0, "Bits of a code, 2 to 8 (4; of spqr 3)", 10},
     {"wbits", 'b', 0, OPTION_ALIAS, 0, 10},
     {"w-bits", 'b', 0, OPTION_ALIAS, 0, 10},
-    {"group-size", 'g', "N", 0, "Columns that share a scale; -1: the whole row (128)", 10},
+    {"group-size", 'g', "N", 0, "Columns that share a scale; -1: the whole row (128; of spqr 16)", 10},
     {"groupsize", 'g', 0, OPTION_ALIAS, 0, 10},
     {"w-group-size", 'g', 0, OPTION_ALIAS, 0, 10},
     {"odd-shape", KEY_ODD_SHAPE, "ragged|per-channel|skip", 0,
@@ -74,11 +75,15 @@ static const struct argp_option options_list[] = {
     {"no-mse", KEY_NO_MSE, 0, 0, "Scales from the smallest and largest weight", 10},
     {"scale-dtype", KEY_SCALE_DTYPE, "f16|f32", 0, "Type of the stored scales (f16)", 10},
     {"act-order", KEY_ACT_ORDER, "none|static|dynamic|group-aware", 0, "gptq: columns by descending activation (static)", 10},
+    {"permutation-order", KEY_PERMUTATION, "identity|act_order|spearman", 0,
+     "spqr: columns as they are, by descending activation (default), or each beside its likest", 10},
     {"desc-act", KEY_DESC_ACT, 0, 0, "The same as --act-order dynamic", 10},
     {"static-groups", KEY_STATIC_GROUPS, 0, 0, "The same as --act-order static", 10},
     {"true-sequential", KEY_SEQUENTIAL, 0, 0, "Linears of a block see those before them quantized (default)", 10},
     {"no-true-sequential", KEY_NO_SEQUENTIAL, 0, 0, "All linears of a block from the original block's activations", 10},
-    {"damp", KEY_DAMP, "X", 0, "Share of the mean diagonal that is added to the Hessian (0.01)", 10},
+    {"damp", KEY_DAMP, "X|auto", 0,
+     "Share of the mean diagonal that is added to the Hessian (0.01); auto: of 0.01, 0.1 and 1 the best by the loss of a "
+     "sample of rows, for each input (default of spqr)", 10},
     {"damp-percent", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"percdamp", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
     {"dampening-frac", KEY_DAMP, 0, OPTION_ALIAS, 0, 10},
@@ -187,6 +192,12 @@ static int find_act_order(struct argp_state *state, const char *text) {
   return qd_option_choice(state, "--act-order", text, orders);
 }
 
+static int find_permutation(struct argp_state *state, const char *text) {
+  static const char *const names[] = {"identity", "act_order", "spearman", NULL};
+  static const qd_act_order orders[] = {QD_ORDER_NONE, QD_ORDER_DYNAMIC, QD_ORDER_SPEARMAN};
+  return (int)orders[qd_option_choice(state, "--permutation-order", text, names)];
+}
+
 /* What needs the original model's activations beside the others. */
 static void settle_original(struct argp_state *state, qd_job_options *options, bool writes) {
   qd_job *job = &options->job;
@@ -203,6 +214,23 @@ static void settle_original(struct argp_state *state, qd_job_options *options, b
   if (options->report_kl) job->kl_positions = options->kl_positions > 0 ? options->kl_positions : QD_KL_POSITIONS;
 }
 
+/* What only one method has. */
+static void settle_method(struct argp_state *state, qd_job_options *options) {
+  qd_job *job = &options->job;
+  bool order = options->order >= 0;
+  qd_spqr_shared given = {.bits = options->bits, .group = options->group, .order = order, .damp = options->damp};
+  if (job->damp_auto && (!job->method->needs_factor || job->gptaq))
+    qd_option_refuse(state, "--damp auto means nothing to %s", job->gptaq ? "--gptaq" : "a method without a Hessian");
+  if (job->act_order == QD_ORDER_SPEARMAN && !job->method->has_outliers)
+    qd_option_refuse(state, "--permutation-order spearman belongs to --method spqr, it means nothing to --method %s",
+                     job->method->name);
+  if (job->method->has_outliers && job->embedding_bits != 0)
+    qd_option_refuse(state, "--quant-embeddings rounds to a grid that --method %s does not have", job->method->name);
+  if (job->method->has_outliers && options->mse == 1)
+    qd_option_refuse(state, "--mse means nothing to --method %s", job->method->name);
+  qd_spqr_options_settle(state, &options->spqr, given, job);
+}
+
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes) {
   qd_job *job = &options->job;
   qd_text_options_settle(state, &options->text);
@@ -212,10 +240,12 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   job->true_sequential = options->sequential != 0;
   job->no_resume = options->resume == 0;
   job->scheme.mse = options->mse >= 0 ? options->mse == 1 : job->method->default_mse && !compat;
-  job->act_order = options->order >= 0 ? (qd_act_order)options->order : compat ? QD_ORDER_NONE : job->method->default_act_order;
+  if (options->order >= 0) job->act_order = (qd_act_order)options->order;
+  else job->act_order = compat ? QD_ORDER_NONE : job->method->default_act_order;
   if (!job->method->needs_factor && options->order > QD_ORDER_NONE)
     qd_option_refuse(state, "--act-order %s means nothing to --method %s", qd_act_order_name(job->act_order),
                      job->method->name);
+  settle_method(state, options);
   settle_original(state, options, writes);
   job->scheme.scale_dtype = (options->scale >= 0 ? options->scale == 1 : compat) ? QD_F32 : QD_F16;
   if (job->model == NULL) qd_option_refuse(state, "--model MODEL is needed");
@@ -255,11 +285,18 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
   qd_job_options *options = state->input;
   qd_job *job = &options->job;
   switch (key) {
-    case 'b': job->scheme.bits = (int)qd_option_integer(state, "--bits", text, QD_MIN_BITS, QD_MAX_BITS); return 0;
-    case 'g': job->scheme.group_size = qd_option_integer(state, "--group-size", text, -1, INT32_MAX); return 0;
+    case 'b':
+      job->scheme.bits = (int)qd_option_integer(state, "--bits", text, QD_MIN_BITS, QD_MAX_BITS), options->bits = true;
+      return 0;
+    case 'g':
+      job->scheme.group_size = qd_option_integer(state, "--group-size", text, -1, INT32_MAX), options->group = true;
+      return 0;
     case KEY_SCALE_DTYPE: options->scale = qd_option_choice(state, "--scale-dtype", text, scales); return 0;
     case KEY_ODD_SHAPE: job->odd_shape = (qd_odd_shape)qd_option_choice(state, "--odd-shape", text, shapes); return 0;
-    case KEY_DAMP: job->damp = qd_option_number(state, "--damp", text, 0, 1e6); return 0;
+    case KEY_DAMP:
+      options->damp = true, job->damp_auto = strcmp(text, "auto") == 0;
+      if (!job->damp_auto) job->damp = qd_option_number(state, "--damp", text, 0, 1e6);
+      return 0;
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);
       return 0;
@@ -283,7 +320,7 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
 /* Options that have an opposite. */
 static error_t parse_pairs(int key, char *text, struct argp_state *state) {
   static const char symmetry[] = "--sym and --asym", clipping[] = "--mse and --no-mse",
-                    order[] = "--act-order, --desc-act and --static-groups",
+                    order[] = "--act-order, --permutation-order, --desc-act and --static-groups",
                     sequence[] = "--true-sequential and --no-true-sequential", resuming[] = "--resume and --no-resume";
   qd_job_options *options = state->input;
   switch (key) {
@@ -292,6 +329,7 @@ static error_t parse_pairs(int key, char *text, struct argp_state *state) {
     case KEY_MSE: set_once(state, &options->mse, 1, clipping); return 0;
     case KEY_NO_MSE: set_once(state, &options->mse, 0, clipping); return 0;
     case KEY_ACT_ORDER: set_once(state, &options->order, find_act_order(state, text), order); return 0;
+    case KEY_PERMUTATION: set_once(state, &options->order, find_permutation(state, text), order); return 0;
     case KEY_DESC_ACT: set_once(state, &options->order, QD_ORDER_DYNAMIC, order); return 0;
     case KEY_STATIC_GROUPS: set_once(state, &options->order, QD_ORDER_STATIC, order); return 0;
     case KEY_SEQUENTIAL: set_once(state, &options->sequential, 1, sequence); return 0;
@@ -320,15 +358,17 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_CONFIG: return 0; /* its options stand on the command line by now */
     case KEY_SHOW_PLAN: job->show_plan = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common,
-      state->child_inputs[2] = &options->models;
+    case ARGP_KEY_INIT:
+      state->child_inputs[0] = &options->spqr, state->child_inputs[1] = &options->text;
+      state->child_inputs[2] = &options->common, state->child_inputs[3] = &options->models;
       return 0;
     default: return parse_pairs(key, text, state);
   }
 }
 
 static const struct argp_child children[] = {
-    {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {&qd_model_argp, 0, NULL, 0}, {0}};
+    {&qd_spqr_argp, 0, "SpQR:", 15}, {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90},
+    {&qd_model_argp, 0, NULL, 0}, {0}};
 
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 
@@ -359,6 +399,7 @@ qd_job_options qd_job_options_new(void) {
                                   .hessian_bound = QD_HESSIAN_BOUND},
                           .common = qd_common_defaults,
                           .text = qd_text_defaults,
+                          .spqr = qd_spqr_defaults,
                           .symmetric = -1,
                           .mse = -1,
                           .order = -1,

@@ -3,6 +3,7 @@
 #define QDIST_JOBS_JOB_OPTIONS_H
 
 #include "jobs/model_options.h"
+#include "jobs/spqr_options.h"
 #include "jobs/text_options.h"
 #include "workers/comm.h"
 
@@ -10,6 +11,8 @@ typedef struct qd_job_options {
   qd_job job;
   qd_common_options common;
   qd_text_options text;
+  qd_spqr_options spqr;
+  bool bits, group, damp; /* whether they were given */
   qd_model_options models;
   int symmetric, mse, order, sequential, resume, scale; /* -1: not given */
   double gptaq_alpha; /* -1: not given */

@@ -105,17 +105,30 @@ void QD_ISA(qd_codes_pack)(const uint8_t *codes, int64_t n, int bits, uint8_t *p
   }
 }
 
-static void scale_codes(const uint8_t *restrict codes, int64_t n, float scale, int zero, float *restrict out) {
-  for (int64_t i = 0; i < n; i++) out[i] = scale * (float)(codes[i] - zero);
+static void scale_codes(const uint8_t *restrict codes, int64_t n, float scale, float zero, float *restrict out) {
+  for (int64_t i = 0; i < n; i++) out[i] = scale * ((float)codes[i] - zero);
 }
 
-static void round_codes(const uint8_t *restrict codes, int64_t n, float scale, int zero, uint16_t *restrict out) {
-  for (int64_t i = 0; i < n; i++) out[i] = qd_bf16_from_f32(scale * (float)(codes[i] - zero));
+static void round_codes(const uint8_t *restrict codes, int64_t n, float scale, float zero, uint16_t *restrict out) {
+  for (int64_t i = 0; i < n; i++) out[i] = qd_bf16_from_f32(scale * ((float)codes[i] - zero));
 }
 
-static float scale_at(const qd_qtensor *q, int64_t index) {
-  return q->scales.dtype == QD_F16 ? qd_f16_to_f32(((const uint16_t *)q->scales.data)[index])
-                                   : ((const float *)q->scales.data)[index];
+/* The row's outliers at positions [first, first + n), over what the codes say. */
+static void write_outliers(const qd_qtensor *q, int64_t row, int64_t first, int64_t n, qd_dtype dtype, void *out) {
+  const int32_t *pointer = (const int32_t *)q->outlier_rows.data + row;
+  int64_t low = pointer[0], end = pointer[1];
+  for (int64_t high = end; low < high;) {
+    int64_t middle = low + (high - low) / 2;
+    if (qd_qtensor_outlier_column(q, middle) < first) low = middle + 1;
+    else high = middle;
+  }
+  for (int64_t i = low; i < end; i++) {
+    int64_t at = qd_qtensor_outlier_column(q, i) - first;
+    if (at >= n) break;
+    float value = qd_f16_to_f32(((const uint16_t *)q->outlier_values.data)[i]);
+    if (dtype == QD_BF16) ((uint16_t *)out)[at] = qd_bf16_from_f32(value);
+    else ((float *)out)[at] = value;
+  }
 }
 
 /* One run of at most QD_CODES_RUN positions, group by group. */
@@ -127,14 +140,14 @@ static void dequantize_run(const qd_qtensor *q, int64_t row, int64_t first, int6
   QD_ISA(qd_codes_unpack)(packed, n, bits, codes);
   for (int64_t i = 0; i < n;) {
     int64_t group = (first + i) / size, end = (group + 1) * size - first, run = (end < n ? end : n) - i;
-    float scale = scale_at(q, row * q->scales.stride[0] + group);
-    int zero = q->zeros.rank ? ((const uint8_t *)q->zeros.data)[row * q->zeros.stride[0] + group] : 1 << (bits - 1);
+    float scale = qd_qtensor_scale(q, row, group), zero = qd_qtensor_zero(q, row, group);
     if (dtype == QD_BF16)
       round_codes(codes + i, run, scale, zero, (uint16_t *)out + i);
     else
       scale_codes(codes + i, run, scale, zero, (float *)out + i);
     i += run;
   }
+  if (q->scheme.spqr) write_outliers(q, row, first, n, dtype, out);
 }
 
 void QD_ISA(qd_codes_dequantize)(const qd_qtensor *q, int64_t row, int64_t first, int64_t n, qd_dtype dtype, void *out) {

@@ -126,33 +126,40 @@ static void write_codes(const solver *s) {
   }
 }
 
-/* U[begin..end)[j..j + n), or P's, as (block, n), n within one tile of u. */
-static qd_tensor piece_of(const solver *s, qd_tri u, int64_t j, int64_t n) {
-  int64_t width = s->end - s->begin;
+/* U[begin..end)[j..j + n) as (block, n), n within one tile of u. */
+static qd_tensor piece_of(const qd_gptq_beyond *b, int64_t j, int64_t n) {
+  int64_t width = b->end - b->begin;
   qd_tensor piece = {.dtype = QD_F32, .rank = 2, .dim = {width, n}, .stride = {1, QD_TRI_TILE}};
-  if (s->begin / QD_TRI_TILE == (s->end - 1) / QD_TRI_TILE) {
-    piece.data = (float *)u.data + qd_tri_index(j, s->begin);
+  if (b->begin / QD_TRI_TILE == (b->end - 1) / QD_TRI_TILE) {
+    piece.data = (float *)b->u.data + qd_tri_index(j, b->begin);
     return piece;
   }
-  for (int64_t i = 0; i < n; i++) copy_column(u, s->begin, width, j + i, s->piece + i * width, 1);
-  piece.data = s->piece;
+  for (int64_t i = 0; i < n; i++) copy_column(b->u, b->begin, width, j + i, b->piece + i * width, 1);
+  piece.data = b->piece;
   piece.stride[1] = width;
   return piece;
 }
 
+void qd_gptq_update_beyond(const qd_gptq_beyond *b, qd_tensor w) {
+  int64_t columns = w.dim[1];
+  for (int64_t j = b->end, last; j < columns; j = last) {
+    last = (j / QD_TRI_TILE + 1) * QD_TRI_TILE;
+    if (last > columns) last = columns;
+    qd_gemm_serial(b->device, b->thread, b->mode, b->x, piece_of(b, j, last - j), qd_tensor_columns(w, j, last - j));
+  }
+}
+
 static void update_beyond(const solver *s) {
   const qd_gptq_tile *tile = &s->tile;
-  int64_t rows = tile->rows, stride = s->args->w.stride[0];
-  qd_tensor e = {.data = tile->e, .dtype = QD_F32, .rank = 2, .dim = {rows, s->end - s->begin}, .stride = {1, tile->pitch}};
-  qd_tensor coded = e;
-  coded.data = tile->w;
-  for (int64_t j = s->end, last; j < s->columns; j = last) {
-    last = (j / QD_TRI_TILE + 1) * QD_TRI_TILE;
-    if (last > s->columns) last = s->columns;
-    qd_tensor w = {.data = w_at(s, j), .dtype = QD_F32, .rank = 2, .dim = {rows, last - j}, .stride = {stride, 1}};
-    qd_gemm_serial(s->device, s->thread, QD_GEMM_SUBTRACT, e, piece_of(s, s->args->u, j, last - j), w);
-    if (tile->p != NULL) qd_gemm_serial(s->device, s->thread, QD_GEMM_ADD, coded, piece_of(s, s->args->p, j, last - j), w);
-  }
+  qd_tensor w = qd_tensor_rows(s->args->w, s->row, tile->rows);
+  qd_gptq_beyond b = {.device = s->device, .thread = s->thread, .u = s->args->u, .begin = s->begin, .end = s->end,
+                      .piece = s->piece, .mode = QD_GEMM_SUBTRACT,
+                      .x = {.data = tile->e, .dtype = QD_F32, .rank = 2, .dim = {tile->rows, s->end - s->begin},
+                            .stride = {1, tile->pitch}}};
+  qd_gptq_update_beyond(&b, w);
+  if (tile->p == NULL) return;
+  b.u = s->args->p, b.mode = QD_GEMM_ADD, b.x.data = tile->w;
+  qd_gptq_update_beyond(&b, w);
 }
 
 static void solve_tile(solver *s, int64_t row, int64_t rows) {

@@ -2,6 +2,7 @@
 #ifndef QDIST_KERNELS_GPTQ_CPU_H
 #define QDIST_KERNELS_GPTQ_CPU_H
 
+#include "kernels/gemm_cpu.h"
 #include "kernels/isa.h"
 
 enum {
@@ -21,6 +22,19 @@ typedef struct qd_gptq_tile {
   float   *scale, *zero; /* the grids of the groups at hand: slot i starts at i * pitch                                 */
   double  *loss;         /* one a row                                                                                   */
 } qd_gptq_tile;
+
+/* What a block does to the columns beyond it, by one thread: for each 256 consecutive columns of the block, counted from its
+ * first, w_j = w_j - (mode: or +) chain over them of x_c U_cj. */
+typedef struct qd_gptq_beyond {
+  qd_device *device;
+  int        thread;
+  qd_tri     u;
+  int64_t    begin, end; /* the block */
+  float     *piece;      /* (256, block): where the block crosses a tile of u */
+  qd_gemm_mode mode;
+  qd_tensor  x;          /* (rows, block) */
+} qd_gptq_beyond;
+void qd_gptq_update_beyond(const qd_gptq_beyond *beyond, qd_tensor w); /* w: all columns of the rows */
 
 /* Rows of a matrix to columns [first, first + n) of tile->w, and back.  Lanes beyond the rows become 0. */
 QD_ISA_DECLARE(void, qd_gptq_take_columns,

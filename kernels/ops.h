@@ -270,6 +270,32 @@ typedef struct qd_gptq_args {
 } qd_gptq_args;
 qd_status qd_gptq(qd_device *device, const qd_gptq_args *args) QD_MUST_USE;
 
+/* SpQR's loop (arXiv:2306.03078, algorithm 1 with the reference code's details): GPTQ's, on a grid of its own, with outliers.
+ * w F32 (R, C), u F32: as for qd_gptq, whose blocks, updates and order of arithmetic these are; groups are consecutive in
+ * processing order, positions are stored positions, and a block ends before a group that it would cut. tau: of squared errors;
+ * INFINITY: no outliers.  code U8 (R, C); scale_code, zero_code U8 (R, G); second F16 (ceil(R / stat_group), G, 4); scale, zero
+ * F32 (R, G): as they are used (from codes and second, where they are quantized); all of these but second are filled in any
+ * case.  outlier U8 (R, C): 1 where w, rounded to fp16, is kept in `value` F16 (R, C).  loss F64 (R): sum of e_c e_c / 2.
+ * Rows know each other only within runs of stat_group.  QD_ENUMERIC names row and group: a scale or zero point, or its second
+ * level, is beyond what stores it. */
+typedef struct qd_spqr_args {
+  qd_tensor w;
+  qd_tri    u;
+  qd_scheme scheme;
+  double    tau;
+  bool      simplified;
+  int64_t   block;
+  qd_tensor code, scale_code, zero_code, second, scale, zero, outlier, value, loss;
+} qd_spqr_args;
+enum { QD_SPQR_MOST_GROUP = 1024 }; /* a larger group is fitted without looking for outliers first */
+qd_status qd_spqr(qd_device *device, const qd_spqr_args *args) QD_MUST_USE;
+
+/* Columns by the likeness of their ranks: each column of w is replaced by the ranks of its values over the rows (average ranks
+ * of equals), centred, of length 1 (a constant one is 0); from column 0 on the next is the one with the largest cosine, which
+ * takes the place behind the last one of the chain; the first of equals in the order as it is then.  w F32 (R, C), order I32
+ * (C). */
+qd_status qd_spearman_order(qd_device *device, qd_tensor w, qd_tensor order) QD_MUST_USE;
+
 /* ---- codes --------------------------------------------------------------------------------------------------------------- */
 
 /* code U8 (R, C), each below 2^bits  <->  packed U8 (R, qd_packed_row_bytes): little-endian bit stream a row, last byte padded

@@ -12,9 +12,12 @@ static size_t matrix_cost(qd_dtype dtype, int64_t rows, int64_t columns) {
 /* Copies of the parts, which the plain loops keep. */
 static size_t copies(qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme) {
   if (scheme == NULL) return matrix_cost(act, rows, columns);
-  int64_t groups = qd_scheme_groups(*scheme, columns);
-  return matrix_cost(QD_U8, rows, qd_packed_row_bytes(columns, scheme->bits)) + matrix_cost(scheme->scale_dtype, rows, groups) +
-         (scheme->symmetric ? 0 : matrix_cost(QD_U8, rows, groups));
+  qd_part parts[QD_MAX_PARTS];
+  qd_qtensor q = qd_qtensor_shape(*scheme, rows, columns, false);
+  size_t bytes = 0;
+  if (scheme->spqr) q.outlier_columns.dim[0] = q.outlier_values.dim[0] = rows * columns; /* at most */
+  for (int i = qd_qtensor_parts(&q, parts) - 1; i >= 0; i--) bytes += qd_arena_cost(qd_tensor_bytes(parts[i].tensor), 1);
+  return bytes;
 }
 
 size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme,

@@ -39,6 +39,8 @@
   X(rtn_fit, (qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero))                          \
   X(rtn_quantize, (qd_device *device, qd_tensor w, qd_scheme scheme, qd_tensor scale, qd_tensor zero, qd_tensor code))     \
   X(gptq, (qd_device *device, const qd_gptq_args *args))                                                                   \
+  X(spqr, (qd_device *device, const qd_spqr_args *args))                                                                   \
+  X(spearman_order, (qd_device *device, qd_tensor w, qd_tensor order))                                                     \
   X(pack, (qd_device *device, qd_tensor code, int bits, qd_tensor packed))                                                 \
   X(unpack, (qd_device *device, qd_tensor packed, int bits, qd_tensor code))                                               \
   X(dequant, (qd_device *device, const qd_qtensor *q, qd_tensor w))                                                        \

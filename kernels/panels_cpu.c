@@ -39,7 +39,7 @@ static code_sizes sizes_of(const qd_device *device, int64_t rows, int64_t column
 }
 
 size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme) {
-  if (scheme == NULL) return qd_arena_cost(dense_bytes(device, act, rows, columns), 1);
+  if (scheme == NULL || scheme->spqr) return qd_arena_cost(dense_bytes(device, act, rows, columns), 1);
   code_sizes s = sizes_of(device, rows, columns, *scheme);
   return qd_arena_cost(s.words, sizeof(uint32_t)) + qd_arena_cost(s.scales, qd_dtype_bytes(scheme->scale_dtype)) +
          qd_arena_cost(s.zeros, sizeof(uint8_t));
@@ -116,7 +116,20 @@ static void pack_groups(const qd_qtensor *q, const code_sizes *s, qd_panels *out
     }
 }
 
+/* SpQR's weights have outliers beside their codes: they are kept as they are multiplied. */
+static qd_status expand(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
+  qd_tensor w;
+  size_t mark = qd_arena_mark(&device->scratch);
+  QD_TRY(qd_tensor_new_2d(&device->scratch, out->act, q->rows, q->columns, &w));
+  qd_status status = qd_cpu_dequant(device, q, w);
+  if (status == QD_OK) status = qd_cpu_panels_dense(device, arena, w, out);
+  qd_arena_rewind(&device->scratch, mark);
+  out->quantized = false;
+  return status;
+}
+
 qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
+  if (q->scheme.spqr) return expand(device, arena, q, out);
   code_sizes s = sizes_of(device, q->rows, q->columns, q->scheme);
   uint32_t *words;
   QD_TRY(qd_arena_new(arena, s.words, sizeof *words, &words));

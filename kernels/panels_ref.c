@@ -18,11 +18,20 @@ qd_status QD_REF(panels_dense)(qd_device *device, qd_arena *arena, qd_tensor w, 
   return copy(arena, w, &out->w);
 }
 
+/* Parts of any rank, whole; the order is there already. */
 qd_status QD_REF(panels_quantized)(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
   (void)device;
-  QD_TRY(copy(arena, q->codes, &out->q.codes));
-  QD_TRY(copy(arena, q->scales, &out->q.scales));
-  return copy(arena, q->zeros, &out->q.zeros);
+  qd_part parts[QD_MAX_PARTS];
+  int n = qd_qtensor_parts(q, parts);
+  for (int i = 0; i < n; i++) {
+    qd_tensor *to = qd_qtensor_part(&out->q, parts[i].name);
+    size_t bytes = qd_tensor_bytes(parts[i].tensor);
+    if (to->data != NULL) continue;
+    *to = parts[i].tensor;
+    QD_TRY(qd_arena_new(arena, bytes, 1, &to->data));
+    if (bytes > 0) memcpy(to->data, parts[i].tensor.data, bytes);
+  }
+  return QD_OK;
 }
 
 qd_status QD_REF(panels_linear)(qd_device *device, qd_tensor x, const qd_panels *w, const qd_tensor *bias, qd_tensor y) {

@@ -7,6 +7,24 @@ double qd_scheme_bits_per_weight(qd_scheme scheme, int64_t rows, int64_t columns
   return scheme.bits + groups * group_bits / (double)columns + order_bits;
 }
 
+double qd_scheme_formula_bits(qd_scheme scheme, double outlier_share) {
+  double bits = scheme.bits + 32 * outlier_share, group = (double)scheme.group_size;
+  if (scheme.group_size == QD_PER_CHANNEL) return bits;
+  double scale = scheme.scale_bits > 0 ? scheme.scale_bits : 16, zero = scheme.zero_bits > 0 ? scheme.zero_bits : 16;
+  if (scheme.round_zero) zero = scheme.bits;
+  return bits + (scale + zero) / group + (scheme.round_zero ? 32 : 64) / (group * (double)scheme.stat_group);
+}
+
+static qd_status check_spqr(qd_scheme scheme) {
+  QD_CHECK(scheme.scale_bits >= 0 && scheme.scale_bits <= QD_MAX_BITS, QD_EINVAL, "scales have 0 to %d bits, got %d",
+           QD_MAX_BITS, scheme.scale_bits);
+  QD_CHECK(scheme.zero_bits >= 0 && scheme.zero_bits <= QD_MAX_BITS, QD_EINVAL, "zero points have 0 to %d bits, got %d",
+           QD_MAX_BITS, scheme.zero_bits);
+  QD_CHECK(scheme.stat_group >= 1, QD_EINVAL, "statistics are shared by at least 1 row, got %" PRId64, scheme.stat_group);
+  QD_CHECK(!scheme.mse, QD_EINVAL, "the grid of SpQR has no search for a clipping");
+  return QD_OK;
+}
+
 qd_status qd_scheme_check(qd_scheme scheme) {
   QD_CHECK(scheme.bits >= QD_MIN_BITS && scheme.bits <= QD_MAX_BITS, QD_EINVAL, "bits must be %d to %d, got %d", QD_MIN_BITS,
            QD_MAX_BITS, scheme.bits);
@@ -14,5 +32,6 @@ qd_status qd_scheme_check(qd_scheme scheme) {
            "the group size must be -1 (per channel) or at least 1, got %" PRId64, scheme.group_size);
   QD_CHECK(scheme.scale_dtype == QD_F16 || scheme.scale_dtype == QD_F32, QD_EINVAL, "scales are F16 or F32, not %s",
            qd_dtype_name(scheme.scale_dtype));
+  if (scheme.spqr) QD_TRY(check_spqr(scheme));
   return QD_OK;
 }

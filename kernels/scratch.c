@@ -1,4 +1,6 @@
 #include "kernels/scratch.h"
+#include "kernels/spearman.h"
+#include "kernels/spqr.h"
 
 #include <string.h>
 
@@ -48,4 +50,17 @@ size_t qd_scratch_asymmetry(const qd_device *device, int64_t columns) {
 size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args) {
   if (is_cpu(device)) return qd_cpu_scratch_gptq(device, args);
   return 2 * qd_arena_cost((size_t)args->w.dim[1], sizeof(float));
+}
+
+size_t qd_scratch_spqr(const qd_device *device, const qd_spqr_args *args) {
+  if (is_cpu(device)) return qd_cpu_scratch_spqr(device, args);
+  int64_t columns = args->w.dim[1], width = args->block < columns ? args->block : columns, unit = qd_spqr_run_rows(args, 0);
+  return matrix_cost(QD_F32, width, width) + matrix_cost(QD_F32, unit, width) + 2 * matrix_cost(QD_F32, unit, 1) +
+         matrix_cost(QD_F32, qd_scheme_group_size(args->scheme, columns), 1);
+}
+
+size_t qd_scratch_spearman_order(const qd_device *device, int64_t rows, int64_t columns) {
+  size_t threads = is_cpu(device) ? (size_t)device->threads : 1;
+  return matrix_cost(QD_F32, columns, rows) + qd_arena_cost((size_t)columns, sizeof(float)) +
+         qd_arena_cost(threads * (size_t)rows, sizeof(qd_ranked));
 }

@@ -24,6 +24,10 @@ size_t qd_scratch_asymmetry(const qd_device *device, int64_t columns);
 /* Shapes, scheme, block, fit and the columns of p are read. */
 size_t qd_scratch_gptq(const qd_device *device, const qd_gptq_args *args);
 
+/* Shapes, scheme and block are read. */
+size_t qd_scratch_spqr(const qd_device *device, const qd_spqr_args *args);
+size_t qd_scratch_spearman_order(const qd_device *device, int64_t rows, int64_t columns);
+
 /* The cpu device's, each beside the code that takes it. */
 size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args);
 size_t qd_cpu_scratch_hessian(const qd_device *device, int64_t columns);
@@ -31,6 +35,7 @@ size_t qd_cpu_scratch_cross(const qd_device *device, int64_t columns, int64_t to
 size_t qd_cpu_scratch_sqerror(const qd_device *device);
 size_t qd_cpu_scratch_factor(const qd_device *device, int64_t columns);
 size_t qd_cpu_scratch_asymmetry(const qd_device *device, int64_t columns);
+size_t qd_cpu_scratch_spqr(const qd_device *device, const qd_spqr_args *args);
 size_t qd_cpu_scratch_gptq(const qd_device *device, const qd_gptq_args *args);
 
 #endif

@@ -16,6 +16,8 @@ typedef struct qd_linear_result {
   double  relative_error;  /* tr(D H D^T) / tr(W H W^T), D = W - Q; without calibration |D|^2 / |W|^2 */
   double  damping;         /* as used, relative to the mean diagonal; 0: none */
   int64_t tokens;          /* calibration tokens of its input */
+  int64_t outliers;        /* weights that are kept as they are */
+  double  threshold;       /* of outliers, as used; INFINITY: none were looked for */
   int64_t coarse_scales;   /* so small that fp16 rounds them coarsely */
   bool    fallback;        /* rounded to nearest because the factor failed, or an expert saw too few tokens */
   bool    shared;          /* an expert's, by the Hessian of all tokens because it saw too few itself */

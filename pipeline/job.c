@@ -2,10 +2,11 @@
 
 #include "kernels/base/heap.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *const order_names[] = {"none", "static", "dynamic", "group-aware"};
+static const char *const order_names[] = {"none", "static", "dynamic", "group-aware", "spearman"};
 
 const char *qd_act_order_name(qd_act_order order) { return order_names[order]; }
 
@@ -128,6 +129,19 @@ static void describe_experts(const qd_job *job, const qd_model *model, qd_json *
   qd_json_set_integer(out, "moe_min_tokens", job->moe_min_tokens);
 }
 
+/* Of methods with outliers only. */
+static void describe_outliers(const qd_job *job, qd_json *out) {
+  if (!job->scheme.spqr) return;
+  qd_json_set_integer(out, "scale_bits", job->scheme.scale_bits);
+  qd_json_set_integer(out, "zero_bits", job->scheme.zero_bits);
+  qd_json_set_integer(out, "stat_group", job->scheme.stat_group);
+  qd_json_set_bool(out, "round_zero", job->scheme.round_zero);
+  qd_json_set_bool(out, "simplified_outliers", job->simplified_outliers);
+  if (job->avg_bits > 0) qd_json_set_number(out, "avg_bits", job->avg_bits);
+  else if (isinf(job->outlier_threshold)) qd_json_set_text(out, "outlier_threshold", "none");
+  else qd_json_set_number(out, "outlier_threshold", job->outlier_threshold);
+}
+
 static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_text(out, "method", job->method->name);
   qd_json_set_integer(out, "bits", job->scheme.bits);
@@ -137,7 +151,8 @@ static void describe_method(const qd_job *job, qd_json *out) {
   qd_json_set_text(out, "scale_dtype", qd_dtype_name(job->scheme.scale_dtype));
   qd_json_set_text(out, "act_order", qd_act_order_name(job->act_order));
   qd_json_set_bool(out, "true_sequential", job->true_sequential);
-  qd_json_set_number(out, "damp", job->damp);
+  if (job->damp_auto) qd_json_set_text(out, "damp", "auto");
+  else qd_json_set_number(out, "damp", job->damp);
   qd_json_set_integer(out, "block_size", job->block);
   qd_json_set_text(out, "on_hessian_failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
   if (job->gptaq) qd_json_set_number(out, "gptaq_alpha", job->gptaq_alpha);
@@ -145,6 +160,7 @@ static void describe_method(const qd_job *job, qd_json *out) {
   if (job->hessian_bound != QD_HESSIAN_BOUND) qd_json_set_number(out, "hessian_bound", job->hessian_bound);
   qd_json_set_text(out, "compat", job->scheme.compat ? "reference" : "none");
   qd_json_set_text(out, "odd_shape", qd_odd_shape_name(job->odd_shape));
+  describe_outliers(job, out);
   if (job->head_bits > 0) qd_json_set_integer(out, "head_bits", job->head_bits);
   if (job->embedding_bits > 0) qd_json_set_integer(out, "embedding_bits", job->embedding_bits);
   qd_json_set(out, "rules", describe_rules(job));

@@ -44,6 +44,10 @@ typedef struct qd_job {
   qd_act_order     act_order;
   bool             true_sequential;
   double           damp;
+  bool             damp_auto;     /* of a few dampings the one whose codes err least (sample.h) */
+  double           avg_bits;      /* SpQR: bits a weight that the job ends with (budget.h); 0: the threshold is as given */
+  double           outlier_threshold;   /* SpQR, relative; INFINITY: no outliers; with avg_bits where the search begins */
+  bool             simplified_outliers; /* SpQR: the grids do not make room for them */
   int64_t          block;         /* columns of a GPTQ block */
   qd_on_failure    on_failure;
   qd_moe_fallback  moe_fallback;
@@ -91,6 +95,9 @@ static inline bool qd_job_is_asymmetric(const qd_job *job) { return job->gptaq &
 /* Whether the original model's activations are kept beside the quantized one's. */
 static inline bool qd_job_keeps_original(const qd_job *job) { return qd_job_is_asymmetric(job) || job->kl_positions > 0; }
 
+/* Whether some rows are quantized before all are, to choose by (sample.h). */
+static inline bool qd_job_samples(const qd_job *job) { return job->damp_auto || job->avg_bits > 0; }
+
 /* What becomes of a linear: quantized (in groups that divide its width, with a last group that is shorter, by whole rows
  * because no group divides it), or kept as it is because --ignore finds it or by --odd-shape skip. */
 typedef enum qd_fate {
@@ -117,9 +124,10 @@ static inline bool qd_job_unties(const qd_job *job, const qd_model *model) {
   return model->tied && (qd_job_quantizes(job, QD_HEAD, model) || qd_job_quantizes(job, QD_EMBEDDING, model));
 }
 
-/* Whether linears of one input have one factor, by their group sizes: always, unless a group-aware order follows those. */
+/* Whether linears of one input have one factor, by their group sizes: always, unless a group-aware order follows those, or an
+ * order the weights. */
 static inline bool qd_job_shares_factor(const qd_job *job, int64_t a, int64_t b) {
-  return job->act_order != QD_ORDER_GROUP || a == b;
+  return job->act_order != QD_ORDER_SPEARMAN && (job->act_order != QD_ORDER_GROUP || a == b);
 }
 
 /* Everything that determines the bits of the store (no path, host, time, ranks, threads, version), for the manifest and for

@@ -5,7 +5,7 @@
 
 #include "kernels/ops.h"
 
-typedef enum qd_act_order { QD_ORDER_NONE, QD_ORDER_STATIC, QD_ORDER_DYNAMIC, QD_ORDER_GROUP } qd_act_order;
+typedef enum qd_act_order { QD_ORDER_NONE, QD_ORDER_STATIC, QD_ORDER_DYNAMIC, QD_ORDER_GROUP, QD_ORDER_SPEARMAN } qd_act_order;
 
 typedef struct qd_method_input {
   qd_device *device;
@@ -17,12 +17,15 @@ typedef struct qd_method_input {
   qd_tri     p;          /* F32, GPTAQ's P in processing order; of 0 columns: there is none */
   qd_tensor  order;      /* I32 (C): column at each processing position */
   qd_tensor  dead;       /* U8 (C): 1 where the input is always zero */
+  double     tau;        /* SpQR: the squared error beyond which a weight is an outlier; INFINITY: none is */
+  bool       simplified; /* SpQR: grids are fitted as if there were no outliers */
 } qd_method_input;
 
 typedef struct qd_method {
   const char *name;
   const char *summary;        /* for --help */
   bool        needs_factor;   /* calibration data and the Hessian's factor */
+  bool        has_outliers;   /* by a threshold that couples rows; without a factor the method itself rounds, with U = 1 */
   bool        default_mse;    /* settings of --method NAME alone */
   qd_act_order default_act_order;
   /* Fill q (rows of the linear: codes, scales, zeros; order if it has one).  QD_ENUMERIC names row and group. */
@@ -45,8 +48,10 @@ const qd_method *qd_method_at(int index);          /* NULL past the end */
 qd_status qd_method_order(qd_act_order act_order, int64_t group_size, const float *diagonal, int64_t columns,
                           int32_t *order) QD_MUST_USE;
 
-/* Whether a linear quantized so is stored in processing order (dynamic groups over an act-order). */
+/* Whether a linear quantized so is stored in processing order (dynamic groups over an act-order; SpQR's
+ * always). */
 static inline bool qd_method_stores_order(qd_act_order act_order, qd_scheme scheme, int64_t columns) {
+  if (scheme.spqr) return act_order != QD_ORDER_NONE;
   return act_order == QD_ORDER_DYNAMIC && qd_scheme_groups(scheme, columns) > 1;
 }
 

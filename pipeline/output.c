@@ -4,6 +4,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/identity.h"
+#include "pipeline/summary.h"
 #include "storage/atomic.h"
 #include "storage/entry.h"
 #include "workers/team.h"
@@ -276,14 +277,27 @@ static qd_status refuse_changed(const qd_run *run) {
   return status;
 }
 
+/* What the weights cost, by the formula and on disk. */
+static qd_status log_bits(const qd_run *run) {
+  qd_store store;
+  qd_summary summary;
+  QD_TRY(qd_store_open(run->job->output, false, &store));
+  qd_summary_of_store(&store, &summary);
+  qd_store_close(&store);
+  qd_log("%.4f bits a weight over %" PRId64 " quantized weights (%.4f by the bytes stored), mean relative error %.4g",
+         summary.bits_per_weight, summary.quantized_weights, summary.bits_stored, summary.mean_relative_error);
+  return QD_OK;
+}
+
 static qd_status finish_on_coordinator(const qd_run *run) {
   const char *names[32];
   int n = 0;
   QD_TRY(refuse_changed(run));
   while (n < 32 && qd_source_side_file(run->source, (size_t)n) != NULL)
     names[n] = qd_source_side_file(run->source, (size_t)n), n++;
-  return qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks,
-                         qd_job_unties(run->job, &run->model));
+  QD_TRY(qd_store_finish(run->job->output, run->job->model, names, n, run->model.n_blocks,
+                         qd_job_unties(run->job, &run->model)));
+  return log_bits(run);
 }
 
 qd_status qd_output_finish(qd_run *run) {

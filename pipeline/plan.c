@@ -1,9 +1,11 @@
 #include "kernels/base/heap.h"
 #include "kernels/scratch.h"
 #include "pipeline/feed.h"
+#include "pipeline/outliers.h"
 #include "pipeline/plan_parts.h"
 #include "pipeline/plan_statistics.h"
 #include "pipeline/report.h"
+#include "pipeline/sample.h"
 #include "storage/store.h"
 
 #include <string.h>
@@ -83,27 +85,45 @@ static size_t linear_scratch(const qd_plan *plan, const qd_plan_tensor *t, int r
   return t->has_order ? qd_arena_cost((size_t)qd_tensor_elements(x), qd_dtype_bytes(r->act)) : 0;
 }
 
+/* So many rows or, where they would cut a run of rows that share statistics, the next that do not. */
+static int64_t whole_runs(qd_scheme scheme, int64_t rows) {
+  int64_t unit = qd_scheme_row_unit(scheme);
+  return (rows + unit - 1) / unit * unit;
+}
+
+int64_t qd_plan_share_rows(qd_scheme scheme) { return whole_runs(scheme, QD_SHARE_ROWS); }
+
 /* Large enough for every thread to have whole blocks of 256 rows, in which the solver and the error run through the factor and
  * the Hessian: so pieces cost no speed. */
-int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns) {
+int64_t qd_plan_piece_rows(const qd_device *device, qd_scheme scheme, int64_t columns) {
   enum { BLOCK_ROWS = 2 * QD_LOSS_TILE, PIECE_WEIGHTS = 16 << 20 };
-  int64_t step = (int64_t)BLOCK_ROWS * device->threads, rows = PIECE_WEIGHTS / columns / step * step;
+  int64_t step = whole_runs(scheme, (int64_t)BLOCK_ROWS * device->threads), rows = PIECE_WEIGHTS / columns / step * step;
   return rows < step ? step : rows;
 }
 
-/* A piece of a share on its way to codes (quantize.c): the weights; then the method's work, afterwards the difference and one
- * row. */
+/* A piece of a share on its way to codes (rows.c). */
 static size_t share_scratch(const qd_plan_request *r, const qd_plan_tensor *t, int64_t share) {
-  int64_t piece = qd_plan_piece_rows(r->device, t->slot.dim[1]), rows = share < piece ? share : piece;
-  size_t columns = (size_t)t->slot.dim[1], matrix = qd_arena_cost((size_t)rows * columns, sizeof(float));
-  qd_method_input input = {.device = &(qd_device){.name = r->device->name, .threads = r->device->threads},
-                           .scheme = t->scheme,
-                           .act_order = r->job->act_order,
-                           .block = r->job->block,
-                           .w = qd_tensor_2d(NULL, QD_F32, rows, t->slot.dim[1]),
-                           .p = {.n = qd_job_is_asymmetric(r->job) ? t->slot.dim[1] : 0}};
-  size_t method = qd_larger(r->job->method->scratch_bytes(&input), qd_method_rtn.scratch_bytes(&input));
-  return matrix + qd_larger(method, matrix + qd_arena_cost(columns, sizeof(float)) + qd_scratch_sqerror(r->device));
+  int64_t columns = t->slot.dim[1], piece = qd_plan_piece_rows(r->device, t->scheme, columns);
+  return qd_rows_scratch(r->device, r->job, t->scheme, share < piece ? share : piece, columns);
+}
+
+/* What is looked at of a whole linear before its rows are shared: on every rank. */
+static size_t choice_scratch(const qd_plan_request *r, const qd_plan_tensor *t) {
+  int64_t rows = t->slot.dim[0], columns = t->slot.dim[1];
+  size_t bytes = qd_job_samples(r->job) ? qd_sample_scratch(r->device, r->job, t->scheme, rows, columns) : 0;
+  if (r->job->method->has_outliers) bytes = qd_larger(bytes, qd_outliers_variance_scratch(columns));
+  if (r->job->act_order != QD_ORDER_SPEARMAN) return bytes;
+  return qd_larger(bytes, qd_arena_cost((size_t)(rows * columns), sizeof(float)) +
+                              qd_scratch_spearman_order(r->device, rows, columns));
+}
+
+static size_t largest_choice(const qd_plan *plan) {
+  size_t most = 0;
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++)
+      if (plan->kind[k].tensor[i].quantized)
+        most = qd_larger(most, choice_scratch(&plan->request, &plan->kind[k].tensor[i]));
+  return most;
 }
 
 /* A stage's linears that are quantized. */
@@ -136,7 +156,7 @@ static void cut_tasks(qd_plan *plan, const qd_plan_tensor *const *tasks, int n, 
     rows[i] = tasks[i]->slot.dim[0];
     cost[i] = (double)tasks[i]->slot.dim[1] * (double)tasks[i]->slot.dim[1];
   }
-  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, plan->request.ranks, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, qd_plan_share_rows(tasks[0]->scheme), plan->request.ranks, shares, &n_shares);
   for (int i = 0; i < n_shares; i++)
     grow_scratch(plan, shares[i].rank, share_scratch(&plan->request, tasks[shares[i].linear], shares[i].rows.n));
 }
@@ -167,7 +187,7 @@ static qd_status plan_scratch(qd_plan *plan) {
   const qd_plan_tensor *embedding = qd_plan_tensor_of(qd_plan_rest(plan), QD_EMBEDDING);
   if (embedding->quantized) cut_tasks(plan, &embedding, 1, shares);
   qd_heap_free(shares);
-  size_t statistics = qd_plan_statistics_scratch(r),
+  size_t statistics = qd_larger(qd_plan_statistics_scratch(r), largest_choice(plan)),
          attention = r->sequences > 0 ? qd_plan_attention_scratch(r->device, r->model, r->act, r->tokens) : 0;
   for (int rank = 0; rank < r->ranks; rank++) {
     grow_scratch(plan, rank, statistics);
@@ -211,11 +231,11 @@ static void cut_kind(const qd_plan *plan, const qd_plan_kind *kind, cut *c) {
   }
 }
 
-/* A linear whose factor fails is stored without its order, which moves the cuts: then a rank is given room for the whole block.
- */
+/* A linear whose factor fails is stored without its order, and nobody knows how many outliers there will be, which moves the
+ * cuts: then a rank is given room for the whole block. */
 static bool cuts_may_move(const qd_plan_kind *kind) {
   for (int i = 0; i < kind->n; i++)
-    if (kind->tensor[i].has_order) return true;
+    if (kind->tensor[i].has_order || (kind->tensor[i].quantized && kind->tensor[i].scheme.spqr)) return true;
   return false;
 }
 
@@ -268,13 +288,13 @@ qd_experts_shape qd_plan_experts(const qd_plan *plan, int rank) {
 
 /* ---- the plan ------------------------------------------------------------------------------------------------------------ */
 
-/* A finished block may come with its originals. */
-static size_t largest_stored(const qd_plan *plan) {
+/* A finished block, with all of it or with what goes beside its originals. */
+static size_t largest_stored(const qd_plan *plan, bool beside) {
   size_t most = 0;
   for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
     size_t cost = 0;
     for (int i = 0; i < plan->kind[k].n; i++)
-      if (plan->kind[k].tensor[i].quantized) cost += qd_plan_parts_cost(&plan->kind[k].tensor[i]);
+      if (plan->kind[k].tensor[i].quantized || !beside) cost += qd_plan_parts_cost(&plan->kind[k].tensor[i]);
     most = qd_larger(most, cost);
   }
   return most;
@@ -299,7 +319,8 @@ static size_t largest_item(const qd_plan *plan) {
     for (int64_t item = 0; item < r->model->n_blocks + 2; item++)
       largest = qd_larger(largest, qd_feed_item_bytes(&feed, item));
   else largest = qd_larger(largest, largest_image(plan));
-  if (r->sequences > 0 && qd_job_keeps_original(r->job)) largest += largest_stored(plan);
+  if (r->sequences > 0 && qd_job_keeps_original(r->job)) return largest + largest_stored(plan, true);
+  if (r->job->method->has_outliers) return qd_larger(largest, largest_stored(plan, false)); /* a resumed job's may be more */
   return largest;
 }
 

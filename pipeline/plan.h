@@ -91,9 +91,12 @@ void      qd_plan_release(qd_plan *plan); /* a zeroed one is fine */
  * when all are there, so that results do not depend on it. */
 enum { QD_SHARE_ROWS = 32 };
 
-/* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE.  Scratch holds these and
- * no more, however large the share of a rank is. */
-int64_t qd_plan_piece_rows(const qd_device *device, int64_t columns);
+/* The same for a scheme: whole runs of rows that share statistics. */
+int64_t qd_plan_share_rows(qd_scheme scheme);
+
+/* How many rows of a linear with so many columns are quantized at a time: whole tiles of QD_LOSS_TILE, or whole runs.  Scratch
+ * holds these and no more, however large the share of a rank is. */
+int64_t qd_plan_piece_rows(const qd_device *device, qd_scheme scheme, int64_t columns);
 
 /* ---- does it fit? -------------------------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 #include "pipeline/plan_parts.h"
 
 #include "kernels/base/heap.h"
+#include "pipeline/outliers.h"
 #include "storage/store.h"
 
 /* ---- kinds of blocks ----------------------------------------------------------------------------------------------------- */
@@ -63,13 +64,12 @@ size_t qd_plan_original_bytes(const qd_plan_tensor *t) { return qd_plan_elements
 /* ---- parts of tensors ---------------------------------------------------------------------------------------------------- */
 
 int qd_plan_part_bytes(const qd_plan_tensor *t, size_t bytes[QD_MAX_PARTS]) {
-  int n = 0;
-  if (!t->quantized) return bytes[n] = qd_plan_original_bytes(t), 1;
-  size_t rows = (size_t)t->slot.dim[0], groups = (size_t)qd_scheme_groups(t->scheme, t->slot.dim[1]);
-  bytes[n++] = rows * (size_t)qd_packed_row_bytes(t->slot.dim[1], t->scheme.bits);
-  bytes[n++] = rows * groups * qd_dtype_bytes(t->scheme.scale_dtype);
-  if (!t->scheme.symmetric) bytes[n++] = rows * groups;
-  if (t->has_order) bytes[n++] = (size_t)t->slot.dim[1] * sizeof(int32_t);
+  qd_part parts[QD_MAX_PARTS];
+  if (!t->quantized) return bytes[0] = qd_plan_original_bytes(t), 1;
+  qd_qtensor q = qd_qtensor_shape(t->scheme, t->slot.dim[0], t->slot.dim[1], t->has_order);
+  qd_outliers_shape(&q, qd_outliers_most(q.rows, q.columns));
+  int n = qd_qtensor_parts(&q, parts);
+  for (int i = 0; i < n; i++) bytes[i] = qd_tensor_bytes(parts[i].tensor);
   return n;
 }
 

@@ -18,7 +18,8 @@ const qd_plan_tensor *qd_plan_tensor_of(const qd_plan_kind *kind, qd_role role);
 
 size_t qd_plan_original_bytes(const qd_plan_tensor *tensor);
 
-/* Bytes of each part of a tensor in the store, in the order of qd_qtensor_parts; returns their number.  _cost: of an arena. */
+/* Bytes of each part of a tensor in the store at most, in the order of qd_qtensor_parts; returns their number.  _cost: of an
+ * arena. */
 int    qd_plan_part_bytes(const qd_plan_tensor *tensor, size_t bytes[QD_MAX_PARTS]);
 size_t qd_plan_parts_cost(const qd_plan_tensor *tensor);
 

@@ -33,12 +33,17 @@ static size_t sum_bytes(const qd_plan_request *r, int64_t columns) {
   return grid + most;
 }
 
+/* Dead columns and order; the factor, and beside it what it is made with and, of several dampings, the best so far and the one
+ * that is tried.  With these every rank makes one. */
 static size_t factor_bytes(const qd_plan_request *r, int64_t columns, bool owner) {
+  const qd_job *job = r->job;
   size_t bytes = qd_arena_cost((size_t)columns, 1) + qd_arena_cost((size_t)columns, sizeof(int32_t));
-  if (!r->job->method->needs_factor) return bytes;
+  if (!job->method->needs_factor) return bytes;
   size_t triangle = qd_arena_cost(qd_tri_elements(columns), sizeof(float));
   size_t work = qd_arena_cost(qd_tri_elements(columns), sizeof(double)) + qd_arena_cost((size_t)columns, sizeof(double));
-  return bytes + triangle + qd_larger(owner ? work : 0, qd_job_is_asymmetric(r->job) ? triangle : 0); /* P follows the work */
+  if (job->method->has_outliers) bytes += qd_arena_cost((size_t)(QD_N_LINEARS * columns), sizeof(double)); /* variances */
+  size_t making = owner || job->damp_auto ? work + (job->damp_auto ? triangle : 0) : 0;
+  return bytes + triangle + qd_larger(making, qd_job_is_asymmetric(job) ? triangle : 0); /* P follows the work */
 }
 
 /* An expert's: its Hessian, and beside it the sum of its units or the factor; all tokens' Hessian may stand in for it.  GPTAQ

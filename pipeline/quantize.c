@@ -2,7 +2,8 @@
  * at multiples of QD_SHARE_ROWS, each rank quantizes its own, and afterwards every rank holds every linear whole. */
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
-#include "pipeline/factorize.h"
+#include "pipeline/outliers.h"
+#include "pipeline/rows.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +13,7 @@ enum { MAX_STAGE_LINEARS = QD_N_LINEARS };
 /* One linear of the stage that is to be quantized, with what is measured a row. */
 typedef struct task {
   qd_weight *weight;
-  qd_role    role;
+  int        index;        /* among the linears of its factor */
   double    *error, *norm; /* (R): d H d^T and w H w^T; |d|^2 and |w|^2 without calibration */
 } task;
 
@@ -44,97 +45,21 @@ static int collect_tasks(const qd_run *run, qd_block *block, qd_stage stage, tas
   for (qd_role role = qd_stage_first(stage); role <= qd_stage_last(stage); role++) {
     qd_weight *weight = qd_block_find(block, role);
     qd_fate fate = fate_of(run, weight, &weight->q.scheme);
-    if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight, .role = role};
+    if (qd_fate_is_quantized(fate)) tasks[n++] = (task){.weight = weight};
     else keep(block->index, weight, role, fate);
   }
   return n;
 }
 
-static bool rounds(const qd_stage_factor *factor) { return factor->failed || factor->nearest; }
-
-static qd_act_order order_used(const qd_run *run, const qd_stage_factor *factor) {
-  return rounds(factor) || !run->job->method->needs_factor ? QD_ORDER_NONE : run->job->act_order;
-}
-
 static qd_status prepare_task(qd_run *run, const qd_stage_factor *factor, task *t) {
   const qd_slot *slot = &t->weight->slot;
-  qd_scheme scheme = t->weight->q.scheme;
-  bool has_order = qd_method_stores_order(order_used(run, factor), scheme, slot->dim[1]);
-  QD_TRY(qd_qtensor_new(&run->block_arena, scheme, slot->dim[0], slot->dim[1], has_order, &t->weight->q));
-  if (has_order) memcpy(t->weight->q.order.data, factor->order.data, (size_t)slot->dim[1] * sizeof(int32_t));
+  qd_rows_shape shape = {slot->dim[0], slot->dim[1], qd_outliers_most(slot->dim[0], slot->dim[1])};
+  QD_TRY(qd_rows_new(run, &run->block_arena, factor, t->weight->q.scheme, shape, &t->weight->q));
   QD_TRY(qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->error));
   return qd_arena_new(&run->block_arena, (size_t)slot->dim[0], sizeof(double), &t->norm);
 }
 
 /* ---- one share ----------------------------------------------------------------------------------------------------------- */
-
-static void widen_rows(const qd_weight *weight, qd_range rows, qd_tensor w) {
-  qd_tensor from = qd_tensor_rows(weight->original, rows.first, rows.n);
-  qd_widen(from.data, from.dtype, w.data, (size_t)qd_tensor_elements(from));
-}
-
-/* d = w - q, columns in their own order. */
-static qd_status difference(qd_run *run, const qd_qtensor *q, qd_tensor w, qd_tensor *d) {
-  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, q->rows, q->columns, d));
-  QD_TRY(qd_dequant(run->device, q, *d));
-  const int32_t *order = qd_qtensor_has_order(q) ? q->order.data : NULL;
-  const float *original = w.data;
-  float *row_of_d = d->data, *row;
-  QD_TRY(qd_arena_new(&run->device->scratch, (size_t)q->columns, sizeof *row, &row));
-  for (int64_t r = 0; r < q->rows; r++, row_of_d += q->columns, original += q->columns) {
-    memcpy(row, row_of_d, (size_t)q->columns * sizeof *row);
-    for (int64_t p = 0; p < q->columns; p++) {
-      int64_t c = order ? order[p] : p;
-      row_of_d[c] = original[c] - row[p];
-    }
-  }
-  return QD_OK;
-}
-
-static void squares_of_rows(qd_tensor x, double *out) {
-  const float *value = x.data;
-  for (int64_t r = 0; r < x.dim[0]; r++) {
-    double sum = 0;
-    for (int64_t c = 0; c < x.dim[1]; c++, value++) sum += (double)*value * (double)*value;
-    out[r] = sum;
-  }
-}
-
-static qd_status measure(qd_run *run, const qd_stats *stats, qd_tensor x, double *out) {
-  if (stats == NULL) return squares_of_rows(x, out), QD_OK;
-  return qd_sqerror(run->device, x, stats->h, qd_tensor_1d(out, QD_F64, x.dim[0]));
-}
-
-static qd_status choose_codes(qd_run *run, const qd_stage_factor *factor, qd_tensor w, qd_qtensor *q) {
-  const qd_method *method = rounds(factor) ? &qd_method_rtn : run->job->method;
-  size_t mark = qd_arena_mark(&run->device->scratch);
-  qd_method_input input = {.device = run->device,
-                           .scheme = q->scheme,
-                           .act_order = order_used(run, factor),
-                           .block = run->job->block,
-                           .w = w,
-                           .u = factor->u,
-                           .p = factor->p,
-                           .order = factor->order,
-                           .dead = factor->dead};
-  QD_TRY(method->quantize(&input, q));
-  qd_arena_rewind(&run->device->scratch, mark);
-  return QD_OK;
-}
-
-/* The method may overwrite what it gets: the weights are fetched once more to be measured. */
-static qd_status quantize_rows(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
-                               qd_range rows) {
-  qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
-  qd_tensor w, d;
-  QD_TRY(qd_tensor_new_2d(&run->device->scratch, QD_F32, rows.n, q.columns, &w));
-  widen_rows(t->weight, rows, w);
-  QD_TRY(choose_codes(run, factor, w, &q));
-  widen_rows(t->weight, rows, w);
-  QD_TRY(difference(run, &q, w, &d));
-  QD_TRY(measure(run, stats, d, t->error + rows.first));
-  return measure(run, stats, w, t->norm + rows.first);
-}
 
 /* A method counts rows from the first of the piece. */
 static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
@@ -146,12 +71,12 @@ static qd_status name_tensor(const task *t, qd_range rows, qd_status status) {
 /* Piece by piece, so that scratch does not grow with the share: rows are independent, and pieces hold whole tiles. */
 static qd_status quantize_share(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, const task *t,
                                 qd_range share) {
-  int64_t most = qd_plan_piece_rows(run->device, t->weight->slot.dim[1]), end = share.first + share.n;
-  size_t mark = qd_arena_mark(&run->device->scratch);
+  int64_t most = qd_plan_piece_rows(run->device, t->weight->q.scheme, t->weight->slot.dim[1]), end = share.first + share.n;
   for (qd_range rows = {.first = share.first}; rows.first < end; rows.first += rows.n) {
     rows.n = end - rows.first < most ? end - rows.first : most;
-    QD_TRY(name_tensor(t, rows, quantize_rows(run, factor, stats, t, rows)));
-    qd_arena_rewind(&run->device->scratch, mark);
+    qd_qtensor q = qd_qtensor_rows(&t->weight->q, rows.first, rows.n);
+    QD_TRY(name_tensor(t, rows, qd_rows_quantize(run, factor, stats, t->index, qd_rows_together(rows.first, rows.n), &q,
+                                                 t->error + rows.first, t->norm + rows.first)));
   }
   return QD_OK;
 }
@@ -166,27 +91,53 @@ static qd_status quantize_my_shares(qd_run *run, const qd_stage_factor *factor, 
 
 /* ---- everyone's rows to everyone ----------------------------------------------------------------------------------------- */
 
-static qd_status share_rows(qd_run *run, void *data, size_t row_bytes, int linear, const qd_share *shares, int n_shares) {
+/* What so many rows have: the last of them may be fewer. */
+typedef struct row_unit {
+  size_t  bytes;
+  int64_t rows;
+} row_unit;
+
+static size_t unit_bytes(row_unit unit, int64_t rows) { return (size_t)((rows + unit.rows - 1) / unit.rows) * unit.bytes; }
+
+static qd_status share_rows(qd_run *run, void *data, row_unit unit, int linear, const qd_share *shares, int n_shares) {
   size_t *bytes, offset = 0;
   QD_TRY(qd_heap_new((size_t)run->comm->size, sizeof *bytes, &bytes));
   for (int i = 0; i < n_shares; i++)
-    if (shares[i].linear == linear) bytes[shares[i].rank] += (size_t)shares[i].rows.n * row_bytes;
+    if (shares[i].linear == linear) bytes[shares[i].rank] += unit_bytes(unit, shares[i].rows.n);
   for (int r = 0; r < run->comm->rank; r++) offset += bytes[r];
   qd_status status = qd_comm_allgatherv(run->comm, (unsigned char *)data + offset, bytes[run->comm->rank], data, bytes);
   qd_heap_free(bytes);
   return status;
 }
 
+/* Rows of a part that hold one row of the linear, or a run of those that share statistics. */
+static qd_status share_part(qd_run *run, const qd_qtensor *q, qd_tensor part, int linear, const qd_share *shares,
+                            int n_shares) {
+  int64_t unit = part.rank == 3 ? q->scheme.stat_group : 1;
+  size_t row_bytes = (size_t)(part.dim[1] * (part.rank == 3 ? part.dim[2] : 1)) * qd_dtype_bytes(part.dtype);
+  return share_rows(run, part.data, (row_unit){row_bytes, unit}, linear, shares, n_shares);
+}
+
+static qd_status share_outliers(qd_run *run, qd_qtensor *q, int linear, const qd_share *shares, int n_shares) {
+  qd_range *rows_of;
+  if (!q->scheme.spqr) return QD_OK;
+  QD_TRY_ALL(run->comm, qd_heap_new((size_t)run->comm->size, sizeof *rows_of, &rows_of));
+  for (int i = 0; i < n_shares; i++)
+    if (shares[i].linear == linear) rows_of[shares[i].rank] = shares[i].rows;
+  qd_status status = qd_outliers_share(run->comm, rows_of, qd_outliers_most(q->rows, q->columns), q);
+  qd_heap_free(rows_of);
+  return status;
+}
+
 static qd_status share_task(qd_run *run, const task *t, int linear, const qd_share *shares, int n_shares) {
+  static const row_unit numbers = {sizeof(double), 1};
   qd_part parts[QD_MAX_PARTS];
   int n = qd_qtensor_parts(&t->weight->q, parts);
-  for (int i = 0; i < n; i++) {
-    qd_tensor part = parts[i].tensor;
-    if (part.rank == 2)
-      QD_TRY(share_rows(run, part.data, (size_t)part.dim[1] * qd_dtype_bytes(part.dtype), linear, shares, n_shares));
-  }
-  QD_TRY(share_rows(run, t->error, sizeof *t->error, linear, shares, n_shares));
-  return share_rows(run, t->norm, sizeof *t->norm, linear, shares, n_shares);
+  for (int i = 0; i < n; i++)
+    if (parts[i].tensor.rank >= 2) QD_TRY(share_part(run, &t->weight->q, parts[i].tensor, linear, shares, n_shares));
+  QD_TRY(name_tensor(t, (qd_range){0, 0}, share_outliers(run, &t->weight->q, linear, shares, n_shares)));
+  QD_TRY(share_rows(run, t->error, numbers, linear, shares, n_shares));
+  return share_rows(run, t->norm, numbers, linear, shares, n_shares);
 }
 
 /* Sums over rows: tiles of QD_LOSS_TILE in order. */
@@ -204,7 +155,7 @@ static double sum_of_rows(const double *value, int64_t rows) {
 static int64_t coarse_scales(const qd_qtensor *q) {
   const uint16_t *scale = q->scales.data;
   int64_t n = 0;
-  if (q->scales.dtype != QD_F16) return 0;
+  if (q->scheme.spqr || q->scales.dtype != QD_F16) return 0;
   for (int64_t i = 0; i < qd_tensor_elements(q->scales); i++) n += qd_f16_to_f32(scale[i]) < 0x1p-20f;
   return n;
 }
@@ -225,31 +176,45 @@ static void finish_task(const qd_run *run, const qd_stage_factor *factor, const 
                                          .damping = run->job->method->needs_factor ? factor->damping : 0,
                                          .tokens = stats ? stats->tokens : 0,
                                          .fallback = factor->failed,
+                                         .outliers = qd_outliers_of(&t->weight->q),
+                                         .threshold = factor->threshold,
                                          .coarse_scales = coarse_scales(&t->weight->q)};
   t->weight->quantized = true;
   t->weight->compute = (qd_tensor){0};
 }
 
+static void outliers_text(const qd_weight *weight, char *text, size_t size) {
+  *text = '\0';
+  if (!weight->q.scheme.spqr) return;
+  snprintf(text, size, "  outliers %.3f %% threshold %.4g",
+           100 * (double)weight->result.outliers / (double)(weight->slot.dim[0] * weight->slot.dim[1]),
+           weight->result.threshold);
+}
+
 void qd_quantize_log(int64_t block, const qd_weight *weight, double seconds) {
-  char name[48], label[QD_BLOCK_LABEL_BYTES];
+  char name[48], outliers[64], label[QD_BLOCK_LABEL_BYTES];
   const qd_linear_result *r = &weight->result;
   bool expert = weight->slot.expert >= 0;
   if (expert) snprintf(name, sizeof name, "%s %d", qd_role_name(weight->slot.role), weight->slot.expert);
   else snprintf(name, sizeof name, "%s", qd_role_name(weight->slot.role));
+  outliers_text(weight, outliers, sizeof outliers);
   (expert ? qd_log_file : qd_log)("  %s  %-9s  [%6" PRId64 ", %6" PRId64
-                                  "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g %7.2f s%s",
+                                  "]  %d bits  loss %-11.5g relative error %-10.4g damping %-6g%s %7.2f s%s",
                                   log_label(block, label), name, weight->slot.dim[0], weight->slot.dim[1],
-                                  weight->q.scheme.bits, r->loss, r->relative_error, r->damping, seconds,
+                                  weight->q.scheme.bits, r->loss, r->relative_error, r->damping, outliers, seconds,
                                   r->shared               ? "  (Hessian of all tokens)"
                                   : r->fallback && expert ? "  (rounded to nearest)"
                                                           : "");
   warn_of_coarse_scales(weight);
 }
 
-qd_status qd_quantize_alone(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, qd_weight *weight) {
-  task t = {.weight = weight, .role = weight->slot.role};
+qd_status qd_quantize_alone(qd_run *run, const qd_stage_factor *factor, const qd_stats *stats, int index) {
+  qd_weight *weight = factor->linears.weight[index];
+  qd_range rows = {0, weight->slot.dim[0]};
+  task t = {.weight = weight, .index = index};
   QD_TRY(prepare_task(run, factor, &t));
-  QD_TRY(quantize_share(run, factor, stats, &t, (qd_range){0, weight->slot.dim[0]}));
+  QD_TRY(quantize_share(run, factor, stats, &t, rows));
+  qd_outliers_settle(&weight->q);
   finish_task(run, factor, stats, &t);
   return QD_OK;
 }
@@ -263,18 +228,20 @@ static qd_status quantize_tasks(qd_run *run, int64_t block, const qd_stage_facto
   qd_share *shares;
   int n_shares;
   for (int i = 0; i < n; i++) {
+    tasks[i].index = i;
     QD_TRY_ALL(run->comm, prepare_task(run, factor, &tasks[i]));
     rows[i] = tasks[i].weight->slot.dim[0];
     cost[i] = (double)tasks[i].weight->slot.dim[1] * (double)tasks[i].weight->slot.dim[1];
   }
   QD_TRY(qd_heap_new((size_t)(n + run->comm->size), sizeof *shares, &shares));
-  qd_partition_rows(n, rows, cost, QD_SHARE_ROWS, run->comm->size, shares, &n_shares);
+  qd_partition_rows(n, rows, cost, qd_plan_share_rows(tasks[0].weight->q.scheme), run->comm->size, shares, &n_shares);
   qd_status status = qd_agree(run->comm, quantize_my_shares(run, factor, stats, tasks, shares, n_shares));
   for (int i = 0; status == QD_OK && i < n; i++) status = share_task(run, &tasks[i], i, shares, n_shares);
   qd_heap_free(shares);
   if (status != QD_OK) return qd_forward(status, __FILE__, __LINE__);
   for (int i = 0; i < n; i++) {
     finish_task(run, factor, stats, &tasks[i]);
+    qd_budget_spend(&run->budget, tasks[i].weight->result.outliers, qd_tensor_elements(tasks[i].weight->original));
     qd_quantize_log(block, tasks[i].weight, (qd_seconds() - start) / n);
   }
   return QD_OK;
@@ -289,15 +256,21 @@ static int same_factor(const qd_run *run, const task *tasks, int n) {
   return same;
 }
 
+static qd_linears linears_of(const task *tasks, int n) {
+  qd_linears out = {.n = n};
+  for (int i = 0; i < n; i++) out.weight[i] = tasks[i].weight;
+  return out;
+}
+
 qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_stats *stats) {
   task tasks[MAX_STAGE_LINEARS];
   int n = collect_tasks(run, block, stage, tasks);
   for (int done = 0; done < n;) {
     int same = same_factor(run, tasks + done, n - done);
-    qd_stage_factor factor = {0};
+    qd_stage_factor factor = {.linears = linears_of(tasks + done, same)};
     size_t mark = qd_arena_mark(&run->stats_arena);
     qd_moment begin = qd_times_begin(run);
-    if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, group_of(&tasks[done]), &factor));
+    if (stats != NULL) QD_TRY(qd_factorize(run, block, stage, stats, &factor));
     qd_times_end(run, begin, QD_TIME_FACTOR);
     begin = qd_times_begin(run);
     QD_TRY(quantize_tasks(run, block->index, &factor, stats, tasks + done, same));
@@ -311,8 +284,8 @@ qd_status qd_quantize(qd_run *run, qd_block *block, qd_stage stage, const qd_sta
 /* No input, so no Hessian: rounded to nearest, whatever the method. */
 qd_status qd_quantize_embedding(qd_run *run, qd_block *block) {
   qd_weight *weight = qd_block_find(block, QD_EMBEDDING);
-  task t = {.weight = weight, .role = QD_EMBEDDING};
-  qd_stage_factor nearest = {.nearest = true};
+  task t = {.weight = weight};
+  qd_stage_factor nearest = {.linears = linears_of(&t, 1), .nearest = true};
   if (!qd_fate_is_quantized(fate_of(run, weight, &weight->q.scheme))) return QD_OK;
   qd_moment begin = qd_times_begin(run);
   QD_TRY(quantize_tasks(run, block->index, &nearest, NULL, &t, 1));

@@ -4,6 +4,7 @@
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
 #include "pipeline/factorize.h"
+#include "pipeline/outliers.h"
 #include "workers/partition.h"
 
 #include <stdio.h>
@@ -155,17 +156,20 @@ static bool takes_shared(const qd_run *run, qd_stage stage, int64_t tokens) {
   return is_short(run, tokens) && tokens > 0 && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED;
 }
 
-static qd_status factorize(qd_run *run, const expert *e, const qd_stats *all, int64_t group_size, qd_stage_factor *factor) {
-  bool needs = run->job->method->needs_factor, shared = takes_shared(run, e->stage, e->stats.tokens);
-  *factor = (qd_stage_factor){.failed = needs && (e->stats.tokens == 0 || is_short(run, e->stats.tokens))};
-  if (!needs || (factor->failed && !shared)) return QD_OK;
-  return qd_factorize_here(run, shared ? all : &e->stats, group_size, factor);
+/* Where no factor can be had, a method with outliers still needs room to round in. */
+static qd_status factorize(qd_run *run, const expert *e, const qd_stats *all, qd_stage_factor *factor) {
+  const qd_method *method = run->job->method;
+  bool shared = takes_shared(run, e->stage, e->stats.tokens);
+  factor->failed = method->needs_factor && (e->stats.tokens == 0 || is_short(run, e->stats.tokens));
+  if (factor->failed && !shared) return method->has_outliers ? qd_factorize_here(run, NULL, factor) : QD_OK;
+  return method->needs_factor ? qd_factorize_here(run, shared ? all : &e->stats, factor) : QD_OK;
 }
 
-static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stage_factor *factor, qd_weight *weight) {
-  QD_TRY(qd_quantize_alone(run, factor, e->stats.tokens > 0 ? &e->stats : NULL, weight));
-  weight->result.shared = !factor->failed && takes_shared(run, e->stage, e->stats.tokens);
-  if (qd_run_calibrates(run) && e->stats.tokens == 0) weight->result.loss = 0; /* of no token */
+static qd_status quantize_linear(qd_run *run, const expert *e, const qd_stage_factor *factor, int index) {
+  qd_linear_result *result = &factor->linears.weight[index]->result;
+  QD_TRY(qd_quantize_alone(run, factor, e->stats.tokens > 0 ? &e->stats : NULL, index));
+  result->shared = !factor->failed && takes_shared(run, e->stage, e->stats.tokens);
+  if (qd_run_calibrates(run) && e->stats.tokens == 0) result->loss = 0; /* of no token */
   return QD_OK;
 }
 
@@ -173,23 +177,27 @@ static bool is_quantized(const qd_run *run, const qd_weight *weight, qd_scheme *
   return qd_fate_is_quantized(qd_job_scheme(run->job, weight->slot.name, weight->slot.dim[1], scheme));
 }
 
+/* The expert's linears that are quantized, from `role` on, as far as they have one factor. */
+static qd_linears same_factor(const qd_run *run, qd_block *block, const expert *e, qd_role *role) {
+  qd_linears out = {0};
+  for (; *role <= qd_stage_last(e->stage); ++*role) {
+    qd_weight *weight = qd_block_find_expert(block, *role, e->index);
+    if (!is_quantized(run, weight, &weight->q.scheme)) continue;
+    if (out.n > 0 && !qd_job_shares_factor(run->job, out.weight[0]->q.scheme.group_size, weight->q.scheme.group_size)) break;
+    out.weight[out.n++] = weight;
+  }
+  return out;
+}
+
 /* Gate and up share their input, and so their factor. */
 static qd_status quantize_mine(qd_run *run, qd_block *block, const expert *e, const qd_stats *all) {
-  qd_stage_factor factor;
-  const qd_weight *factored = NULL; /* whose factor it is */
-  size_t mark = qd_arena_mark(&run->stats_arena);
-  for (qd_role role = qd_stage_first(e->stage); e->index >= 0 && role <= qd_stage_last(e->stage); role++) {
-    qd_weight *weight = qd_block_find_expert(block, role, e->index);
-    if (!is_quantized(run, weight, &weight->q.scheme)) continue;
-    int64_t group_size = weight->q.scheme.group_size;
-    if (factored == NULL || !qd_job_shares_factor(run->job, factored->q.scheme.group_size, group_size)) {
-      qd_arena_rewind(&run->stats_arena, mark);
-      QD_TRY(factorize(run, e, all, group_size, &factor));
-      factored = weight;
-    }
-    QD_TRY(quantize_linear(run, e, &factor, weight));
+  for (qd_role role = qd_stage_first(e->stage); e->index >= 0 && role <= qd_stage_last(e->stage);) {
+    qd_stage_factor factor = {.linears = same_factor(run, block, e, &role)};
+    size_t mark = qd_arena_mark(&run->stats_arena);
+    if (factor.linears.n > 0) QD_TRY(factorize(run, e, all, &factor));
+    for (int i = 0; i < factor.linears.n; i++) QD_TRY(quantize_linear(run, e, &factor, i));
+    qd_arena_rewind(&run->stats_arena, mark);
   }
-  qd_arena_rewind(&run->stats_arena, mark);
   return QD_OK;
 }
 
@@ -232,6 +240,7 @@ static qd_status tell(qd_run *run, qd_weight *weight) {
   if (owner == run->comm->rank) return QD_OK;
   weight->result = t.result, weight->quantized = true, weight->compute = (qd_tensor){0};
   weight->q = qd_qtensor_shape(weight->q.scheme, weight->slot.dim[0], weight->slot.dim[1], t.has_order != 0);
+  qd_outliers_shape(&weight->q, t.result.outliers);
   return QD_OK;
 }
 
@@ -256,6 +265,7 @@ static qd_status share_result(qd_run *run, int64_t block, qd_weight *weight, dou
   }
   weight->q.scheme = scheme;
   QD_TRY(tell(run, weight));
+  qd_budget_spend(&run->budget, weight->result.outliers, weight->slot.dim[0] * weight->slot.dim[1]);
   qd_quantize_log(block, weight, seconds);
   return QD_OK;
 }

@@ -14,6 +14,9 @@ typedef struct qd_input_result {
 
 bool qd_record_is_quantized(const qd_record *record);
 
+/* Weights that are kept as they are beside the codes. */
+int64_t qd_record_outliers(const qd_record *record);
+
 /* The scheme of a "uniform" record, from its facts; QD_ECORRUPT. */
 qd_status qd_record_scheme(const qd_record *record, const char *what, qd_scheme *out) QD_MUST_USE;
 

@@ -156,6 +156,7 @@ static qd_status all_blocks(qd_run *run) {
 static qd_status work(qd_run *run) {
   bool embeds = !run->stored.has_rest && qd_job_quantizes(run->job, QD_EMBEDDING, &run->model);
   bool blocks_left = run->first_block < run->model.n_blocks || run->head_left || embeds;
+  qd_budget_resume(&run->budget, &run->stored);
   QD_TRY(qd_progress_begin(run));
   QD_TRY(blocks_left ? qd_setup_open(run) : qd_setup_open_rest(run));
   if (blocks_left) QD_TRY(all_blocks(run));

@@ -17,6 +17,7 @@ static qd_status load_model(qd_run *run) {
   QD_TRY(qd_source_open(run->job->model, &run->source));
   QD_TRY(qd_model_from_source(run->source, &run->model));
   QD_TRY(qd_rules_check(run->job, &run->model));
+  QD_TRY(qd_budget_open(&run->budget, run->job, &run->model));
   run->stored_model = run->model;
   run->stored_model.tied = run->model.tied && !qd_job_unties(run->job, &run->model);
   qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);

@@ -5,6 +5,7 @@
 
 #include "kernels/base/task.h"
 #include "pipeline/acts.h"
+#include "pipeline/budget.h"
 #include "pipeline/experts.h"
 #include "pipeline/feed.h"
 #include "pipeline/job.h"
@@ -60,6 +61,7 @@ typedef struct qd_run {
   int64_t       blocks_done;     /* on disk and in the journal */
   bool          head_left;       /* the head is to be quantized still */
   int64_t       passed;          /* blocks that the activations had passed when they were read back (keep.h); 0: none were */
+  qd_budget     budget;          /* for outliers; the same on every rank */
   qd_kept       kept;            /* what was written last, to be noted when the journal has its blocks */
 } qd_run;
 

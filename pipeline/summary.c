@@ -10,10 +10,20 @@ double qd_summary_fact(const qd_record *record, const char *key) {
 }
 
 typedef struct totals {
-  double bits, error;
+  double bits, stored_bits, error;
   int64_t linears;
   bool calibrated;
 } totals;
+
+static double stored_bits(const qd_record *record) {
+  double bits = 0;
+  for (int i = 0; i < record->n_parts; i++) {
+    double elements = 1;
+    for (int d = 0; d < record->part[i].rank; d++) elements *= (double)record->part[i].dim[d];
+    bits += 8 * elements * (double)qd_dtype_bytes(record->part[i].dtype);
+  }
+  return bits;
+}
 
 static void add_record(const qd_record *record, qd_summary *out, totals *sum) {
   int64_t weights = 1;
@@ -22,6 +32,8 @@ static void add_record(const qd_record *record, qd_summary *out, totals *sum) {
   out->all_weights += weights;
   if (!qd_record_is_quantized(record)) return;
   out->quantized_weights += weights;
+  out->outliers += qd_record_outliers(record);
+  sum->stored_bits += stored_bits(record);
   sum->bits += (double)weights * qd_summary_fact(record, "bits_per_weight");
   if (sum->calibrated && qd_summary_fact(record, "tokens") == 0) return; /* an expert that no token chose */
   sum->error += qd_summary_fact(record, "relative_error");
@@ -39,7 +51,10 @@ void qd_summary_of_store(const qd_store *store, qd_summary *out) {
   for (int64_t b = 0; b < store->n_blocks; b++) add_entry(&store->block[b], out, &sum);
   if (store->has_rest) add_entry(&store->rest, out, &sum);
   double others = 16.0 * (double)(out->all_weights - out->quantized_weights);
-  if (out->quantized_weights > 0) out->bits_per_weight = sum.bits / (double)out->quantized_weights;
+  if (out->quantized_weights > 0) {
+    out->bits_per_weight = sum.bits / (double)out->quantized_weights;
+    out->bits_stored = sum.stored_bits / (double)out->quantized_weights;
+  }
   if (out->all_weights > 0) out->bits_per_weight_whole_model = (sum.bits + others) / (double)out->all_weights;
   if (sum.linears > 0) out->mean_relative_error = sum.error / (double)sum.linears;
 }

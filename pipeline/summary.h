@@ -6,7 +6,9 @@
 
 typedef struct qd_summary {
   int64_t  quantized_weights, all_weights;
-  double   bits_per_weight;             /* over quantized weights: codes, scales, zero points, order */
+  double   bits_per_weight;             /* over quantized weights: codes, scales, zero points, order; SpQR's by its formula */
+  double   bits_stored;                 /* the same from the bytes of all parts, before compression */
+  int64_t  outliers;
   double   bits_per_weight_whole_model; /* everything else at 16 bits */
   double   mean_relative_error;         /* over quantized linears, but for experts that no calibration token chose */
   uint64_t file_bytes;                  /* of the .h5 files */

@@ -201,6 +201,7 @@ static hid_t type_of(qd_dtype dtype) {
     case QD_BF16: return H5Tcopy(H5T_STD_U16LE);
     case QD_F64: return H5Tcopy(H5T_IEEE_F64LE);
     case QD_U8: return H5Tcopy(H5T_STD_U8LE);
+    case QD_U16: return H5Tcopy(H5T_STD_U16LE);
     case QD_I32: return H5Tcopy(H5T_STD_I32LE);
     case QD_I64: return H5Tcopy(H5T_STD_I64LE);
   }

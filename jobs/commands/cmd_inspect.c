@@ -51,6 +51,8 @@ static qd_status print_json(const qd_store *store, const qd_summary *summary) {
   qd_json *out = qd_json_object(), *tensors = qd_json_array();
   qd_json_set_text(out, "store", wanted.folder);
   qd_json_set_number(out, "bits_per_weight", summary->bits_per_weight);
+  qd_json_set_number(out, "bits_stored", summary->bits_stored);
+  qd_json_set_integer(out, "outliers", summary->outliers);
   qd_json_set_number(out, "bits_per_weight_whole_model", summary->bits_per_weight_whole_model);
   qd_json_set_number(out, "mean_relative_error", summary->mean_relative_error);
   qd_json_set_integer(out, "quantized_weights", summary->quantized_weights);
@@ -90,10 +92,13 @@ static void print_record(const qd_record *record) {
     printf("%-52s %16s  %s%s\n", record->name, shape, qd_dtype_name(record->dtype), exception(record));
     return;
   }
-  printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g%s\n", record->name, shape,
+  printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g", record->name, shape,
          (int)qd_summary_fact(record, "bits"), (int)qd_summary_fact(record, "group_size"),
-         qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"),
-         exception(record));
+         qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
+  if (qd_json_get(record->facts, "outliers") != NULL)
+    printf("  %" PRId64 " outliers, %.4f bits a weight", (int64_t)qd_summary_fact(record, "outliers"),
+           qd_summary_fact(record, "bits_per_weight"));
+  printf("%s\n", exception(record));
 }
 
 static void print_block_facts(const qd_entry *entry) {
@@ -114,8 +119,10 @@ static qd_status print_text(const qd_store *store, const qd_summary *summary) {
   for (int64_t b = 0; b < store->n_blocks; b++) print_block_facts(&store->block[b]);
   printf("\njob %s\n", job);
   printf("\n%" PRId64 " weights quantized of %" PRId64
-         "; %.4f bits a weight, %.4f over the whole model; %.1f MiB on disk; mean relative error %.4g\n",
-         summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_per_weight_whole_model,
+         "; %.4f bits a weight (%.4f by the bytes stored), %.4f over the whole model; %.1f MiB on disk; mean relative error "
+         "%.4g\n",
+         summary->quantized_weights, summary->all_weights, summary->bits_per_weight, summary->bits_stored,
+         summary->bits_per_weight_whole_model,
          (double)summary->file_bytes / 1048576, summary->mean_relative_error);
   qd_heap_free(job);
   return QD_OK;

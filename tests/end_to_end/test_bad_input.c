@@ -36,7 +36,8 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT(2, "--mse and --no-mse contradict", "", QUANTIZE, "--no-mse", "--bits", "3", "--mse");
   EXPECT(2, "--true-sequential and --no-true-sequential contradict", "", QUANTIZE, "--no-true-sequential", "--true-sequential");
   EXPECT(2, "--resume and --no-resume contradict", "", QUANTIZE, "--resume", "--no-resume");
-  EXPECT(2, "--act-order, --desc-act and --static-groups contradict", "", QUANTIZE, "--desc-act", "--static-groups");
+  EXPECT(2, "--act-order, --permutation-order, --desc-act and --static-groups contradict", "", QUANTIZE, "--desc-act",
+         "--static-groups");
   EXPECT(0, "wrote", out, QUANTIZE, "--sym", "--sym", "--act-order", "static", "--static-groups");
   EXPECT_ROW("an option that means nothing to the method", QUANTIZE, "--method", "rtn", "--desc-act");
   EXPECT(2, "the folder of a store is needed", "", "verify");
@@ -92,6 +93,26 @@ Test(bad_input, absurd_values) {
   EXPECT_ROW("a pattern that is no regular expression", QUANTIZE, "--ignore", "[");
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, cases[i][0], cases[i][1]);
+  cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
+}
+
+Test(bad_input, options_of_spqr) {
+  static const char *const cases[][3] = {{"--outlier-threshold", "-1", "--outlier-threshold takes a number"},
+                                         {"--scale-bits", "9", "--scale-bits takes"},
+                                         {"--zero-bits", "x", "--zero-bits takes"},
+                                         {"--stat-group", "0", "--stat-group takes"},
+                                         {"--preset", "spqr-5bit", "--preset takes one of spqr-4bit, spqr-3bit, reference"},
+                                         {"--permutation-order", "up", "--permutation-order takes one of"},
+                                         {"--act-order", "static", "--permutation-order"},
+                                         {"--avg-bits", "13", "2.0781 to 12.6250 can"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, "--method", "spqr", cases[i][0], cases[i][1]);
+  EXPECT_ROW("an average of bits that nothing reaches", QUANTIZE, "--method", "spqr", "--avg-bits", "2");
+  EXPECT(2, "contradict each other", "--avg-bits", QUANTIZE, "--method", "spqr", "--avg-bits", "4", "--outlier-threshold", "1");
+  EXPECT(2, "with this --bits and --group-size", "3.6250", QUANTIZE, "--method", "spqr", "-b", "3", "-g", "16", "--avg-bits",
+         "3.5");
+  EXPECT(2, "--simplified-outliers belongs to --method spqr", "gptq", QUANTIZE, "--simplified-outliers");
+  EXPECT(2, "--damp auto means nothing to", "Hessian", QUANTIZE, "--method", "rtn", "--damp", "auto");
   cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
 }
 

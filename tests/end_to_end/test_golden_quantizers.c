@@ -1,7 +1,7 @@
-/* Against the public reference code of GPTQ and of rounding to nearest on real models: the rows of reference_quantizers.json,
- * its token windows beside it.  Three promises: with --compat reference the reference's figures; by default an error no larger
- * than its best recipe's; and in every single linear GPTQ's error below that of rounding.  QDIST_TEST_FULL=1 does what takes
- * long as well. */
+/* Against the public reference code of GPTQ, of SpQR and of rounding to nearest on real models: the rows of
+ * reference_quantizers.json, its token windows beside it.  Promises: with --compat reference the reference's figures; by
+ * default an error (of SpQR a perplexity) no larger than its best recipe's; and in every single linear GPTQ's error below that
+ * of rounding.  QDIST_TEST_FULL=1 does what takes long as well. */
 #include "storage/json.h"
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
@@ -293,6 +293,64 @@ static void check_model(const char *name) {
 Test(golden_quantizers, tiny1m) { check_model("tiny1m"); }
 Test(golden_quantizers, babyllama) { check_model("babyllama-tok361"); }
 Test(golden_quantizers, qdist_tiny) { check_model("qdist-tiny"); }
+
+/* ---- SpQR ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct spqr_figures {
+  double perplexity, bits, error;
+} spqr_figures;
+
+static spqr_figures spqr_of(const model *m, const char *name, const char *options) {
+  const char *store = qd_temporary_path(&folder, name);
+  qd_run run = qd_program(N_RANKS, "quantize -m %s/data/models/%s -d %s/golden/windows/%s.calibration.i32 --seqlen %d "
+                          "--nsamples %d --compute-dtype fp32 --method spqr %s -o %s", m->data, m->name, m->data, m->name,
+                          (int)m->window, (int)m->calibration_windows, options, store);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+  qd_json *facts = json_of(qd_program(0, "inspect %s --json", store));
+  spqr_figures out = {perplexity(m, store), number(facts, "bits_per_weight"), number(facts, "mean_relative_error")};
+  qd_json_free(facts);
+  return out;
+}
+
+/* Within the reference's range by 3 %, bits within 0.03; at the same bits our defaults below. */
+static void check_spqr(const model *m, const char *key, const qd_json *row) {
+  char options[160];
+  double least = number(row, "ppl_min"), most = number(row, "ppl_max"), bits = number(row, "bits_per_weight");
+  int b = (int)number(row, "bits"), g = (int)number(row, "group_size");
+  snprintf(options, sizeof options, "--compat reference -b %d -g %d --outlier-threshold %g", b, g,
+           number(row, "outlier_threshold"));
+  spqr_figures reference = spqr_of(m, key, options);
+  snprintf(options, sizeof options, "-b %d -g %d --avg-bits %.4f", b, g, bits);
+  spqr_figures ours = spqr_of(m, "ours", options);
+  qd_temporary_remove(qd_temporary_path(&folder, "ours"));
+  printf("%-17s %-20s reference %.4f at %.4f bits, wanted [%.4f, %.4f] at %.4f; by default %.4f at %.4f\n", m->name, key,
+         reference.perplexity, reference.bits, least, most, bits, ours.perplexity, ours.bits);
+  cr_expect(reference.perplexity >= 0.97 * least && reference.perplexity <= 1.03 * most, "%s %s: perplexity %.4f", m->name, key,
+            reference.perplexity);
+  cr_expect(fabs(reference.bits - bits) <= 0.03, "%s %s: %.4f bits", m->name, key, reference.bits);
+  cr_expect(fabs(ours.bits - bits) <= 0.02, "%s %s: %.4f bits by --avg-bits", m->name, key, ours.bits);
+  cr_expect_lt(ours.perplexity, most, "%s %s: by default %.4f", m->name, key, ours.perplexity);
+}
+
+/* The row that is recommended; all of them where time does not matter. */
+static void check_spqr_rows(const char *name) {
+  static model m;
+  const char *key, *full = getenv("QDIST_TEST_FULL");
+  const qd_json *row;
+  m = (model){.name = name, .data = getenv("QDIST_TEST_DATA"), .full = full != NULL && strcmp(full, "1") == 0};
+  if (m.data == NULL || *m.data == '\0')
+    cr_skip_test("QDIST_TEST_DATA does not name a folder with golden values of real models");
+  read_rows(&m);
+  const qd_json *rows = qd_json_get(qd_json_get(qd_json_get(m.document, "models"), name), "jobs");
+  for (size_t i = 0; qd_json_member(rows, i, &key, &row); i++)
+    if (strcmp(text_or(row, "method", ""), "spqr") == 0 && (m.full || strcmp(key, "spqr_w3g16_t0.2") == 0))
+      check_spqr(&m, key, row);
+  qd_json_free(m.document);
+}
+
+Test(golden_quantizers, spqr_tiny1m) { check_spqr_rows("tiny1m"); }
+Test(golden_quantizers, spqr_babyllama) { check_spqr_rows("babyllama-tok361"); }
 
 /* ---- GPTAQ --------------------------------------------------------------------------------------------------------------- */
 

@@ -282,23 +282,28 @@ Test(resume, stopped_by_time_after_each_block) {
   bench_close(&b);
 }
 
-/* The original stream is run again through the original weights, the other through the stored ones. */
-Test(resume, both_streams_come_back) {
-  static const char both[] = "--gptaq --report-kl --act-order dynamic";
+/* Stopped after each block, with options beside the usual ones. */
+static void stop_after_each_block(const char *options) {
   bench b;
-  char machine[128];
+  char machine[192];
   bench_open(&b, 4);
   snprintf(b.whole, sizeof b.whole, "%s", qd_temporary_path(&b.folder, "both"));
-  succeed(2, &b, b.whole, both);
+  succeed(2, &b, b.whole, options);
   for (int block = 0; block < 4; block++) {
-    snprintf(machine, sizeof machine, "%s %s --stop-after 0.000001s", both, machine_of_step(block));
+    snprintf(machine, sizeof machine, "%s %s --stop-after 0.000001s", options, machine_of_step(block));
     qd_run run = command(ranks_of_step(block), &b, machine);
     cr_assert_eq(run.exit_code, block < 3 ? EXIT_STOPPED : 0, "block %d: exit code %d: %s", block, run.exit_code, run.err.text);
     qd_run_close(&run);
   }
-  expect_whole(&b, "two streams, stopped after each block");
+  expect_whole(&b, options);
   bench_close(&b);
 }
+
+/* The original stream is run again through the original weights, the other through the stored ones. */
+Test(resume, both_streams_come_back) { stop_after_each_block("--gptaq --report-kl --act-order dynamic"); }
+
+/* What finished blocks spent on outliers is read from them. */
+Test(resume, a_budget_goes_on) { stop_after_each_block("--method spqr --avg-bits 3.6"); }
 
 /* An unfinished store of the first block. */
 static void stop_after_one_block(bench *b, int blocks) {

@@ -204,6 +204,10 @@ static const char *const jobs[] = {
     "--block-size 40 --damp 0.05",
     "--compat reference",
     "--gptaq --report-kl --kl-positions 9",
+    "--method spqr",
+    "--method spqr --permutation-order spearman --stat-group 5 --outlier-threshold 0.4 --zero-bits 0 --shard-size 6K",
+    "--method spqr --preset spqr-3bit --simplified-outliers --round-zero --no-true-sequential",
+    "--method spqr --compat reference -g -1 --scale-bits 0 --permutation-order identity --device ref",
     "--gptaq --gptaq-alpha 1 --act-order dynamic -g 32 --no-true-sequential --report-kl --compute-dtype bf16",
 };
 enum { N_JOBS = sizeof jobs / sizeof *jobs };
@@ -282,9 +286,10 @@ Test(same_bits, experts_in_every_kind_of_job) {
   static const char *const kinds[] = {"--moe-min-tokens 90 --moe-fallback rtn --act-order dynamic -g 16 --shard-size 6K",
                                       "--no-true-sequential -g 32 --moe-min-tokens 0",
                                       "--method rtn --ignore experts\\.[2-4]\\. --override experts\\.5=8:16",
-                                      "--act-order group-aware -g 16 --override up_proj=3:8 --device ref"};
-  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16, QD_F32};
-  for (int i = 0; i < 4; i++) {
+                                      "--act-order group-aware -g 16 --override up_proj=3:8 --device ref",
+                                      "--method spqr --moe-min-tokens 90"};
+  static const qd_dtype dtypes[] = {QD_F32, QD_F16, QD_BF16, QD_F32, QD_BF16};
+  for (int i = 0; i < 5; i++) {
     bench b;
     open_experts(&b, dtypes[i]);
     expect_same(&b, "store", 0, kinds[i], "");

@@ -188,7 +188,7 @@ Test(gptq_cpu, rows_do_not_know_each_other) {
 
 /* Of zeros nothing follows. */
 Test(gptq_cpu, without_asymmetry_it_is_gptq) {
-  problem p = make_problem(40, 300, (qd_scheme){3, 32, false, true, QD_F16, false}, IN_ORDER);
+  problem p = make_problem(40, 300, (qd_scheme){.bits = 3, .group_size = 32, .mse = true, .scale_dtype = QD_F16}, IN_ORDER);
   memset(p.p.data, 0, qd_tri_bytes(300, QD_F32));
   qd_device cpu;
   must_open(&cpu, "cpu", NULL, 1);
@@ -214,7 +214,7 @@ static qd_status solve_status(qd_device *device, qd_gptq_args args, qd_tensor w)
 }
 
 Test(gptq_cpu, bad_arguments_are_refused) {
-  qd_scheme scheme = {4, 16, false, false, QD_F16, false};
+  qd_scheme scheme = {.bits = 4, .group_size = 16, .scale_dtype = QD_F16};
   problem p = make_problem(4, 40, scheme, IN_ORDER);
   qd_device cpu;
   must_open(&cpu, "cpu", NULL, 1);
@@ -314,8 +314,9 @@ static qd_gptq_args bad_args(const problem *p, qd_scheme scheme) {
 
 /* Damage stays in its row and shows in the loss. */
 Test(gptq_cpu, bad_numbers_show_in_the_loss) {
-  problem p = make_problem(BAD_ROWS, BAD_COLUMNS, (qd_scheme){4, 16, false, false, QD_F32, false}, IN_ORDER);
-  qd_gptq_args args = bad_args(&p, (qd_scheme){4, 16, false, false, QD_F32, false});
+  problem p = make_problem(BAD_ROWS, BAD_COLUMNS,
+                           (qd_scheme){.bits = 4, .group_size = 16, .scale_dtype = QD_F32}, IN_ORDER);
+  qd_gptq_args args = bad_args(&p, (qd_scheme){.bits = 4, .group_size = 16, .scale_dtype = QD_F32});
   set_weight(p.w, 40, 20, NAN);
   for (int d = 0; d < 3; d++) {
     qd_device device;
@@ -337,8 +338,9 @@ Test(gptq_cpu, scale_beyond_fp16_names_row_and_group) {
     const char *expected;
   } steps[] = {{69, 0, "row 69, group 0"},  {66, 39, "row 66, group 2"}, {68, 36, "row 66, group 2"},
                {66, 17, "row 66, group 1"}, {63, 38, "row 63, group 2"}, {5, 18, "row 5, group 1"}};
-  problem p = make_problem(BAD_ROWS, BAD_COLUMNS, (qd_scheme){4, 16, false, false, QD_F16, false}, IN_ORDER);
-  qd_gptq_args args = bad_args(&p, (qd_scheme){4, 16, false, false, QD_F16, false});
+  problem p = make_problem(BAD_ROWS, BAD_COLUMNS,
+                           (qd_scheme){.bits = 4, .group_size = 16, .scale_dtype = QD_F16}, IN_ORDER);
+  qd_gptq_args args = bad_args(&p, (qd_scheme){.bits = 4, .group_size = 16, .scale_dtype = QD_F16});
   for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
     set_weight(p.w, steps[i].row, steps[i].column, 1e9f);
     for (int d = 0; d < 3; d++) {

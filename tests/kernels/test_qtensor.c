@@ -116,3 +116,64 @@ Test(qtensor, wrong_contents_are_found) {
   order[20] = kept;
   OK(qd_qtensor_check(&q));
 }
+
+/* ---- SpQR's parts -------------------------------------------------------------------------------------------------------- */
+
+enum { N_OUTLIERS = 5 };
+
+/* 7 rows in runs of 4, 21 columns in groups of 8; outliers (0: 3, 20), (2: 0), (6: 1, 2). */
+static qd_qtensor valid_spqr(void) {
+  static const int32_t pointer[8] = {0, 2, 2, 3, 3, 3, 3, 5};
+  static const uint16_t columns[N_OUTLIERS] = {3, 20, 0, 1, 2};
+  qd_scheme scheme = {.bits = 3, .group_size = 8, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 2,
+                      .stat_group = 4};
+  qd_qtensor q;
+  OK(qd_qtensor_new(&arena, scheme, 7, 21, false, &q));
+  q.outlier_columns.dim[0] = q.outlier_values.dim[0] = N_OUTLIERS;
+  OK(qd_arena_new(&arena, N_OUTLIERS, sizeof(uint16_t), &q.outlier_columns.data));
+  OK(qd_arena_new(&arena, N_OUTLIERS, sizeof(uint16_t), &q.outlier_values.data));
+  qd_part parts[QD_MAX_PARTS];
+  for (int i = qd_qtensor_parts(&q, parts) - 1; i >= 0; i--) memset(parts[i].tensor.data, 0, qd_tensor_bytes(parts[i].tensor));
+  memcpy(q.outlier_rows.data, pointer, sizeof pointer);
+  memcpy(q.outlier_columns.data, columns, sizeof columns);
+  return q;
+}
+
+Test(qtensor, spqr_has_its_parts_and_views_of_runs) {
+  qd_qtensor q = valid_spqr();
+  OK(qd_qtensor_check(&q));
+  cr_expect(q.second.dim[0] == 2 && q.second.dim[1] == 3 && q.second.dim[2] == QD_SECOND && q.scales.rank == 0);
+  cr_expect(q.outlier_columns.dtype == QD_U16 && qd_qtensor_shape(q.scheme, 1, 1 << 17, false).outlier_columns.dtype == QD_I32);
+  cr_expect_eq(qd_qtensor_part(&q, "second"), &q.second);
+  cr_expect_null(qd_qtensor_part(&q, "codebook"));
+  qd_qtensor lower = qd_qtensor_rows(&q, 4, 3);
+  OK(qd_qtensor_check(&lower));
+  cr_expect(lower.second.dim[0] == 1 && lower.outlier_rows.dim[0] == 4 && ((int32_t *)lower.outlier_rows.data)[3] == 5);
+}
+
+Test(qtensor, outliers_that_lead_out_of_bounds_are_found) {
+  qd_qtensor q = valid_spqr();
+  int32_t *pointer = q.outlier_rows.data;
+  uint16_t *column = q.outlier_columns.data, *value = q.outlier_values.data;
+  pointer[7] = 6;
+  assert_bad(&q, "outlier");
+  pointer[7] = 5, pointer[3] = 1;
+  assert_bad(&q, "outlier");
+  pointer[3] = 3, pointer[0] = -1;
+  assert_bad(&q, "outlier");
+  pointer[0] = 0, column[1] = 21;
+  assert_bad(&q, "outlier");
+  column[1] = 3;
+  assert_bad(&q, "outlier");
+  column[1] = 20, value[4] = 0x7c00; /* infinite */
+  assert_bad(&q, "outlier");
+  value[4] = 0;
+  ((uint16_t *)q.second.data)[5] = 0x7e00; /* a NaN */
+  assert_bad(&q, "second");
+  ((uint16_t *)q.second.data)[5] = 0;
+  q.outlier_columns.dim[0] = 4;
+  assert_bad(&q, "outlier_columns");
+  q.outlier_columns.dim[0] = N_OUTLIERS;
+  ((uint8_t *)q.zero_codes.data)[0] = 0xc0; /* behind the third code of two bits */
+  assert_bad(&q, "zero_codes");
+}

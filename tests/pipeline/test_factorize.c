@@ -4,7 +4,8 @@
 
 static stand s;
 static qd_stats stats;
-static qd_stage_factor factor;
+static qd_weight linear = {.q.scheme.group_size = 4};
+static qd_stage_factor factor = {.linears = {1, {&linear}}};
 static const qd_block block = {.index = 1};
 
 static void open_fixture(void) {
@@ -64,7 +65,7 @@ static double mean_of_live(void) {
   return sum / live;
 }
 
-static void factorize(void) { MUST(qd_factorize(&s.run, &block, QD_STAGE_QKV, &stats, 4, &factor)); }
+static void factorize(void) { MUST(qd_factorize(&s.run, &block, QD_STAGE_QKV, &stats, &factor)); }
 
 Test(factorize, inverts_the_damped_hessian_in_every_order) {
   double add[HIDDEN];
@@ -185,17 +186,17 @@ Test(factorize, a_hessian_beyond_the_ladder_falls_back_to_rounding) {
 Test(factorize, or_ends_the_job) {
   spoil(3e4f);
   s.job.on_failure = QD_FAILURE_STOP;
-  cr_expect_eq(qd_factorize(&s.run, &block, QD_STAGE_GATE_UP, &stats, 4, &factor), QD_ENUMERIC);
+  cr_expect_eq(qd_factorize(&s.run, &block, QD_STAGE_GATE_UP, &stats, &factor), QD_ENUMERIC);
   cr_expect(strstr(qd_error_text(), "block 1") != NULL && strstr(qd_error_text(), "gate_up_input") != NULL, "%s",
             qd_error_text());
 }
 
 /* What one rank does for itself is what it does for all. */
 Test(factorize, alone_it_gives_the_same) {
-  qd_stage_factor alone;
+  qd_stage_factor alone = {.linears = factor.linears};
   fill_hessian();
   factorize();
-  MUST(qd_factorize_here(&s.run, &stats, 4, &alone));
+  MUST(qd_factorize_here(&s.run, &stats, &alone));
   cr_expect_eq(memcmp(alone.u.data, factor.u.data, qd_tri_bytes(HIDDEN, QD_F32)), 0);
   cr_expect_eq(memcmp(alone.order.data, factor.order.data, qd_tensor_bytes(factor.order)), 0);
   cr_expect(alone.damping == factor.damping && !alone.failed);

@@ -65,7 +65,7 @@ Test(method, orders_few_columns_and_none) {
 }
 
 Test(method, knows_its_methods_by_name) {
-  cr_expect_str_eq(qd_method_names(), "gptq, rtn");
+  cr_expect_str_eq(qd_method_names(), "gptq, rtn, spqr");
   cr_expect_null(qd_method_find("awq"));
   cr_expect_null(qd_method_find(""));
   int n = 0;
@@ -73,7 +73,7 @@ Test(method, knows_its_methods_by_name) {
     cr_expect_eq(qd_method_find(qd_method_at(n)->name), qd_method_at(n));
     cr_expect_gt(strlen(qd_method_at(n)->summary), 0);
   }
-  cr_expect_eq(n, 2);
+  cr_expect_eq(n, 3);
 }
 
 Test(method, stores_an_order_for_dynamic_groups_only) {

@@ -170,7 +170,8 @@ Test(plan, rows_are_quantized_in_pieces_of_whole_tiles) {
   static const struct { int64_t columns; int threads; int64_t rows; } pieces[] = {
       {28672, 1, 512}, {28672, 2, 512}, {28672, 3, 768}, {8192, 1, 2048}, {8192, 3, 1536}, {300, 1, 55808}, {1 << 25, 2, 512}};
   for (int i = 0; i < 7; i++)
-    cr_expect_eq(qd_plan_piece_rows(&(qd_device){.threads = pieces[i].threads}, pieces[i].columns), pieces[i].rows, "%d", i);
+    cr_expect_eq(qd_plan_piece_rows(&(qd_device){.threads = pieces[i].threads}, (qd_scheme){0}, pieces[i].columns),
+                 pieces[i].rows, "%d", i);
 }
 
 Test(plan, scratch_does_not_grow_with_the_rows_of_a_share) {

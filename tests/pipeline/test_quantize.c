@@ -207,7 +207,7 @@ static void reopen_arenas_for_wide(void) {
 
 /* What the plan gives a share of any height. */
 static size_t scratch_of_a_piece(void) {
-  int64_t rows = qd_plan_piece_rows(&s.device, WIDE);
+  int64_t rows = qd_plan_piece_rows(&s.device, s.job.scheme, WIDE);
   cr_assert_eq(rows, 256);
   qd_method_input input = {.device = &s.device, .scheme = s.job.scheme, .w = qd_tensor_2d(NULL, QD_F32, rows, WIDE)};
   return (size_t)(2 * rows * WIDE + WIDE) * sizeof(float) + qd_method_rtn.scratch_bytes(&input);
