@@ -125,10 +125,12 @@ size_t qd_resident_scratch(const qd_resident *r, int64_t positions) {
   qd_experts_shape shape = experts_shape(r, positions);
   size_t most = qd_plan_forward_scratch(r->device, &shape);
   qd_dtype act = r->subject.act;
-  qd_attention_args args = {.q = qd_tensor_3d(NULL, act, shape.tokens, m->heads, m->head_dim),
-                            .k = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim),
+  qd_attention_args args = {.k = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim),
                             .v = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim)};
-  most = qd_larger(most, qd_scratch_attention(r->device, &args));
+  for (int64_t tokens = 1; tokens <= shape.tokens; tokens += qd_larger(1, (size_t)shape.tokens - 1)) { /* one, and a whole pass */
+    args.q = qd_tensor_3d(NULL, act, tokens, m->heads, m->head_dim);
+    most = qd_larger(most, qd_scratch_attention(r->device, &args));
+  }
   return qd_larger(most, qd_scratch_qlinear(r->device, qd_tensor_2d(NULL, act, 1, m->hidden), m->vocabulary, true));
 }
 
