@@ -4,6 +4,7 @@
 #include "kernels/base/log.h"
 #include "pipeline/generate/generation.h"
 #include "workers/agree.h"
+#include "workers/interrupt.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -96,6 +97,7 @@ static void parse_command_line(int argc, char **argv) {
   wanted.common = qd_common_defaults, wanted.text = qd_text_defaults;
   wanted.request.sampling.top_p = 1;
   qd_options_parse(&argp, argc, argv, &wanted);
+  qd_interrupt_install_ctrl_c();
 }
 
 /* A pipe that was closed is told at the next text, not by a signal's death of one rank. */

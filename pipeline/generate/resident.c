@@ -127,8 +127,8 @@ size_t qd_resident_scratch(const qd_resident *r, int64_t positions) {
   qd_dtype act = r->subject.act;
   qd_attention_args args = {.k = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim),
                             .v = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim)};
-  for (int64_t tokens = 1; tokens <= shape.tokens; tokens += qd_larger(1, (size_t)shape.tokens - 1)) { /* one, and a whole pass */
-    args.q = qd_tensor_3d(NULL, act, tokens, m->heads, m->head_dim);
+  for (int whole = 0; whole < 2; whole++) { /* a token, and as many as a pass has */
+    args.q = qd_tensor_3d(NULL, act, whole ? shape.tokens : 1, m->heads, m->head_dim);
     most = qd_larger(most, qd_scratch_attention(r->device, &args));
   }
   return qd_larger(most, qd_scratch_qlinear(r->device, qd_tensor_2d(NULL, act, 1, m->hidden), m->vocabulary, true));

@@ -93,12 +93,12 @@ Test(generate, memory_falls_with_ranks) {
   cr_expect_leq(of_four.planned + (40 << 20), alone.planned, "%lld alone, %lld of four ranks", alone.planned, of_four.planned);
 }
 
-static void expect_stopped(int ranks) {
+static void expect_stopped(int ranks, int signal) {
   qd_made_llama widths = {.dtype = QD_F32, .blocks = 2, .hidden = 16, .ffn = 16, .heads = 2, .kv_heads = 2, .vocabulary = 24,
                           .positions = 1 << 18};
   qd_run run = qd_program_start(ranks, "generate -m %s -p abc --max-new-tokens 200000", make_model("model", widths));
   cr_assert(qd_run_until(&run, "plan:"), "%s", run.err.text);
-  qd_run_signal_ranks(&run, SIGTERM);
+  qd_run_signal_ranks(&run, signal);
   qd_run_finish(&run);
   cr_expect_not(run.timed_out);
   cr_expect_eq(run.exit_code, 75, "exit code %d: %s", run.exit_code, run.err.text);
@@ -106,8 +106,9 @@ static void expect_stopped(int ranks) {
   qd_run_close(&run);
 }
 
-Test(generate, a_signal_ends_it) { expect_stopped(0); }
-Test(generate, a_signal_ends_all_ranks) { expect_stopped(3); }
+Test(generate, a_signal_ends_it) { expect_stopped(0, SIGTERM); }
+Test(generate, ctrl_c_ends_it) { expect_stopped(0, SIGINT); }
+Test(generate, a_signal_ends_all_ranks) { expect_stopped(3, SIGTERM); }
 
 /* What is printed is the text, and nothing but it. */
 Test(generate, prints_the_text) {
