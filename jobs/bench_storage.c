@@ -1,7 +1,11 @@
-/* What bytes cost on their way to the store: compressed as chunks of codes are, and digested. */
+/* What bytes cost on their way to the store: compressed as chunks of codes are, and digested; and the blocks of a GGUF model on
+ * theirs from it: decoded. */
 #include "jobs/bench_case.h"
 #include "storage/digest.h"
 #include "storage/h5_zstd.h"
+#include "storage/sources/gguf_blocks.h"
+
+#include <string.h>
 
 /* Weights near a normal distribution (a sum of four), quantized to packed codes: what a store's chunks hold. */
 static qd_status prepare_bytes(qd_bench_case *c) {
@@ -32,8 +36,26 @@ static qd_status run_digest(qd_bench_case *c) {
   return QD_OK;
 }
 
+enum { TYPE_Q4_K = 12 };
+
+/* Any bytes are blocks; the bytes that count are the numbers that come out. */
+static qd_status prepare_blocks(qd_bench_case *c) {
+  const qd_gguf_block *block = qd_gguf_block_of(TYPE_Q4_K);
+  c->m = (c->n * c->k + block->elements - 1) / block->elements;
+  QD_TRY(qd_bench_matrix(c, QD_U8, c->m, block->bytes, &c->x));
+  memset(c->x.data, 0x2c, qd_tensor_bytes(c->x));
+  c->bytes = (double)(c->m * block->elements) * sizeof(float);
+  return qd_bench_matrix(c, QD_F32, c->m, block->elements, &c->y);
+}
+
+static qd_status run_decode(qd_bench_case *c) {
+  qd_gguf_block_of(TYPE_Q4_K)->decode(c->x.data, (size_t)c->m, c->y.data);
+  return QD_OK;
+}
+
 static const qd_bench_op ops[] = {
     {"compress", QD_U8, 4, 0, 1024, 4096, 0, 0, 0, QD_BESIDE_NOTHING, prepare_bytes, run_compress, NULL},
     {"digest", QD_U8, 4, 0, 4096, 4096, 0, 0, 0, QD_BESIDE_NOTHING, prepare_bytes, run_digest, NULL},
+    {"gguf", QD_F32, 4, 0, 1024, 4096, 0, 0, 0, QD_BESIDE_NOTHING, prepare_blocks, run_decode, NULL},
 };
 const qd_bench_group qd_bench_storage = QD_BENCH_GROUP(ops);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Quantize a small model on this machine and tell what it cost: install what is missing, build, fetch two texts, quantize with four
-# ranks, evaluate.  jobs/demo.sh [--model DIR] [--dataset FILE]: any other model, any other calibration text.
+# ranks, evaluate.  jobs/demo.sh [--model MODEL] [--dataset FILE]: any other model (a folder or a GGUF file; smollm2-135m is fetched),
+# any other calibration text.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,7 +10,7 @@ dataset=
 ranks=4
 
 usage() {
-  echo "jobs/demo.sh: $1; usage: jobs/demo.sh [--model DIR] [--dataset FILE]" >&2
+  echo "jobs/demo.sh: $1; usage: jobs/demo.sh [--model MODEL] [--dataset FILE]" >&2
   exit 2
 }
 
@@ -21,7 +22,8 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     -h | --help)
-      echo "jobs/demo.sh [--model DIR] [--dataset FILE]: quantize a small model (or another) with four ranks and tell what it cost"
+      echo "jobs/demo.sh [--model MODEL] [--dataset FILE]: quantize a small model (or another, a folder or a GGUF file) with four ranks and"
+      echo "tell what it cost; --model smollm2-135m fetches that model first (94 MB)"
       exit 0
       ;;
     *) usage "\"$1\" is no option" ;;
@@ -29,7 +31,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ -z "$dataset" ] || [ -e "${dataset#*:}" ] || usage "there is no file $dataset"
-[ -f "$model/config.json" ] || usage "$model holds no config.json"
+if [ "$model" = smollm2-135m ] && [ ! -e "$model" ]; then model=$("$root/jobs/fetch-smollm2.sh") || exit 1; fi
+if [ ! -f "$model" ] && [ ! -f "$model/config.json" ]; then usage "$model is no GGUF file, nor a folder with config.json"; fi
 
 fail() {
   echo "jobs/demo.sh: $1" >&2
@@ -121,9 +124,16 @@ row() { printf '%-12s %-9s %9s %10s %11s %10s %8s\n' "$@"; }
 row model method bits/w MiB perplexity "KL (nats)" seconds >"$table"
 
 evaluate original "$model"
-bits=$(sed -n 's/.*"\(torch_\)\{0,1\}dtype": *"\(b\{0,1\}float\)\([0-9]*\)".*/\3/p' "$model/config.json" | head -n 1)
-bytes=$(find -L "$model" -maxdepth 1 -name '*.safetensors' -printf '%s\n' | awk '{ n += $1 } END { print n + 0 }')
-name=$(basename "$(cd "$model" && pwd)")
+bytes=$(find -L "$model" -maxdepth 1 \( -name '*.safetensors' -o -name '*.gguf' \) -printf '%s\n' | awk '{ n += $1 } END { print n + 0 }')
+if [ -f "$model" ]; then # its bits are those of the file, shared among its weights
+  name=$(basename "$model" .gguf)
+  run "$work/models.log" "$qdist" models --model-path "$(dirname "$model")" --json >"$work/models.json"
+  weights=$(sed -n "/\"name\": \"$name.gguf\"/,/}/s/.*\"parameters\": \([0-9]*\).*/\1/p" "$work/models.json" | head -n 1)
+  bits=$(LC_ALL=C awk -v b="$bytes" -v n="$weights" 'BEGIN { print(n ? 8 * b / n : "") }')
+else
+  name=$(basename "$(cd "$model" && pwd)")
+  bits=$(sed -n 's/.*"\(torch_\)\{0,1\}dtype": *"\(b\{0,1\}float\)\([0-9]*\)".*/\3/p' "$model/config.json" | head -n 1)
+fi
 row "${name:0:12}" original "$(round 2 "$bits")" "$(mebibytes "$bytes")" "$(round 4 "$(number perplexity "$work/original.json")")" - - >>"$table"
 
 quantize() { # quantize METHOD BITS: a row of the table

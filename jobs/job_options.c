@@ -49,11 +49,11 @@ enum {
 /* What the plug-ins say of themselves, a sentence each. */
 enum { LIST_BYTES = 4096 };
 static char families_text[LIST_BYTES] =
-    "The original model: a folder in Hugging Face layout (safetensors) whose config.json has one of these for model_type.";
+    "The original model: a folder in Hugging Face layout (safetensors), a GGUF file, or a name; of one of these families.";
 static char methods_text[LIST_BYTES] = "One of these (gptq).";
 
 static const struct argp_option options_list[] = {
-    {"model", 'm', "DIR", 0, families_text, 1},
+    {"model", 'm', "MODEL", 0, families_text, 1},
     {"output", 'o', "OUT", 0, "The store to write; the same command typed again goes on with an unfinished one", 1},
     {0, 0, 0, 0, "Method:", 10},
     {"method", KEY_METHOD, "NAME", 0, methods_text, 10},
@@ -209,7 +209,7 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
                      job->method->name);
   settle_original(state, options, writes);
   job->scheme.scale_dtype = (options->scale >= 0 ? options->scale == 1 : compat) ? QD_F32 : QD_F16;
-  if (job->model == NULL) qd_option_refuse(state, "--model DIR is needed");
+  if (job->model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (writes && job->output == NULL) qd_option_refuse(state, "--output OUT is needed");
   if (writes && job->method->needs_factor && options->text.dataset == NULL)
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
@@ -307,12 +307,15 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
     case KEY_KEEP: job->keep_activations = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &options->text, state->child_inputs[1] = &options->common,
+      state->child_inputs[2] = &options->models;
+      return 0;
     default: return parse_pairs(key, text, state);
   }
 }
 
-static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {
+    {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {&qd_model_argp, 0, NULL, 0}, {0}};
 
 const struct argp qd_job_argp = {.options = options_list, .parser = parse, .children = children};
 
@@ -360,10 +363,12 @@ static qd_status open_rules(qd_job *job) {
 qd_status qd_job_options_open(qd_job_options *options, qd_comm *comm, qd_device *device) {
   qd_device_options machine = qd_common_device(&options->common);
   machine.scratch_bytes = QD_SCRATCH_LATER;
+  QD_TRY(qd_model_locate(&options->models, comm, &options->job.model));
   QD_TRY(qd_agree(comm, open_rules(&options->job)));
   return qd_agree(comm, qd_device_open(device, machine));
 }
 
 void qd_job_options_close(qd_job_options *options) {
+  qd_model_options_close(&options->models);
   for (int i = 0; i < options->job.n_rules; i++) qd_pattern_close(options->job.rule[i].pattern);
 }

@@ -2,6 +2,7 @@
 #ifndef QDIST_JOBS_JOB_OPTIONS_H
 #define QDIST_JOBS_JOB_OPTIONS_H
 
+#include "jobs/model_options.h"
 #include "jobs/text_options.h"
 #include "workers/comm.h"
 
@@ -9,6 +10,7 @@ typedef struct qd_job_options {
   qd_job job;
   qd_common_options common;
   qd_text_options text;
+  qd_model_options models;
   int symmetric, mse, order, sequential, resume, scale; /* -1: not given */
   double gptaq_alpha; /* -1: not given */
   bool report_kl;
@@ -21,8 +23,8 @@ qd_job_options qd_job_options_new(void);
 /* What was not given, and what contradicts itself (usage error).  writes: --output and calibration text are needed. */
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes);
 
-/* Compile the rules; open the device, whose scratch gets its size from the plan.  Collective.  _close: the rules, after a
- * failure too. */
+/* Find the model by its name; compile the rules; open the device, whose scratch gets its size from the plan.  Collective.
+ * _close: name and rules, after a failure too. */
 qd_status qd_job_options_open(qd_job_options *options, qd_comm *comm, qd_device *device) QD_MUST_USE;
 void      qd_job_options_close(qd_job_options *options);
 

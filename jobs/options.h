@@ -3,6 +3,7 @@
 #ifndef QDIST_JOBS_OPTIONS_H
 #define QDIST_JOBS_OPTIONS_H
 
+#include "kernels/base/nearest.h"
 #include "kernels/device.h"
 
 #include <argp.h>
@@ -31,9 +32,6 @@ double  qd_option_seconds(struct argp_state *state, const char *option, const ch
 const char *qd_option_text(struct argp_state *state, const char *option, const char *text); /* not empty */
 int qd_option_choice(struct argp_state *state, const char *option, const char *text,
                      const char *const *choices); /* NULL at the end */
-
-/* The name nearest to `name` among `names` (NULL at the end), or NULL if none is near. */
-const char *qd_nearest(const char *name, const char *const *names);
 
 /* This process's rank by its launcher's environment, before MPI is there; 0 without one. */
 int qd_launcher_rank(void);

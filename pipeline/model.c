@@ -446,9 +446,7 @@ static qd_status check_tied_head(const qd_source *source, const qd_model *model)
 }
 
 qd_status qd_model_from_source(const qd_source *source, qd_model *out) {
-  char what[4096];
-  snprintf(what, sizeof what, "%s/config.json", qd_source_path(source));
-  QD_TRY(qd_model_from_config(qd_source_config(source), what, out));
+  QD_TRY(qd_model_from_config(qd_source_config(source), qd_source_config_name(source), out));
   for (int64_t block = QD_REST; block < out->n_blocks; block++) {
     int n = qd_model_n_slots(out, block);
     for (int i = 0; i < n; i++) {

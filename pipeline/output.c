@@ -51,12 +51,13 @@ static qd_status lock_folder(const qd_run *run, qd_output *output) {
 }
 
 static qd_status digest_side_file(const qd_run *run, const char *name, qd_digest *digest) {
-  char *path;
+  char *text;
+  size_t n;
   *digest = (qd_digest){""};
-  QD_TRY(qd_path_join(run->job->model, name, &path));
-  qd_status status = qd_file_exists(path) ? qd_digest_file(path, digest) : QD_OK;
-  qd_heap_free(path);
-  return status;
+  qd_status status = qd_side_file_read(run->job->model, name, QD_SIDE_FILE_BYTES, &text, &n);
+  if (status == QD_OK) qd_digest_of(text, n, digest);
+  qd_heap_free(text);
+  return status == QD_ENOTFOUND ? QD_OK : status;
 }
 
 static qd_status describe(const qd_run *run, qd_json **out) {
@@ -91,28 +92,60 @@ static qd_status look(const qd_run *run, qd_store_state *state) {
   return status;
 }
 
+static qd_json *without_dataset(const qd_json *job) {
+  const char *key;
+  const qd_json *value;
+  qd_json *out = qd_json_object();
+  for (size_t i = 0; qd_json_member(job, i, &key, &value); i++)
+    if (strcmp(key, "dataset") != 0) qd_json_set(out, key, qd_json_copy(value));
+  return out;
+}
+
 /* Weights are compared later, tensor by tensor, so that the message can name one (identity.c). */
-static qd_status same_job(const qd_run *run, qd_json *job) {
+static qd_status same_job(const qd_run *run, qd_json *job, bool with_text) {
   qd_json *stored;
   qd_status found = qd_store_read_job(run->job->output, &stored);
   QD_CHECK(found != QD_ENOTFOUND, QD_ECORRUPT, "%s/partial/job.json is missing", run->job->output);
   QD_TRY(found);
   const qd_json *sample = qd_json_get(stored, QD_SAMPLE_KEY);
   if (sample != NULL) qd_json_set(job, QD_SAMPLE_KEY, qd_json_copy(sample));
-  qd_status status = qd_job_compare(stored, job, run->job->output);
+  qd_json *was = with_text ? stored : without_dataset(stored), *now = with_text ? job : without_dataset(job);
+  qd_status status = qd_job_compare(was, now, run->job->output);
+  if (!with_text) qd_json_free(was), qd_json_free(now);
   qd_json_free(stored);
   return status;
+}
+
+static qd_status compare_job(const qd_run *run, bool with_text) {
+  qd_json *job;
+  QD_TRY(describe(run, &job));
+  qd_status status = same_job(run, job, with_text);
+  qd_json_free(job);
+  return status;
+}
+
+qd_status qd_output_foresee(const qd_run *run, qd_store_state *state) {
+  *state = QD_STORE_FRESH;
+  if (run->job->output == NULL) return QD_OK;
+  QD_TRY(refuse_inside_model(run->job));
+  QD_TRY(look(run, state));
+  return *state == QD_STORE_FRESH ? QD_OK : compare_job(run, qd_run_calibrates(run));
+}
+
+qd_status qd_output_blocks(const qd_run *run, int64_t *blocks) {
+  qd_store stored;
+  QD_TRY(qd_store_open(run->job->output, true, &stored));
+  *blocks = stored.n_blocks;
+  qd_store_close(&stored);
+  return QD_OK;
 }
 
 /* A finished store may lie where nothing can be written, so that it cannot be locked either; where it can, the lock that a
  * killed job left goes with ours. */
 static qd_status is_finished_job(const qd_run *run, qd_output *output, qd_store_state *state) {
-  qd_json *job = NULL;
   QD_TRY(look(run, state));
   if (*state != QD_STORE_FINISHED) return QD_OK;
-  QD_TRY(describe(run, &job));
-  qd_status status = same_job(run, job), locked = status == QD_OK ? lock_folder(run, output) : QD_OK;
-  qd_json_free(job);
+  qd_status status = compare_job(run, true), locked = status == QD_OK ? lock_folder(run, output) : QD_OK;
   return locked == QD_OK ? status : QD_OK;
 }
 
@@ -127,7 +160,7 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   QD_TRY(describe(run, &job));
   snprintf(path, sizeof path, "%s/" QD_LOG_NAME, run->job->output);
   qd_status status = look(run, state); /* again: another job may have gone on meanwhile */
-  if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job);
+  if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job, true);
   if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path);
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
   qd_json_free(job);
@@ -217,10 +250,7 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
 
 /* What is copied beside the blocks must be what they were made with. */
 static qd_status refuse_changed(const qd_run *run) {
-  qd_json *job;
-  QD_TRY(describe(run, &job));
-  qd_status status = same_job(run, job);
-  qd_json_free(job);
+  qd_status status = compare_job(run, true);
   QD_CHECK(status != QD_EEXIST, QD_EEXIST,
            "config.json or tokenizer.json in %s changed while the job ran: put back what was there and run the same command "
            "again",

@@ -10,6 +10,13 @@ typedef struct qd_output {
   bool finished; /* the job was done before: nothing is changed */
 } qd_output;
 
+/* What stands at the output, and whether it would be refused, as far as can be told: before the text is loaded all but the text
+ * is compared.  Changes nothing; errors as below.  Without --output nothing is looked at.  Not collective. */
+qd_status qd_output_foresee(const qd_run *run, qd_store_state *state) QD_MUST_USE;
+
+/* How many blocks are there, in a row from the first. */
+qd_status qd_output_blocks(const qd_run *run, int64_t *blocks) QD_MUST_USE;
+
 /* Lock the folder (made if need be), look what it holds, compare it with this job; open what a killed run left, whose finished
  * files are compared with their digests, and set run->first_block: a block that is damaged is done again, with all behind it.
  * Collective.  QD_EEXIST: another job, a foreign folder, a live job, or --no-resume and not empty; QD_EINVAL:

@@ -125,8 +125,12 @@ qd_status qd_plan_check_disk(const qd_plan *plan) QD_MUST_USE;
  * needs, where that lies on the same file system. */
 qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) QD_MUST_USE;
 
-/* The same for people: a line in the log. */
+/* The same for people: lines in the log. */
 void qd_plan_log(const qd_plan *plan, int ranks_on_node);
+
+/* Linears of one role whose fate it is, in all blocks; and a line for each role that is not simply cut into groups. */
+int64_t qd_plan_linears(const qd_plan *plan, qd_role role, qd_fate fate);
+void    qd_plan_tell_unlike(const qd_plan *plan, void (*say)(const char *line));
 
 /* "1.5 GiB" */
 void qd_size_text(double bytes, char *text, size_t size);

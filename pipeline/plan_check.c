@@ -170,6 +170,33 @@ qd_status qd_plan_check_scratch(const qd_plan *plan, qd_plan_place place) {
 
 /* ---- for people ---------------------------------------------------------------------------------------------------------- */
 
+int64_t qd_plan_linears(const qd_plan *plan, qd_role role, qd_fate fate) {
+  int64_t n = 0;
+  for (size_t k = 0; k < plan->n_kinds; k++)
+    for (int i = 0; i < plan->kind[k].n; i++) {
+      const qd_plan_tensor *t = &plan->kind[k].tensor[i];
+      if (t->slot.role == role && t->fate == fate) n += plan->kind[k].blocks;
+    }
+  return n;
+}
+
+void qd_plan_tell_unlike(const qd_plan *plan, void (*say)(const char *line)) {
+  static const char *const fates[QD_N_FATES] = {[QD_FATE_RAGGED] = "no group divides the width: the last one is shorter",
+                                                [QD_FATE_WHOLE_ROWS] = "no group divides the width: one group a row",
+                                                [QD_FATE_IGNORED] = "kept: --ignore",
+                                                [QD_FATE_SKIPPED] = "kept: no group divides the width (--odd-shape skip)"};
+  for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
+    for (qd_role role = 0; role < QD_N_LINEARS; role++) {
+      char line[160];
+      int64_t n = qd_plan_linears(plan, role, fate);
+      snprintf(line, sizeof line, "%" PRId64 " %s of %" PRId64 " columns: %s", n, qd_role_name(role),
+               qd_model_columns(plan->request.model, role), fates[fate]);
+      if (n > 0) say(line);
+    }
+}
+
+static void log_line(const char *line) { qd_log("%s", line); }
+
 void qd_plan_log(const qd_plan *plan, int ranks_on_node) {
   char first[32], last[32], disk[32], traffic[32];
   int ranks = plan->request.ranks;
@@ -186,4 +213,5 @@ void qd_plan_log(const qd_plan *plan, int ranks_on_node) {
   else
     qd_log("plan: %s of memory on rank 0, %s on rank %d, %d ranks on this node; %s of disk; %s between ranks", first, last,
            ranks - 1, ranks_on_node, disk, traffic);
+  qd_plan_tell_unlike(plan, log_line);
 }

@@ -11,13 +11,11 @@ enum { RECORD_TEXT_BYTES = 4096, PART_OVERHEAD_BYTES = 8192, SIDE_BYTES = 1 << 2
 
 static size_t side_files_bytes(const qd_source *source) {
   const char *name;
-  size_t bytes = 0;
+  size_t bytes = 0, n;
+  char *text;
   for (size_t i = 0; source != NULL && (name = qd_source_side_file(source, i)) != NULL; i++) {
-    char *path;
-    qd_file_identity identity;
-    if (qd_path_join(qd_source_path(source), name, &path) != QD_OK) continue;
-    if (qd_file_identify(path, &identity) == QD_OK) bytes += (size_t)identity.size;
-    qd_heap_free(path);
+    if (qd_side_file_read(qd_source_path(source), name, QD_SIDE_FILE_BYTES, &text, &n) == QD_OK) bytes += n;
+    qd_heap_free(text);
   }
   return bytes;
 }

@@ -272,34 +272,100 @@ static qd_status share_results(qd_run *run, qd_block *block, qd_stage stage, dou
 
 /* ---- the stage ----------------------------------------------------------------------------------------------------------- */
 
-typedef struct counts { int64_t least, most, none, few; } counts;
+typedef struct counts { int64_t least, most, few; } counts;
 
 static counts count_tokens(const qd_run *run) {
   counts c = {.least = INT64_MAX};
   for (int64_t e = 0; e < run->model.experts; e++) {
     int64_t tokens = qd_experts_tokens(&run->experts[0], e);
     c.least = tokens < c.least ? tokens : c.least, c.most = tokens > c.most ? tokens : c.most;
-    c.none += tokens == 0;
     c.few += tokens > 0 && is_short(run, tokens);
   }
   return c;
 }
 
-static void log_counts(const qd_run *run, const qd_block *block, qd_stage stage, counts c) {
-  bool shared = run->job->moe_fallback == QD_MOE_SHARED && stage == QD_STAGE_EXPERT_GATE_UP;
-  qd_log("  block %4" PRId64 "  %s: %" PRId64 " experts of %" PRId64 " to %" PRId64 " tokens", block->index,
-         qd_stage_input_name(stage), run->model.experts, c.least, c.most);
-  if (c.few > 0)
-    qd_log("  block %4" PRId64 "  %s: %" PRId64 " of them have fewer than %" PRId64 " (--moe-min-tokens): %s", block->index,
-           qd_stage_input_name(stage), c.few, run->job->moe_min_tokens,
-           shared ? "the Hessian of all tokens is theirs" : "rounded to nearest");
-  if (c.none > 0 && run->job->method->needs_factor)
-    qd_log("  block %4" PRId64 "  %s: %" PRId64 " of them have none: rounded to nearest", block->index,
-           qd_stage_input_name(stage), c.none);
-  for (int64_t e = 0; stage == QD_STAGE_EXPERT_GATE_UP && e < run->model.experts; e++)
+static void log_tokens(const qd_run *run, const qd_block *block) {
+  for (int64_t e = 0; e < run->model.experts; e++)
     qd_log_file("  block %4" PRId64 "  expert %" PRId64 ": %" PRId64 " tokens", block->index, e,
                 qd_experts_tokens(&run->experts[0], e));
 }
+
+/* ---- a line a block ------------------------------------------------------------------------------------------------------ */
+
+/* By what a stage's experts were quantized, each by its first linear that was not kept. */
+typedef struct ways { int64_t own, shared, rounded, kept; } ways;
+
+static void count_way(qd_block *block, qd_stage stage, int64_t e, ways *n) {
+  const qd_weight *first = NULL;
+  for (qd_role role = qd_stage_first(stage); first == NULL && role <= qd_stage_last(stage); role++) {
+    const qd_weight *weight = qd_block_find_expert(block, role, e);
+    if (weight->quantized) first = weight;
+  }
+  if (first == NULL) n->kept++;
+  else if (first->result.shared) n->shared++;
+  else if (first->result.fallback) n->rounded++;
+  else n->own++;
+}
+
+static void add_way(char *text, size_t size, int64_t n, const char *what) {
+  size_t used = strlen(text);
+  if (n > 0) snprintf(text + used, size - used, "%s %" PRId64 " %s", text[used - 1] == ':' ? "" : ",", n, what);
+}
+
+/* "; gate and up: 50 by their own Hessian, 14 by that of all tokens" */
+static void tell_ways(const qd_run *run, qd_block *block, qd_stage stage, char *text, size_t size) {
+  ways n = {0};
+  size_t used = strlen(text);
+  for (int64_t e = 0; e < run->model.experts; e++) count_way(block, stage, e, &n);
+  snprintf(text + used, size - used, "; %s:", stage == QD_STAGE_EXPERT_DOWN ? "down" : "gate and up");
+  add_way(text, size, n.own, run->job->method->needs_factor ? "by their own Hessian" : "quantized");
+  add_way(text, size, n.shared, "by that of all tokens");
+  add_way(text, size, n.rounded, "rounded to nearest");
+  add_way(text, size, n.kept, "kept");
+}
+
+/* Of linears that tokens were seen by, or of all where there is no calibration. */
+static const qd_weight *worst_linear(const qd_run *run, const qd_block *block, double *mean) {
+  const qd_weight *worst = NULL;
+  int64_t n = 0;
+  *mean = 0;
+  for (int i = 0; i < block->n; i++) {
+    const qd_weight *weight = &block->weight[i];
+    const qd_linear_result *r = &weight->result;
+    if (weight->slot.expert < 0 || !weight->quantized || (qd_run_calibrates(run) && r->tokens == 0)) continue;
+    if (worst == NULL || r->relative_error > worst->result.relative_error) worst = weight;
+    *mean += r->relative_error, n++;
+  }
+  if (n > 0) *mean /= (double)n;
+  return worst;
+}
+
+static void log_block(const qd_run *run, qd_block *block) {
+  char text[512] = "", error[128] = "";
+  double mean;
+  const qd_weight *worst = worst_linear(run, block, &mean);
+  if (qd_run_calibrates(run)) {
+    counts c = count_tokens(run);
+    snprintf(text, sizeof text, ", of %" PRId64 " to %" PRId64 " tokens", c.least, c.most);
+  }
+  tell_ways(run, block, QD_STAGE_EXPERT_GATE_UP, text, sizeof text);
+  tell_ways(run, block, QD_STAGE_EXPERT_DOWN, text, sizeof text);
+  if (worst != NULL)
+    snprintf(error, sizeof error, "; relative error %.4g, at worst %.4g (%s of expert %d)", mean, worst->result.relative_error,
+             qd_role_name(worst->slot.role), worst->slot.expert);
+  qd_log("  block %4" PRId64 "  experts    %" PRId64 "%s%s", block->index, run->model.experts, text, error);
+}
+
+/* Both stages, in whatever order. */
+static bool is_complete(const qd_block *block) {
+  for (int i = 0; i < block->n; i++) {
+    const qd_weight *weight = &block->weight[i];
+    if (weight->slot.expert >= 0 && !weight->quantized && weight->kept == NULL) return false;
+  }
+  return true;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------------------- */
 
 static bool needs_shared(const qd_run *run, qd_stage stage) {
   return qd_run_calibrates(run) && stage == QD_STAGE_EXPERT_GATE_UP && run->job->moe_fallback == QD_MOE_SHARED &&
@@ -311,9 +377,11 @@ qd_status qd_quantize_experts(qd_run *run, qd_block *block, qd_stage stage) {
   int64_t rounds = qd_partition_expert_rounds(run->model.experts, run->comm->size);
   qd_stats all = {0};
   size_t mark = qd_arena_mark(&run->stats_arena);
-  if (qd_run_calibrates(run)) log_counts(run, block, stage, count_tokens(run));
+  if (qd_run_calibrates(run) && stage == QD_STAGE_EXPERT_GATE_UP) log_tokens(run, block);
   if (needs_shared(run, stage)) QD_TRY(qd_calibrate(run, block, stage, &all));
   for (int64_t round = 0; round < rounds; round++) QD_TRY(quantize_round(run, block, stage, round, &all));
   qd_arena_rewind(&run->stats_arena, mark);
-  return share_results(run, block, stage, start);
+  QD_TRY(share_results(run, block, stage, start));
+  if (is_complete(block)) log_block(run, block);
+  return QD_OK;
 }

@@ -180,11 +180,19 @@ static bool tells_of_itself(const qd_output *output, qd_status status) {
   return status != QD_OK && status != QD_ESTOPPED && (output->locked || status != QD_EEXIST);
 }
 
+/* Tokenizing can take a while: what can be refused before is. */
+static qd_status load(qd_run *run) {
+  qd_store_state state;
+  QD_TRY(qd_setup_load_model(run));
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? qd_output_foresee(run, &state) : QD_OK);
+  return qd_setup_load_text(run);
+}
+
 qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_run run = {.job = job, .comm = comm, .device = device};
   qd_output output = {0};
   qd_times_start(&run);
-  qd_status status = qd_setup_load(&run);
+  qd_status status = load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
   if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));

@@ -54,7 +54,7 @@ static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
   qd_heap_free(text);
 }
 
-static qd_status load_text(qd_run *run) {
+qd_status qd_setup_load_text(qd_run *run) {
   const qd_job *job = run->job;
   qd_tokenizer *tokenizer;
   if (job->dataset == NULL) return QD_OK;
@@ -68,10 +68,9 @@ static qd_status load_text(qd_run *run) {
   return QD_OK;
 }
 
-qd_status qd_setup_load(qd_run *run) {
+qd_status qd_setup_load_model(qd_run *run) {
   QD_TRY_ALL(run->comm, load_model(run));
-  QD_TRY(qd_same_model(run->source, run->comm));
-  return load_text(run);
+  return qd_same_model(run->source, run->comm);
 }
 
 /* ---- planning ------------------------------------------------------------------------------------------------------------ */

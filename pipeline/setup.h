@@ -4,8 +4,9 @@
 
 #include "pipeline/stages.h"
 
-/* Open model, tokenizer and text; check them against each other.  Collective. */
-qd_status qd_setup_load(qd_run *run) QD_MUST_USE;
+/* Open the model; then tokenizer and text.  All are checked against each other.  Collective. */
+qd_status qd_setup_load_model(qd_run *run) QD_MUST_USE;
+qd_status qd_setup_load_text(qd_run *run) QD_MUST_USE;
 
 /* The plan, and whether it fits: nothing has been written yet.  Collective.  QD_ENOMEM, QD_EIO (plan.h). */
 qd_status qd_setup_plan(qd_run *run) QD_MUST_USE;

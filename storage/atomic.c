@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 1 << 20, MAX_NAME_BYTES = 200, MAX_PASSES = 16 };
+enum { MAX_NAME_BYTES = 200, MAX_PASSES = 16 };
 
 /* ---- writing ---- */
 
@@ -73,67 +73,24 @@ static qd_status rename_into(const char *temporary_path, const char *folder, con
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-typedef qd_status fill_function(int fd, const char *path, const void *context);
-
 /* close can report what write did not (quota on a network file system), so its answer counts. */
-static qd_status fill_and_close(int fd, const char *path, fill_function *fill, const void *context) {
-  qd_status status = fill(fd, path, context);
+static qd_status fill_and_close(int fd, const char *path, const void *data, size_t n) {
+  qd_status status = write_all(fd, path, data, n);
   if (status == QD_OK) status = sync_file(fd, path);
   if (close(fd) != 0 && errno != EINTR && status == QD_OK)
     status = qd_fail(QD_EIO, __FILE__, __LINE__, "cannot write %s: %s", path, strerror(errno));
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
-static qd_status write_by_way_of(const char *folder, const char *temporary_folder, const char *name, fill_function *fill,
-                                 const void *context) {
+qd_status qd_atomic_write(const char *folder, const char *temporary_folder, const char *name, const void *data, size_t n) {
   char *path = NULL;
   int fd = -1;
   qd_status status = temporary_open(temporary_folder, name, &path, &fd);
-  if (status == QD_OK) status = fill_and_close(fd, path, fill, context);
+  if (status == QD_OK) status = fill_and_close(fd, path, data, n);
   if (status == QD_OK) status = rename_into(path, folder, name);
   if (status != QD_OK && fd >= 0) unlink(path);
   qd_heap_free(path);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
-}
-
-typedef struct text {
-  const void *data;
-  size_t n;
-} text;
-
-static qd_status fill_from_text(int fd, const char *path, const void *context) {
-  const text *from = context;
-  return write_all(fd, path, from->data, from->n);
-}
-
-qd_status qd_atomic_write(const char *folder, const char *temporary_folder, const char *name, const void *data, size_t n) {
-  return write_by_way_of(folder, temporary_folder, name, fill_from_text, &(text){data, n});
-}
-
-static qd_status copy_pieces(qd_bytes *from, int fd, const char *path, unsigned char *piece) {
-  for (uint64_t offset = 0; offset < from->size;) {
-    uint64_t left = from->size - offset;
-    size_t n = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
-    QD_TRY(qd_bytes_read(from, offset, piece, n));
-    QD_TRY(write_all(fd, path, piece, n));
-    offset += n;
-  }
-  return QD_OK;
-}
-
-static qd_status fill_from_file(int fd, const char *path, const void *context) {
-  qd_bytes from;
-  unsigned char *piece = NULL;
-  QD_TRY(qd_bytes_open_file(context, &from));
-  qd_status status = qd_heap_new(PIECE_BYTES, 1, &piece);
-  if (status == QD_OK) status = copy_pieces(&from, fd, path, piece);
-  qd_heap_free(piece);
-  qd_bytes_close(&from);
-  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
-}
-
-qd_status qd_atomic_copy(const char *from_path, const char *folder, const char *temporary_folder, const char *name) {
-  return write_by_way_of(folder, temporary_folder, name, fill_from_file, from_path);
 }
 
 qd_status qd_atomic_publish(const char *temporary_path, const char *folder, const char *name) {

@@ -7,7 +7,6 @@
 /* Write `n` bytes as folder/name by way of temporary_folder (same file system). */
 qd_status qd_atomic_write(const char *folder, const char *temporary_folder, const char *name, const void *data,
                           size_t n) QD_MUST_USE;
-qd_status qd_atomic_copy(const char *from_path, const char *folder, const char *temporary_folder, const char *name) QD_MUST_USE;
 
 /* fsync the finished file `temporary_path`, rename it to folder/name, fsync the folder. */
 qd_status qd_atomic_publish(const char *temporary_path, const char *folder, const char *name) QD_MUST_USE;

@@ -161,6 +161,11 @@ bool qd_file_exists(const char *path) {
   return stat(path, &facts) == 0;
 }
 
+bool qd_folder_exists(const char *path) {
+  struct stat facts;
+  return stat(path, &facts) == 0 && S_ISDIR(facts.st_mode);
+}
+
 qd_status qd_path_join(const char *base, const char *name, char **out) {
   size_t base_bytes = strlen(base), name_bytes = strlen(name);
   bool slash = base_bytes > 0 && base[base_bytes - 1] != '/';

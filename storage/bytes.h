@@ -26,6 +26,7 @@ qd_status qd_bytes_read(qd_bytes *bytes, uint64_t offset, void *to, size_t n) QD
 qd_status qd_file_identify(const char *path, qd_file_identity *out) QD_MUST_USE;
 qd_status qd_file_read(const char *path, size_t max_bytes, char **text, size_t *n) QD_MUST_USE; /* whole; caller frees */
 bool      qd_file_exists(const char *path);
+bool      qd_folder_exists(const char *path);
 
 /* base + "/" + name, from the heap. */
 qd_status qd_path_join(const char *base, const char *name, char **out) QD_MUST_USE;

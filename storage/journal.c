@@ -9,6 +9,7 @@
 #include "storage/listing.h"
 #include "storage/manifest.h"
 #include "storage/seal.h"
+#include "storage/source.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -156,40 +157,35 @@ qd_status qd_journal_read_entry(const char *folder, int64_t block, qd_entry *out
   return qd_forward(status, __FILE__, __LINE__);
 }
 
-enum { UNTIED_BYTES = 64 << 20 };
-
 /* ---- the end ------------------------------------------------------------------------------------------------------------- */
 
 /* config.json of a model whose head is no longer its embedding. */
-static qd_status write_untied(const char *from, const char *folder, const char *partial, const char *name) {
-  qd_json *config = NULL;
-  char *text = NULL;
-  QD_TRY(qd_json_read(from, UNTIED_BYTES, &config));
+static qd_status untie(const char *source_folder, char **text, size_t *n) {
+  char *what;
+  qd_json *config;
+  QD_TRY(qd_side_file_json(source_folder, "config.json", QD_SIDE_FILE_BYTES, &what, &config));
   qd_json_set_bool(config, "tie_word_embeddings", false);
-  qd_status status = qd_json_print(config, 2, &text);
-  if (status == QD_OK) status = qd_atomic_write(folder, partial, name, text, strlen(text));
-  qd_heap_free(text);
+  qd_status status = qd_json_print(config, 2, text);
+  if (status == QD_OK) *n = strlen(*text);
   qd_json_free(config);
+  qd_heap_free(what);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
 static qd_status copy_side_file(const char *folder, const char *source_folder, bool unties, qd_entry_file *file) {
   bool changes = unties && strcmp(file->name, "config.json") == 0;
-  char *from = NULL, *partial = NULL, *to = NULL;
-  qd_file_identity identity;
+  char *partial = NULL, *text = NULL;
+  size_t n;
   qd_status status;
-  QD_TRY_GOTO(status, done, qd_path_join(source_folder, file->name, &from));
+  QD_TRY_GOTO(status, done, changes ? untie(source_folder, &text, &n)
+                                    : qd_side_file_read(source_folder, file->name, QD_SIDE_FILE_BYTES, &text, &n));
   QD_TRY_GOTO(status, done, qd_path_join(folder, QD_STORE_PARTIAL, &partial));
-  QD_TRY_GOTO(status, done, qd_path_join(folder, file->name, &to));
-  QD_TRY_GOTO(status, done, changes ? write_untied(from, folder, partial, file->name)
-                                    : qd_atomic_copy(from, folder, partial, file->name));
-  QD_TRY_GOTO(status, done, qd_file_identify(to, &identity));
-  QD_TRY_GOTO(status, done, qd_digest_file(to, &file->digest));
-  file->bytes = identity.size;
+  QD_TRY_GOTO(status, done, qd_atomic_write(folder, partial, file->name, text, n));
+  qd_digest_of(text, n, &file->digest);
+  file->bytes = n;
 done:
-  qd_heap_free(to);
   qd_heap_free(partial);
-  qd_heap_free(from);
+  qd_heap_free(text);
   return status;
 }
 

@@ -20,7 +20,9 @@ typedef struct weight_file {
 } weight_file;
 
 struct qd_source {
-  char *path;
+  char *path, *folder, *config_name;
+  const qd_source_format *format;
+  void *state; /* the format's */
   qd_json *config;
   weight_file *file;
   size_t n_files, file_capacity;
@@ -98,7 +100,7 @@ qd_status qd_source_add_file(qd_source *source, const char *name, int *file) {
   weight_file *added = &source->file[source->n_files];
   *added = (weight_file){0};
   *file = (int)source->n_files++;
-  QD_TRY(open_weight_file(source->path, name, added));
+  QD_TRY(open_weight_file(source->folder, name, added));
   return QD_OK;
 }
 
@@ -134,14 +136,15 @@ qd_status qd_source_seal(qd_source *source) {
 
 /* ---- opening ---- */
 
-static qd_status check_folder(const char *path) {
+static qd_status check_path(const char *path, bool *is_folder) {
   struct stat facts;
   bool there = stat(path, &facts) == 0;
   bool absent = !there && (errno == ENOENT || errno == ENOTDIR);
   QD_CHECK(!absent, QD_ENOTFOUND,
-           "there is no folder %s: a model is a folder on this machine with config.json and *.safetensors", path);
+           "there is no folder %s: a model is a folder on this machine with config.json and *.safetensors, or a GGUF file",
+           path);
   QD_CHECK(there, QD_EIO, "cannot look at the folder %s: %s", path, strerror(errno));
-  QD_CHECK(S_ISDIR(facts.st_mode), QD_ENOTFOUND, "%s is a file: a model is a folder with config.json and *.safetensors", path);
+  *is_folder = S_ISDIR(facts.st_mode);
   return QD_OK;
 }
 
@@ -210,7 +213,7 @@ static qd_status refuse_other(const char *folder, const char *name) {
 
 static qd_status refuse_folder(const char *folder) {
   static const char *const pytorch[] = {".bin", ".pt", ".pth"};
-  static const char *const other[] = {".gguf", ".ggml", ".h5", ".msgpack", ".npz", ".onnx", ".safetensors.tmp"};
+  static const char *const other[] = {".ggml", ".h5", ".msgpack", ".npz", ".onnx", ".safetensors.tmp"};
   char *found;
   QD_TRY(find_foreign(folder, pytorch, sizeof pytorch / sizeof *pytorch, &found));
   qd_status status = found != NULL ? refuse_pytorch(folder, found) : QD_OK;
@@ -224,24 +227,56 @@ static qd_status refuse_folder(const char *folder) {
           folder);
 }
 
-static qd_status fill(qd_source *source) {
-  for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+qd_status qd_source_format_of(const char *path, const qd_source_format **out) {
+  *out = NULL;
+  for (size_t i = 0; i < sizeof formats / sizeof *formats && *out == NULL; i++) {
     bool found = false;
-    QD_TRY(formats[i]->recognise(source->path, &found));
-    if (!found) continue;
-    QD_TRY(formats[i]->open(source));
-    QD_CHECK(source->n_tensors > 0, QD_ENOTFOUND, "%s: the %s files hold no tensors", source->path, formats[i]->name);
-    return QD_OK;
+    QD_TRY(formats[i]->recognise(path, &found));
+    if (found) *out = formats[i];
   }
-  return refuse_folder(source->path);
+  return QD_OK;
+}
+
+void qd_source_set_state(qd_source *source, void *state) { source->state = state; }
+
+static qd_status set_places(qd_source *source, const char *folder, const char *config) {
+  QD_TRY(qd_heap_text(folder, strlen(folder), &source->folder));
+  return qd_heap_text(config, strlen(config), &source->config_name);
+}
+
+qd_status qd_source_set_made(qd_source *source, const char *folder, qd_json *config, const char *const *names) {
+  source->config = config;
+  QD_TRY(set_places(source, folder, source->path));
+  QD_TRY(qd_heap_new(N_SIDE_FILES, sizeof *source->side_file, &source->side_file));
+  while (names[source->n_side_files] != NULL) {
+    source->side_file[source->n_side_files] = names[source->n_side_files];
+    source->n_side_files++;
+  }
+  return QD_OK;
+}
+
+/* With config.json before anything else: without it a folder is no model, whatever it holds. */
+static qd_status open_folder(qd_source *source) {
+  char *config = NULL;
+  QD_TRY(read_config(source->path, &source->config));
+  QD_TRY(qd_path_join(source->path, "config.json", &config));
+  qd_status status = set_places(source, source->path, config);
+  qd_heap_free(config);
+  QD_TRY(status);
+  QD_TRY(find_side_files(source));
+  return source->format != NULL ? source->format->open(source) : refuse_folder(source->path);
 }
 
 static qd_status open_all(const char *path, qd_source *source) {
+  bool is_folder = false;
   QD_TRY(qd_heap_text(path, strlen(path), &source->path));
-  QD_TRY(check_folder(path));
-  QD_TRY(read_config(path, &source->config));
-  QD_TRY(find_side_files(source));
-  QD_TRY(fill(source));
+  QD_TRY(check_path(path, &is_folder));
+  QD_TRY(qd_source_format_of(path, &source->format));
+  bool made = source->format != NULL && source->format->make_side_file != NULL;
+  QD_CHECK(made || is_folder, QD_ENOTFOUND,
+           "%s is a file: a model is a folder with config.json and *.safetensors, or a file that ends in .gguf", path);
+  QD_TRY(made ? source->format->open(source) : open_folder(source));
+  QD_CHECK(source->n_tensors > 0, QD_ENOTFOUND, "%s: the %s files hold no tensors", source->path, source->format->name);
   return QD_OK;
 }
 
@@ -270,6 +305,9 @@ void qd_source_close(qd_source *source) {
   qd_heap_free(source->tensor);
   qd_heap_free(source->side_file);
   qd_json_free(source->config);
+  if (source->state != NULL) source->format->close_state(source->state);
+  qd_heap_free(source->config_name);
+  qd_heap_free(source->folder);
   qd_heap_free(source->path);
   qd_heap_free(source);
 }
@@ -277,7 +315,9 @@ void qd_source_close(qd_source *source) {
 /* ---- asking ---- */
 
 const char *qd_source_path(const qd_source *source) { return source->path; }
+const char *qd_source_format_name(const qd_source *source) { return source->format->name; }
 const qd_json *qd_source_config(const qd_source *source) { return source->config; }
+const char *qd_source_config_name(const qd_source *source) { return source->config_name; }
 size_t qd_source_tensors(const qd_source *source) { return source->n_tensors; }
 size_t qd_source_files(const qd_source *source) { return source->n_files; }
 
@@ -304,7 +344,9 @@ qd_status qd_source_read(const qd_source *source, const qd_source_tensor *tensor
   QD_CHECK(offset <= tensor->bytes && n <= tensor->bytes - offset, QD_EINVAL,
            "%zu bytes from byte %" PRIu64 " of the tensor %.200s are wanted, it has %" PRIu64, n, offset, tensor->name,
            tensor->bytes);
-  QD_TRY(qd_bytes_read(&source->file[tensor->file].bytes, tensor->offset + offset, to, n));
+  qd_bytes *file = &source->file[tensor->file].bytes;
+  if (source->format->read != NULL) QD_TRY(source->format->read(file, source->state, tensor, offset, to, n));
+  else QD_TRY(qd_bytes_read(file, tensor->offset + offset, to, n));
   return QD_OK;
 }
 
@@ -320,4 +362,36 @@ qd_file_identity qd_source_file_identity(const qd_source *source, size_t index) 
 
 const char *qd_source_side_file(const qd_source *source, size_t index) {
   return index < source->n_side_files ? source->side_file[index] : NULL;
+}
+
+/* ---- side files ---- */
+
+qd_status qd_side_file_read(const char *path, const char *name, size_t max_bytes, char **text, size_t *n) {
+  const qd_source_format *format;
+  char *file = NULL;
+  *text = NULL, *n = 0;
+  QD_TRY(qd_source_format_of(path, &format));
+  if (format != NULL && format->make_side_file != NULL) {
+    QD_TRY(format->make_side_file(path, name, text));
+    *n = strlen(*text);
+    return QD_OK;
+  }
+  QD_TRY(qd_path_join(path, name, &file));
+  qd_status status = qd_file_read(file, max_bytes, text, n);
+  qd_heap_free(file);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+qd_status qd_side_file_json(const char *path, const char *name, size_t max_bytes, char **what, qd_json **out) {
+  char *text = NULL;
+  size_t n;
+  *what = NULL, *out = NULL;
+  qd_status status = qd_side_file_read(path, name, max_bytes, &text, &n);
+  if (status == QD_OK) status = qd_path_join(path, name, what);
+  if (status == QD_OK) status = qd_json_parse(text, n, *what, out);
+  qd_heap_free(text);
+  if (status == QD_OK) return QD_OK;
+  qd_heap_free(*what);
+  *what = NULL;
+  return qd_forward(status, __FILE__, __LINE__);
 }

@@ -7,16 +7,32 @@
 typedef struct qd_source_format {
   const char *name;
 
-  /* Does the folder hold weights of this format?  By names only: what is in them is checked by `open`. */
-  qd_status (*recognise)(const char *folder, bool *found);
+  /* Does the path, a folder or a file, hold weights of this format?  By names only: what is in them is checked by `open`. */
+  qd_status (*recognise)(const char *path, bool *found);
 
   /* Add all files and tensors, seal, check.  The caller closes the source on failure. */
   qd_status (*open)(qd_source *source);
+
+  /* Bytes [offset, offset + n) of a tensor as it is read, any thread.  NULL: they lie in the file as they are. */
+  qd_status (*read)(qd_bytes *file, const void *state, const qd_source_tensor *tensor, uint64_t offset, void *to, size_t n);
+  void (*close_state)(void *state); /* NULL where `open` sets none */
+
+  /* A side file made from what the weights' files say, its text from the heap.  QD_ENOTFOUND.  NULL: side files lie in the
+   * folder, with config.json among them. */
+  qd_status (*make_side_file)(const char *path, const char *name, char **text);
 } qd_source_format;
 
 #define QD_SOURCE(x) extern const qd_source_format qd_source_##x;
 #include "storage/sources.def"
 #undef QD_SOURCE
+
+/* The format of what lies at `path`; NULL: none is known there. */
+qd_status qd_source_format_of(const char *path, const qd_source_format **out) QD_MUST_USE;
+
+/* For formats that make their side files: the folder of the weights' files, config.json (handed over, after a failure too) and
+ * the names of all side files (NULL behind the last; borrowed). */
+qd_status qd_source_set_made(qd_source *source, const char *folder, qd_json *config, const char *const *side_files) QD_MUST_USE;
+void      qd_source_set_state(qd_source *source, void *state); /* of the format; closed with the source */
 
 /* Open the weight file folder/name and note its identity. */
 qd_status qd_source_add_file(qd_source *source, const char *name, int *file) QD_MUST_USE;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kernels/base/heap.h"
-#include "storage/bytes.h"
+#include "storage/source.h"
 #include "storage/tokenizer_parts.h"
 #include "storage/utf8.h"
 
@@ -30,11 +30,11 @@ static int32_t find_token(const qd_tokenizer *t, const char *text) {
 
 /* "bos_token" is a text, or an object with the text in "content". */
 static qd_status bos_of_config(const char *folder, qd_tokenizer *t) {
-  char *path = NULL;
-  qd_json *config = NULL;
-  QD_TRY(qd_path_join(folder, "tokenizer_config.json", &path));
-  qd_status status = qd_file_exists(path) ? qd_json_read(path, FILE_LIMIT, &config) : QD_OK;
-  if (status == QD_OK && config != NULL) {
+  char *path;
+  qd_json *config;
+  qd_status status = qd_side_file_json(folder, "tokenizer_config.json", FILE_LIMIT, &path, &config);
+  if (status == QD_ENOTFOUND) status = QD_OK;
+  if (config != NULL) {
     const qd_json *token = qd_json_get(config, "bos_token");
     t->bos = find_token(t, qd_json_text(qd_json_is_object(token) ? qd_json_get(token, "content") : token));
   }
@@ -71,10 +71,9 @@ static qd_status parse(const qd_json *root, const char *what, qd_tokenizer *t) {
 }
 
 static qd_status read_file(const char *folder, qd_tokenizer *t) {
-  char *path = NULL;
-  qd_json *root = NULL;
-  QD_TRY(qd_path_join(folder, "tokenizer.json", &path));
-  qd_status status = qd_json_read(path, FILE_LIMIT, &root);
+  char *path;
+  qd_json *root;
+  qd_status status = qd_side_file_json(folder, "tokenizer.json", FILE_LIMIT, &path, &root);
   if (status == QD_OK) status = parse(root, path, t);
   qd_json_free(root);
   qd_heap_free(path);

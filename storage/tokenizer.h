@@ -9,7 +9,8 @@ typedef struct qd_tokenizer qd_tokenizer;
 
 typedef enum qd_add_bos { QD_BOS_AUTO, QD_BOS_YES, QD_BOS_NO } qd_add_bos;
 
-/* Reads folder/tokenizer.json, and tokenizer_config.json where it is there (bos_token).
+/* Reads tokenizer.json of a model's or store's folder, and tokenizer_config.json where it is there (bos_token); of a GGUF file
+ * those that are made from its vocabulary (source.h, qd_side_file_read).
  * QD_ENOTFOUND, QD_EBADINPUT, QD_EUNSUPPORTED (the text names the part and its type). */
 qd_status qd_tokenizer_open(const char *folder, qd_tokenizer **out) QD_MUST_USE;
 void      qd_tokenizer_close(qd_tokenizer *tokenizer); /* NULL is fine */

@@ -1,5 +1,6 @@
 #include "storage/tokens.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "kernels/base/heap.h"
@@ -56,15 +57,28 @@ static qd_status check_text(const qd_tokens_job *job) {
   return QD_OK;
 }
 
+/* A text of another kind would be told as a mistake of JSON. */
+static qd_status check_first_line(const qd_jsonl *lines) {
+  const qd_jsonl_line *line = &lines->line[0];
+  const char *text = lines->text + line->begin;
+  QD_CHECK(text[strspn(text, " \t\r")] == '{', QD_EBADINPUT,
+           "%s, line %zu: no JSON object: lines of JSON, each with a text \"text\", are wanted for this kind of text",
+           lines->path, line->number);
+  return QD_OK;
+}
+
+static qd_status take_lines(qd_tokens_job *job, qd_text_kind kind, const qd_jsonl *lines) {
+  bool evaluation = job->request->use == QD_TOKENS_EVALUATION;
+  QD_TRY(check_first_line(lines));
+  if (kind == QD_TEXT_C4_NEW && evaluation) return qd_tokens_join_documents(job, lines);
+  if (kind != QD_TEXT_JSONL) return qd_tokens_draw_documents(job, lines); /* both C4 calibrate alike */
+  return (job->request->pack ? qd_tokens_from_packed : qd_tokens_from_documents)(job, lines);
+}
+
 static qd_status load_lines(qd_tokens_job *job, qd_text_kind kind) {
   qd_jsonl lines;
-  qd_status status;
-  bool evaluation = job->request->use == QD_TOKENS_EVALUATION;
   QD_TRY(qd_jsonl_open(job->file.text, job->file.n, job->path, &lines));
-  if (kind == QD_TEXT_C4_NEW && evaluation) status = qd_tokens_join_documents(job, &lines);
-  else if (kind != QD_TEXT_JSONL) status = qd_tokens_draw_documents(job, &lines); /* both C4 calibrate alike */
-  else if (job->request->pack) status = qd_tokens_from_packed(job, &lines);
-  else status = qd_tokens_from_documents(job, &lines);
+  qd_status status = take_lines(job, kind, &lines);
   qd_jsonl_close(&lines);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
@@ -78,8 +92,20 @@ static qd_status load_rows(qd_tokens_job *job, qd_text_kind kind) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+/* "wikitext-2:FILE" is a file's name as far as anybody can know, but none that is there. */
+static qd_status read_file(qd_tokens_job *job, qd_text_kind kind) {
+  char kinds[128] = "";
+  size_t n = strspn(job->path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+  qd_status status = qd_text_file_read(job->path, kind != QD_TEXT_IDS, &job->file);
+  bool like_kind = job->path == job->request->dataset && n > 0 && job->path[n] == ':';
+  if (status != QD_ENOTFOUND || !like_kind) return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+  for (size_t i = 0; i < sizeof kind_name / sizeof *kind_name; i++)
+    snprintf(kinds + strlen(kinds), sizeof kinds - strlen(kinds), "%s%s", i ? ", " : "", kind_name[i]);
+  QD_FAIL(QD_ENOTFOUND, "there is no file %s, and no kind of text \"%.*s\" (%s)", job->path, (int)n, job->path, kinds);
+}
+
 static qd_status load(qd_tokens_job *job, qd_text_kind kind) {
-  QD_TRY(qd_text_file_read(job->path, kind != QD_TEXT_IDS, &job->file));
+  QD_TRY(read_file(job, kind));
   QD_CHECK(job->file.n > 0, QD_EBADINPUT, "%s is empty", job->path);
   job->out->text_digest = job->file.digest;
   if (kind == QD_TEXT_IDS) return qd_tokens_from_ids(job);

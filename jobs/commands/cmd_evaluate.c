@@ -1,4 +1,5 @@
 #include "jobs/command.h"
+#include "jobs/model_options.h"
 #include "jobs/store_options.h"
 #include "jobs/text_options.h"
 #include "kernels/base/log.h"
@@ -13,12 +14,13 @@ static struct {
   qd_evaluation_request request;
   qd_common_options common;
   qd_text_options text;
+  qd_model_options models;
   bool json;
 } wanted;
 
 static const struct argp_option options_list[] = {
-    {"model", 'm', "PATH", 0, "A store, or an original model's folder", 1},
-    {"reference", KEY_REFERENCE, "DIR", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
+    {"model", 'm', "MODEL", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
+    {"reference", KEY_REFERENCE, "MODEL", 0, "Compare with this model: KL divergence and top-1 agreement", 1},
     {"max-windows", KEY_MAX_WINDOWS, "N", 0, "The first N windows only", 20},
     {"ppl-style", KEY_STYLE, "gptq|llama.cpp", 0, "All predictions of each window (default), or llama.cpp's second halves", 20},
     {"max-host-mem", KEY_MAX_HOST, "SIZE", 0, "Memory that all ranks of a node may take together (as much as there is)", 50},
@@ -27,7 +29,7 @@ static const struct argp_option options_list[] = {
 
 static void settle(struct argp_state *state) {
   qd_text_options_settle(state, &wanted.text);
-  if (wanted.request.model == NULL) qd_option_refuse(state, "--model PATH is needed");
+  if (wanted.request.model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (wanted.text.dataset == NULL) qd_option_refuse(state, "--dataset FILE is needed");
   wanted.request.dataset = wanted.text.dataset, wanted.request.sequence_tokens = wanted.text.sequence_tokens;
   wanted.request.compute = wanted.text.compute, wanted.request.bos = wanted.text.bos;
@@ -43,19 +45,22 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_STYLE: wanted.request.style = (qd_ppl_style)qd_option_choice(state, "--ppl-style", text, styles); return 0;
     case KEY_MAX_HOST: wanted.request.max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case 'j': wanted.json = true; return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common,
+      state->child_inputs[2] = &wanted.models;
+      return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
 
-static const struct argp_child children[] = {{&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {
+    {&qd_text_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {&qd_model_argp, 0, NULL, 0}, {0}};
 
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model PATH --dataset FILE",
+    .args_doc = "--model MODEL --dataset FILE",
     .doc = "Perplexity of a store or of an original model, windows over ranks, blocks streamed.\v"
            "Examples:\n"
            "  mpirun -np 16 qdist evaluate -m OUT -d wikitext2:wiki.test.raw\n"
@@ -99,7 +104,7 @@ static qd_status print_json(const qd_evaluation *e) {
   return qd_print_json(out);
 }
 
-static qd_status run(qd_comm *comm) {
+static qd_status evaluate(qd_comm *comm) {
   qd_device device;
   qd_evaluation result;
   qd_device_options machine = qd_common_device(&wanted.common);
@@ -112,6 +117,14 @@ static qd_status run(qd_comm *comm) {
   if (wanted.json) return print_json(&result);
   print_text(&result);
   return QD_OK;
+}
+
+static qd_status run(qd_comm *comm) {
+  qd_status status = qd_model_locate(&wanted.models, comm, &wanted.request.model);
+  if (status == QD_OK) status = qd_model_locate(&wanted.models, comm, &wanted.request.reference);
+  if (status == QD_OK) status = evaluate(comm);
+  qd_model_options_close(&wanted.models);
+  return status;
 }
 
 const qd_command qd_command_evaluate = {

@@ -1,6 +1,7 @@
 #include "jobs/command.h"
 #include "jobs/store_options.h"
 #include "kernels/base/heap.h"
+#include "pipeline/job.h"
 #include "pipeline/record.h"
 #include "pipeline/summary.h"
 #include "workers/agree.h"
@@ -66,18 +67,33 @@ static qd_status print_json(const qd_store *store, const qd_summary *summary) {
 
 /* ---- for people ---------------------------------------------------------------------------------------------------------- */
 
+static bool is_true(const qd_record *record, const char *key) {
+  bool value = false;
+  return qd_json_take_bool(record->facts, record->name, key, false, &value) == QD_OK && value;
+}
+
+/* What a linear has that the method alone would not have given it. */
+static const char *exception(const qd_record *record) {
+  const char *kept = qd_json_text(qd_json_get(record->facts, "kept"));
+  if (kept != NULL && strcmp(kept, qd_fate_name(QD_FATE_IGNORED)) == 0) return "  kept: --ignore";
+  if (kept != NULL) return "  kept: no group divides the width (--odd-shape skip)";
+  if (is_true(record, "shared_hessian")) return "  (Hessian of all tokens)";
+  return is_true(record, "fallback_rtn") ? "  (rounded to nearest)" : "";
+}
+
 static void print_record(const qd_record *record) {
   char shape[64] = "";
   for (int i = 0; i < record->rank; i++)
     snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRId64, i ? " x " : "", record->dim[i]);
   if (strcmp(record->scheme, "statistics") == 0) return;
   if (!qd_record_is_quantized(record)) {
-    printf("%-52s %16s  %s\n", record->name, shape, qd_dtype_name(record->dtype));
+    printf("%-52s %16s  %s%s\n", record->name, shape, qd_dtype_name(record->dtype), exception(record));
     return;
   }
-  printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g\n", record->name, shape,
+  printf("%-52s %16s  %d bits  group %-4d  relative error %-10.4g loss %-11.5g damping %g%s\n", record->name, shape,
          (int)qd_summary_fact(record, "bits"), (int)qd_summary_fact(record, "group_size"),
-         qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"));
+         qd_summary_fact(record, "relative_error"), qd_summary_fact(record, "loss"), qd_summary_fact(record, "damping"),
+         exception(record));
 }
 
 static void print_block_facts(const qd_entry *entry) {

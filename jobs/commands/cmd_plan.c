@@ -2,6 +2,7 @@
 #include "jobs/job_options.h"
 #include "jobs/store_options.h"
 #include "kernels/base/log.h"
+#include "pipeline/output.h"
 #include "pipeline/probe.h"
 #include "pipeline/setup.h"
 
@@ -39,10 +40,10 @@ static const struct argp_child children[] = {{&qd_job_argp, 0, NULL, 0}, {0}};
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model DIR",
+    .args_doc = "--model MODEL",
     .doc = "What a quantizing job will need: memory of each rank, disk, traffic between ranks, time.\v"
            "Takes the options of quantize (those of a job that runs, --stop-after or --status-file, say nothing here) and "
-           "writes nothing.  Exit code 1: the job does not fit here.\n\n"
+           "writes nothing.  Exit code 1: the job does not fit here, or --output holds something else.\n\n"
            "Examples:\n"
            "  qdist plan --model DIR --method gptq --ranks 16 --ranks-per-node 4\n"
            "  qdist plan -m DIR -b 3 --dataset FILE --output OUT --max-host-mem 64G --json",
@@ -62,6 +63,8 @@ typedef struct report {
   qd_plan  plan;
   int      on_node;
   double   seconds;
+  qd_store_state output;     /* what stands there; fresh without --output */
+  int64_t  blocks_done;
   qd_status fit;
   char     why[1024];
 } report;
@@ -78,22 +81,11 @@ static qd_json *rank_json(const qd_plan_rank *rank) {
   return out;
 }
 
-/* Linears of one role whose fate is `fate`, in all blocks. */
-static int64_t linears_of(const qd_plan *plan, qd_role role, qd_fate fate) {
-  int64_t n = 0;
-  for (size_t k = 0; k < plan->n_kinds; k++)
-    for (int i = 0; i < plan->kind[k].n; i++) {
-      const qd_plan_tensor *t = &plan->kind[k].tensor[i];
-      if (t->slot.role == role && t->fate == fate) n += plan->kind[k].blocks;
-    }
-  return n;
-}
-
 static qd_json *unlike_json(const qd_plan *plan) {
   qd_json *out = qd_json_array();
   for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
     for (qd_role role = 0; role < QD_N_LINEARS; role++) {
-      int64_t n = linears_of(plan, role, fate);
+      int64_t n = qd_plan_linears(plan, role, fate);
       if (n == 0) continue;
       qd_json *linear = qd_json_object();
       qd_json_set_text(linear, "linear", qd_role_name(role));
@@ -106,6 +98,8 @@ static qd_json *unlike_json(const qd_plan *plan) {
 }
 
 static qd_status print_json(const report *r) {
+  static const char *const states[] = {[QD_STORE_FRESH] = "fresh", [QD_STORE_UNFINISHED] = "unfinished",
+                                       [QD_STORE_FINISHED] = "finished", [QD_STORE_FOREIGN] = "foreign"};
   qd_json *out = qd_json_object(), *ranks = qd_json_array();
   for (int i = 0; i < r->plan.request.ranks; i++) qd_json_append(ranks, rank_json(&r->plan.rank[i]));
   qd_json_set(out, "ranks", ranks);
@@ -119,6 +113,8 @@ static qd_status print_json(const report *r) {
   qd_json_set_integer(out, "traffic_bytes", r->plan.traffic_bytes);
   qd_json_set(out, "unlike", unlike_json(&r->plan));
   qd_json_set_number(out, "seconds", r->seconds);
+  qd_json_set_text(out, "output", states[r->output]);
+  qd_json_set_integer(out, "blocks_done", r->blocks_done);
   qd_json_set_bool(out, "fits", r->fit == QD_OK);
   if (r->fit != QD_OK) qd_json_set_text(out, "why", r->why);
   return qd_print_json(out);
@@ -156,20 +152,7 @@ static void print_sequences(const qd_plan *plan) {
   if (busy < ranks) printf("ranks %d to %d have no sequence to run: they only quantize rows\n", busy, ranks - 1);
 }
 
-/* Linears that are not simply cut into groups. */
-static void print_unlike(const qd_plan *plan) {
-  static const char *const fates[QD_N_FATES] = {[QD_FATE_RAGGED] = "no group divides the width: the last one is shorter",
-                                                [QD_FATE_WHOLE_ROWS] = "no group divides the width: one group a row",
-                                                [QD_FATE_IGNORED] = "kept: --ignore",
-                                                [QD_FATE_SKIPPED] = "kept: no group divides the width (--odd-shape skip)"};
-  for (qd_fate fate = QD_FATE_RAGGED; fate < QD_N_FATES; fate++)
-    for (qd_role role = 0; role < QD_N_LINEARS; role++) {
-      int64_t n = linears_of(plan, role, fate);
-      if (n > 0)
-        printf("%" PRId64 " %s of %" PRId64 " columns: %s\n", n, qd_role_name(role),
-               qd_model_columns(plan->request.model, role), fates[fate]);
-    }
-}
+static void print_line(const char *line) { puts(line); }
 
 static void print_scratch(const qd_plan *plan) {
   char all[32], most[32];
@@ -179,12 +162,21 @@ static void print_scratch(const qd_plan *plan) {
   printf("activations on disk: %s in %s, at most %s a rank\n", all, plan->request.job->acts_folder, most);
 }
 
+static void print_output(const report *r) {
+  const char *output = r->plan.request.job->output;
+  if (output == NULL || r->fit != QD_OK) return;
+  if (r->output == QD_STORE_FINISHED) printf("%s is finished\n", output);
+  if (r->output == QD_STORE_UNFINISHED)
+    printf("%s is unfinished: %" PRId64 " of %" PRId64 " blocks are there, the job goes on with it\n", output, r->blocks_done,
+           r->plan.request.model->n_blocks);
+}
+
 static void print_text(const report *r) {
   const qd_plan *plan = &r->plan;
   char disk[32], read[32], traffic[32];
   print_memory(plan);
   print_sequences(plan);
-  print_unlike(plan);
+  qd_plan_tell_unlike(plan, print_line);
   print_scratch(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->read_bytes, read, sizeof read);
@@ -192,7 +184,8 @@ static void print_text(const report *r) {
   printf("device memory: none is used\ndisk: at most %s\nread of the model: %s (readers: %s)\nbetween ranks: %s\n", disk, read,
          qd_readers_name(plan->request.job->readers), traffic);
   printf("time: about %.0f s, by a short probe of this machine\n", r->seconds);
-  if (r->fit == QD_OK) puts("it fits");
+  print_output(r);
+  if (r->fit == QD_OK) puts(r->output == QD_STORE_FINISHED ? "there is nothing to do" : "it fits");
 }
 
 static qd_status print_report(const report *r) {
@@ -221,8 +214,17 @@ static qd_plan_place place_of(const report *r, const qd_comm *comm) {
   return (qd_plan_place){.rank = 0, .ranks_on_node = r->on_node, .running = comm->size < r->on_node ? comm->size : r->on_node};
 }
 
-static qd_status check(report *r, const qd_comm *comm) {
-  r->fit = qd_plan_check_memory(&r->plan, place_of(r, comm));
+/* Of an output that the job would go on with. */
+static qd_status look_at_output(const qd_run *run, report *r) {
+  if (run->comm->rank != 0) return QD_OK;
+  QD_TRY(qd_output_foresee(run, &r->output));
+  return r->output == QD_STORE_FRESH ? QD_OK : qd_output_blocks(run, &r->blocks_done);
+}
+
+static qd_status check(report *r, const qd_run *run) {
+  const qd_comm *comm = run->comm;
+  r->fit = look_at_output(run, r);
+  if (r->fit == QD_OK) r->fit = qd_plan_check_memory(&r->plan, place_of(r, comm));
   if (r->fit == QD_OK) r->fit = qd_plan_check_disk(&r->plan);
   if (r->fit == QD_OK) r->fit = qd_plan_check_scratch(&r->plan, place_of(r, comm));
   if (r->fit != QD_OK) snprintf(r->why, sizeof r->why, "%s", qd_error_text());
@@ -246,7 +248,7 @@ static qd_status plan_and_print(qd_run *run, report *r) {
   QD_TRY(make_plan(run, r));
   QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
   r->seconds = qd_probe_seconds(&r->plan, &probe);
-  QD_TRY(check(r, run->comm));
+  QD_TRY(check(r, run));
   qd_status status = run->comm->rank == 0 ? print_report(r) : QD_OK;
   if (status == QD_OK)
     status = run->comm->rank == 0 && r->fit != QD_OK ? qd_fail(r->fit, __FILE__, __LINE__, "%s", r->why) : QD_OK;
@@ -256,7 +258,8 @@ static qd_status plan_and_print(qd_run *run, report *r) {
 static qd_status run_plan(qd_comm *comm, qd_device *device) {
   qd_run run = {.job = &wanted.options.job, .comm = comm, .device = device};
   report r = {0};
-  qd_status status = qd_setup_load(&run);
+  qd_status status = qd_setup_load_model(&run);
+  if (status == QD_OK) status = qd_setup_load_text(&run);
   if (status == QD_OK) status = plan_and_print(&run, &r);
   qd_plan_release(&r.plan);
   qd_setup_close(&run);

@@ -20,7 +20,7 @@ static const struct argp_child children[] = {{&qd_job_argp, 0, NULL, 0}, {0}};
 
 static const struct argp argp = {
     .parser = parse,
-    .args_doc = "--model DIR --output OUT",
+    .args_doc = "--model MODEL --output OUT",
     .doc = "Calibrate and quantize a model, block by block, over all ranks.\v"
            "Examples:\n"
            "  mpirun -np 16 qdist quantize -m DIR --method gptq -b 4 -g 128 \\\n"

@@ -312,6 +312,8 @@ static qd_status has_index(const char *folder, char **index_path, bool *found) {
 static qd_status recognise(const char *folder, bool *found) {
   char *index_path = NULL;
   qd_names names;
+  *found = false;
+  if (!qd_folder_exists(folder)) return QD_OK;
   QD_TRY(has_index(folder, &index_path, found));
   qd_heap_free(index_path);
   QD_TRY(qd_names_list(folder, ".safetensors", &names));

@@ -153,7 +153,7 @@ Test(activations, a_disk_that_fills_in_the_middle_ends_the_job_with_one_sentence
   snprintf(options, sizeof options, "--nsamples %d", MANY);
   make_whole(options);
   qd_run run = start(0, with_disk(options));
-  cr_assert(qd_run_until(&run, "q_proj"));
+  cr_assert(qd_run_until(&run, "block    0  q_proj"));
   cr_assert_eq(prlimit(run.pid, RLIMIT_FSIZE, &limit, NULL), 0);
   qd_run_finish(&run);
   expect_row(&run, "a disk that fills under the activations");

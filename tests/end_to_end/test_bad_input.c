@@ -96,6 +96,31 @@ Test(bad_input, more_memory_than_there_is) {
 
 /* ---- outputs ------------------------------------------------------------------------------------------------------------- */
 
+/* As quantize would refuse them, and before any text is read. */
+static void expect_foreseen(const char *what, const char *which, const char *option, const char *value) {
+  EXPECT(1, what, which, "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out, option, value);
+  EXPECT(1, what, which, QUANTIZE, "--dataset", "/absent.i32", option, value);
+}
+
+static void expect_planned(const char *what) {
+  const char *argv[] = {PROGRAM, "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out, NULL};
+  qd_run run = qd_run_command(argv, environment, limit_seconds);
+  cr_expect_eq(run.exit_code, 0, "%s", run.err.text);
+  cr_expect_not_null(strstr(run.out.text, what), "\"%s\" is not in: %s", what, run.out.text);
+  qd_run_close(&run);
+}
+
+Test(bad_input, refused_outputs_are_foreseen) {
+  EXPECT(75, "stopped with 1 of 2 blocks on disk", "the same command goes on", QUANTIZE, "--stop-after", "0.000001");
+  expect_foreseen("holds another job: bits was 4 there", out, "--bits", "3");
+  expect_foreseen("lies in the model's folder", model, "--output", qd_temporary_path(&folder, "model/store"));
+  EXPECT(1, "dataset.sequences (--nsamples) was 4 there", out, "plan", "--model", model, "--dataset", ids, "--seqlen", "16",
+         "--output", out, "--nsamples", "3");
+  expect_planned("out is unfinished: 1 of 2 blocks are there, the job goes on with it\nit fits");
+  make_store();
+  expect_planned("out is finished\nthere is nothing to do");
+}
+
 Test(bad_input, outputs_that_are_taken) {
   make_store();
   EXPECT_ROW("the output of another job", QUANTIZE, "--bits", "3");

@@ -1,6 +1,7 @@
 /* Models that are none, or not the one that their configuration promises. */
 #define _XOPEN_SOURCE 700
 #include "tests/end_to_end/bad_input_support.h"
+#include "tests/support/gguf_maker.h"
 
 TestSuite(bad_models, .init = setup, .fini = teardown, .timeout = 900);
 
@@ -15,7 +16,7 @@ Test(bad_models, folders_that_are_no_model) {
   EXPECT_ROW("a folder without config.json", OF_FOLDER(empty));
   qd_temporary_write_text(&folder, "empty/config.json", sound);
   EXPECT_ROW("a folder without weights", OF_FOLDER(empty));
-  qd_temporary_write_text(&folder, "empty/model.gguf", "x");
+  qd_temporary_write_text(&folder, "empty/model.onnx", "x");
   EXPECT_ROW("weights in another format", OF_FOLDER(empty));
   qd_temporary_write_text(&folder, "empty/pytorch_model.bin", "x");
   EXPECT_ROW("pytorch_model.bin without safetensors", OF_FOLDER(empty));
@@ -162,6 +163,150 @@ Test(bad_models, headers) {
                 "{\"t\": {\"dtype\": \"F8_E4M3\", \"shape\": [8], \"data_offsets\": [0, 8]}}");
   qd_make_raw_safetensors(path, "{}", 2, NULL, 0);
   EXPECT_ROW("a header without tensors", QUANTIZE);
+}
+
+/* ---- GGUF ---------------------------------------------------------------------------------------------------------------- */
+
+static qd_gguf_maker maker;
+
+static const char *gguf_path(void) { return qd_temporary_path(&folder, "model/m.gguf"); }
+
+static void expect_gguf(const char *kind) {
+  EXPECT_ROW(kind, "quantize", "--model", gguf_path(), "--dataset", ids, "--output", out);
+}
+
+static void expect_made(const char *kind) {
+  qd_make_gguf(&maker, gguf_path());
+  expect_gguf(kind);
+}
+
+static void gguf_tensor(const char *name, uint32_t type) {
+  static const char data[256];
+  qd_make_gguf_tensor(&maker, name, type, 2, (int64_t[]){type == 0 ? 8 : 256, 8}, data, sizeof data);
+}
+
+Test(bad_models, gguf_files) {
+  qd_temporary_write_text(&folder, "model/m.gguf", "");
+  expect_gguf("an empty GGUF file");
+  qd_temporary_write_text(&folder, "model/m.gguf", "PK a file of another kind");
+  expect_gguf("a file that is no GGUF file");
+  qd_make_gguf_keys(&maker, "llama"), gguf_tensor("token_embd.weight", 0);
+  qd_make_gguf(&maker, gguf_path());
+  char *bytes;
+  size_t n;
+  cr_assert_eq(qd_file_read(gguf_path(), 1 << 20, &bytes, &n), QD_OK);
+  cr_assert_eq(truncate(gguf_path(), (off_t)n - 100), 0);
+  expect_gguf("a GGUF file that is cut off");
+  qd_heap_free(bytes);
+  qd_make_gguf_text(&maker, "general.name",
+                    "a name of many letters, so that the file ends within it when one hundred bytes are left");
+  qd_make_gguf(&maker, gguf_path());
+  cr_assert_eq(truncate(gguf_path(), 100), 0);
+  expect_gguf("a GGUF header that is cut off");
+  maker.n_tensors = (uint64_t)1 << 60;
+  expect_made("a GGUF file with an absurd number of tensors");
+  maker.version = 1;
+  expect_made("an old version of GGUF");
+  gguf_tensor("token_embd.weight", 0);
+  maker.data.n = 128;
+  gguf_tensor("output.weight", 0);
+  expect_made("GGUF tensors that overlap");
+  gguf_tensor("token_embd.weight", 23);
+  expect_made("a type of GGUF blocks that is not read");
+  qd_make_gguf_u32(&maker, "general.alignment", 48);
+  expect_made("a GGUF alignment that is none");
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_u32(&maker, "llama.block_count", 3);
+  expect_made("a GGUF key twice");
+  gguf_tensor("token_embd.weight", 0), gguf_tensor("token_embd.weight", 0);
+  expect_made("a GGUF tensor twice");
+  qd_make_gguf_raw(&maker, "text", 8, "\0\0\0\0\0\1\0\0", 8);
+  expect_made("a GGUF text that is longer than the file");
+  qd_make_gguf_raw(&maker, "nested", 9, "\x9\0\0\0\1\0\0\0\0\0\0\0", 12);
+  expect_made("a GGUF array of arrays");
+}
+
+Test(bad_models, gguf_models) {
+  static const char *const tokens[] = {"a"};
+  qd_make_gguf_keys(&maker, "gemma3");
+  expect_made("a GGUF architecture that is not supported");
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_f32(&maker, "llama.logit_scale", 2);
+  expect_made("a GGUF key that may change the forward");
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_text(&maker, "tokenizer.ggml.model", "gpt2");
+  qd_make_gguf_text(&maker, "tokenizer.ggml.pre", "tekken");
+  qd_make_gguf_texts(&maker, "tokenizer.ggml.tokens", tokens, 1);
+  gguf_tensor("token_embd.weight", 0);
+  expect_made("a GGUF pre-tokenizer that is not supported");
+  qd_make_gguf_keys(&maker, "llama");
+  gguf_tensor("token_embd.weight", 0), gguf_tensor("blk.0.attn_sinks.weight", 0);
+  expect_made("a GGUF tensor that the family does not have");
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_tensor(&maker, "token_embd.weight", 0, 2, (int64_t[]){64, 1}, sound, 256);
+  expect_made("a GGUF file without a tensor that its header promises");
+  qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf(&maker, qd_temporary_path(&folder, "model/p-00001-of-00002.gguf"));
+  const char *part = qd_temporary_path(&folder, "model/p-00001-of-00002.gguf");
+  EXPECT_ROW("a part of a GGUF model that is missing", OF_FOLDER(part));
+  part = qd_temporary_write_text(&folder, "model/p-00002-of-00002.gguf", "");
+  EXPECT_ROW("another part of a GGUF model than the first", OF_FOLDER(part));
+  cr_assert_eq(unlink(part), 0);
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "model/p-00001-of-00002.gguf")), 0);
+  qd_temporary_write_text(&folder, "model/n.gguf", "");
+  cr_assert_eq(unlink(qd_temporary_path(&folder, "model/model.safetensors")), 0);
+  EXPECT_ROW("several GGUF models in one folder", QUANTIZE);
+}
+
+/* The smallest whole model, with random ids but no text. */
+Test(bad_models, gguf_without_a_vocabulary) {
+  qd_make_gguf_text(&maker, "general.architecture", "llama");
+  static const struct { const char *key; uint32_t value; } keys[] = {
+      {"block_count", 1}, {"embedding_length", 8}, {"feed_forward_length", 8}, {"attention.head_count", 1},
+      {"context_length", 64}};
+  static const char *const blocks[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+  char name[64];
+  static const float ones[64] = {1, 2, 3, 4, 5, 6, 7, 8};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    snprintf(name, sizeof name, "llama.%s", keys[i].key);
+    qd_make_gguf_u32(&maker, name, keys[i].value);
+  }
+  qd_make_gguf_f32(&maker, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  for (size_t i = 0; i < 7; i++) {
+    snprintf(name, sizeof name, "blk.0.%s.weight", blocks[i]);
+    qd_make_gguf_tensor(&maker, name, 0, 2, (int64_t[]){8, 8}, ones, sizeof ones);
+  }
+  qd_make_gguf_tensor(&maker, "token_embd.weight", 0, 2, (int64_t[]){8, 8}, ones, sizeof ones);
+  for (int i = 0; i < 3; i++) {
+    const char *norm = (const char *const[]){"blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"}[i];
+    qd_make_gguf_tensor(&maker, norm, 0, 1, (int64_t[]){8}, ones, 32);
+  }
+  qd_make_gguf(&maker, gguf_path());
+  EXPECT_ROW("a text for a GGUF file without a vocabulary", "quantize", "--model", gguf_path(), "--dataset",
+             QDIST_SOURCE_DIR "/docs/glossary.md", "--seqlen", "16", "--output", out);
+  EXPECT(0, "wrote", out, "quantize", "--model", gguf_path(), "--method", "rtn", "-g", "8", "--output", out);
+}
+
+/* ---- names --------------------------------------------------------------------------------------------------------------- */
+
+Test(bad_models, names_of_models) {
+  const char *places = qd_temporary_make_folder(&folder, "places"), *hub = qd_temporary_make_folder(&folder, "hub");
+  static const char *const made[] = {"places/tiny", "places/one", "places/two", "places/one/twin", "places/two/twin"};
+  cr_assert_eq(setenv("HF_HUB_CACHE", hub, 1), 0);
+  qd_temporary_make_folder(&folder, made[0]);
+  qd_temporary_write_text(&folder, "places/tiny/config.json", "{}");
+  EXPECT_ROW("a name that no model has", OF_FOLDER("lama-7b"), "--model-path", places);
+  EXPECT_ROW("a short name of a model that is not there", OF_FOLDER("opt-125m"), "--model-path", places);
+  EXPECT_ROW_RANKS(2, "a short name of a model that is not there", OF_FOLDER("opt-125m"), "--model-path", places);
+  for (int i = 1; i < 5; i++) qd_temporary_make_folder(&folder, made[i]);
+  for (int i = 3; i < 5; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "%s/config.json", made[i]);
+    qd_temporary_write_text(&folder, name, "{}");
+  }
+  EXPECT_ROW("a name that two models have", OF_FOLDER("twin"), "--model-path", places);
+  qd_temporary_make_folder(&folder, "hub/models--org--begun");
+  EXPECT_ROW("a model of the cache that is not downloaded", OF_FOLDER("begun"));
 }
 
 /* ---- values -------------------------------------------------------------------------------------------------------------- */

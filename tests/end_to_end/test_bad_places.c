@@ -17,7 +17,7 @@ static const char *fifo_at(const char *name) {
 Test(bad_places, fifos) {
   EXPECT_ROW("an output that is a FIFO", QUANTIZE, "--output", fifo_at("fifo"));
   EXPECT(1, "is a file", "fifo/store", QUANTIZE, "--output", qd_temporary_path(&folder, "fifo/store"));
-  EXPECT(0, "", "", "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output",
+  EXPECT(1, "is a file", "fifo/store", "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output",
          qd_temporary_path(&folder, "fifo/store"));
   qd_temporary_make_folder(&folder, "out");
   fifo_at("out/qdist.log");
@@ -68,7 +68,7 @@ Test(bad_places, ranks_with_other_options) {
   }
   cr_expect_neq(access(out, F_OK), 0, "refused before any work");
   run = run_unlike("--threads=2 --isa=avx2", "--threads 1 -m M"); /* what a rank may have for itself; M is not there */
-  expect_end(&run, 1, "there is no folder M", "");
+  expect_end(&run, 1, "there is no model \"M\"", "");
 }
 
 /* Told once, although every rank knows. */

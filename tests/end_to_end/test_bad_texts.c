@@ -24,6 +24,10 @@ Test(bad_texts, texts) {
   expect_text("a character that the tokenizer does not know", "abc", 3);
   expect_text("a NUL in the text", "a\0b", 3);
   EXPECT_ROW("a text that is not there", OF_TEXT("absent.txt"));
+  EXPECT_ROW("a kind of text that there is not", OF_TEXT("wikitext-2:absent.txt"));
+  char path[QD_TEMPORARY_PATH_BYTES + 8];
+  snprintf(path, sizeof path, "c4:%s", qd_temporary_write_text(&folder, "text.txt", "abab"));
+  EXPECT_ROW("plain text where lines of JSON are wanted", OF_TEXT(path));
   EXPECT_ROW("a folder in place of the text", OF_TEXT(model));
 }
 

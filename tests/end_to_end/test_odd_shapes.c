@@ -84,7 +84,8 @@ static void expect_same_block(const char *a, const char *b) {
 Test(odd_shapes, ragged_is_the_default) {
   make(176, 352);
   expect_store("default", "", NULL, 0);
-  expect_store("ragged", "--odd-shape ragged", NULL, 0);
+  expect_store("ragged", "--odd-shape ragged",
+               "2 down_proj of 352 columns: no group divides the width: the last one is shorter", 1);
   expect_same("default", "ragged");
   expect_printed("\"group_size\": 128", 15, "inspect --json", qd_temporary_path(&folder, "default"), ""); /* and the job's */
 }
@@ -103,7 +104,10 @@ Test(odd_shapes, skip_keeps_the_linear_and_says_so) {
   expect_store("skip", "--odd-shape skip",
                "down_proj  kept: its 352 columns are no multiple of the group of 128 (--odd-shape skip)", 2);
   expect_printed("\"kept\": \"odd-shape\"", 2, "inspect --json", qd_temporary_path(&folder, "skip"), "");
+  expect_printed("  kept: no group divides the width (--odd-shape skip)\n", 2, "inspect",
+                 qd_temporary_path(&folder, "skip"), "");
   expect_store("ignore", "--ignore down_proj", "down_proj  kept (--ignore)", 2);
+  expect_printed("  kept: --ignore\n", 2, "inspect", qd_temporary_path(&folder, "ignore"), "");
   expect_printed("\"kept\": \"ignore\"", 2, "inspect --json", qd_temporary_path(&folder, "ignore"), "");
   expect_same_block("skip", "ignore");
 }

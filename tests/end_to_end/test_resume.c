@@ -343,6 +343,8 @@ static void damage_each(const char *more) {
   bench b;
   char machine[128];
   bench_open(&b, 3);
+  snprintf(b.whole, sizeof b.whole, "%s", qd_temporary_path(&b.folder, "whole-too"));
+  succeed(2, &b, b.whole, more);
   const char *unfinished = qd_temporary_path(&b.folder, "unfinished");
   snprintf(machine, sizeof machine, "--stop-after 0.000001s %s", more);
   for (int i = 0; i < 2; i++) {
@@ -361,6 +363,7 @@ static void damage_each(const char *more) {
 
 Test(resume, a_finished_file_that_is_damaged_is_done_again) { damage_each(""); }
 Test(resume, a_damaged_file_before_kept_activations_is_done_again) { damage_each("--keep-activations"); }
+Test(resume, a_damaged_file_of_a_quantized_embedding_is_done_again) { damage_each("--quant-lm-head=8 --quant-embeddings=4"); }
 
 /* With the manifest written nothing can be done again. */
 Test(resume, a_damaged_file_beside_a_manifest_is_told) {
@@ -463,7 +466,7 @@ Test(resume, a_live_job_keeps_others_out) {
   bench b;
   bench_open(&b, 8);
   qd_run first = start(0, &b, "");
-  cr_assert(qd_run_until(&first, "q_proj"), "%s", first.err.text);
+  cr_assert(qd_run_until(&first, "block    0  q_proj"), "%s", first.err.text);
   cr_assert_eq(kill(first.pid, SIGSTOP), 0);
   refuse(&b, 0, "", b.out, "another job works in this folder");
   refuse(&b, 2, "", b.out, "another job works in this folder");

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Other programs read our stores: h5py, hdf5plugin, safetensors and numpy by docs/formats.md alone.
+# Other programs read our stores: h5py, hdf5plugin, safetensors and numpy by docs/formats.md alone; and the package gguf's files of
+# all types are read as it reads them.
 #   --full         instead: PyTorch and transformers, logits of every model equal ours; minutes; writes BUILD/interop/report.md
 #   --build DIR    the build folder (build/), where qdist and its filter plug-in are
 #   --python PATH  this interpreter, with all packages, instead of a virtual environment
@@ -97,6 +98,11 @@ if [ "$full" = no ]; then
     HDF5_PLUGIN_PATH=$work/nowhere "$python" "$here/light.py" check hdf5plugin "$work/light" "$tap" || status=1
   else
     skip "reader hdf5plugin" "the package hdf5plugin cannot be had from PyPI ($work/pip.log)"
+  fi
+  if have requirements-gguf || fetch requirements-gguf; then
+    HDF5_PLUGIN_PATH=$build/hdf5-plugin "$python" "$here/gguf_types.py" "$build/qdist" "$work/light" "$tap" || status=1
+  else
+    skip "GGUF types" "the package gguf cannot be had from PyPI ($work/pip.log)"
   fi
   exit "$status"
 fi

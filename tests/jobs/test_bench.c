@@ -66,7 +66,8 @@ Test(bench, all_operations_run_at_any_shape) {
   qd_json *out = bench("--shape 5x70x130 --group-size 30");
   const qd_json *ops = qd_json_get(out, "ops");
   static const char *const expected[] = {"gemm",     "token",   "qmatmul",   "dequant", "hessian", "factor",   "gptq",
-                                         "mse_grid", "forward", "attention", "rmsnorm", "swiglu",  "compress", "digest"};
+                                         "mse_grid", "forward", "attention", "rmsnorm", "swiglu",  "compress", "digest",
+                                         "gguf"};
   size_t next = 0, n = sizeof expected / sizeof *expected;
   for (size_t i = 0; i < qd_json_length(ops); i++) {
     const char *op = qd_json_text(qd_json_get(qd_json_at(ops, i), "op"));

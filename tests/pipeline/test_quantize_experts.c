@@ -112,6 +112,15 @@ static qd_store store_of(const qd_job *job) {
   return store;
 }
 
+static void expect_logged(const qd_job *job, const char *line) {
+  char path[QD_TEMPORARY_PATH_BYTES + 16], *log;
+  size_t n;
+  snprintf(path, sizeof path, "%s/qdist.log", job->output);
+  MUST(qd_file_read(path, 1 << 20, &log, &n));
+  cr_expect_not_null(strstr(log, line), "\"%s\" is not in: %s", line, log);
+  qd_heap_free(log);
+}
+
 static const qd_record *record_of(const qd_store *store, const char *role, int expert) {
   const qd_entry *entry = &store->block[0];
   for (int i = 0; i < entry->n_records; i++)
@@ -249,6 +258,9 @@ Test(quantize_experts, an_empty_one_is_rounded_to_nearest) {
       expect_same_parts(empty, record_of(&t, qd_role_name(role), 2));
       cr_expect(!qd_digest_equal(&full->part[0].digest, &record_of(&t, qd_role_name(role), 0)->part[0].digest));
     }
+    expect_logged(&gptq, "experts    4, of 0 to ");
+    expect_logged(&gptq, "; down: 3 by their own Hessian, 1 rounded to nearest; relative error ");
+    expect_logged(&rtn, "; gate and up: 4 quantized; down: 4 quantized; relative error ");
     qd_store_close(&s);
     qd_store_close(&t);
   }
@@ -273,6 +285,8 @@ Test(quantize_experts, those_with_few_tokens_take_the_fallback) {
     if (gate_or_up) expect_same_parts(other, record_of(&d, role == QD_EXPERT_GATE_PROJ ? "gate_proj" : "up_proj", -1));
     else expect_same_parts(other, rounded);
   }
+  expect_logged(&rtn, "; gate and up: 4 rounded to nearest; down: 4 rounded to nearest; relative error ");
+  expect_logged(&shared, "; gate and up: 3 by that of all tokens, 1 rounded to nearest; down: 4 rounded to nearest; ");
   qd_store_close(&r);
   qd_store_close(&s);
   qd_store_close(&d);

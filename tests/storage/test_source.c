@@ -85,7 +85,7 @@ Test(source, says_how_to_convert_pytorch_weights) {
 }
 
 Test(source, names_formats_that_are_not_read) {
-  const char *const names[] = {"model-q4.gguf", "tf_model.h5", "flax_model.msgpack", "weights.npz", "model.onnx"};
+  const char *const names[] = {"model-q4.ggml", "tf_model.h5", "flax_model.msgpack", "weights.npz", "model.onnx"};
   qd_temporary_write_text(&folder, "config.json", "{}");
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const char *file = qd_temporary_write_text(&folder, names[i], "x");

@@ -392,6 +392,10 @@ Test(tokens, says_what_is_wrong_with_a_file) {
   qd_temporary_write_text(&folder, "other", "ab\xE2\x82\xAC");
   expect_failure(evaluation(dataset("", "other"), 0, 2), QD_EBADINPUT, "U+20AC");
   expect_failure(evaluation(dataset("", "missing"), 0, 2), QD_ENOTFOUND, "missing");
+  expect_failure(evaluation("wikitext-2:missing", 0, 2), QD_ENOTFOUND,
+                 "there is no file wikitext-2:missing, and no kind of text \"wikitext-2\" (plain, wikitext2, ptb, c4, ");
+  expect_failure(evaluation("plain:a:b", 0, 2), QD_ENOTFOUND, "cannot open a:b");
+  expect_failure(evaluation("./a:b", 0, 2), QD_ENOTFOUND, "cannot open ./a:b");
   qd_temporary_make_folder(&folder, "folder");
   expect_failure(evaluation(dataset("", "folder"), 0, 2), QD_EIO, "folder");
 }
@@ -401,6 +405,10 @@ Test(tokens, says_what_is_wrong_with_documents) {
   expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 2");
   qd_temporary_write_text(&folder, "d", "not json\n");
   expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 1");
+  expect_failure(calibration(dataset("c4:", "d"), 1, 2, 0), QD_EBADINPUT,
+                 "line 1: no JSON object: lines of JSON, each with a text");
+  qd_temporary_write_text(&folder, "d", "{\"text\":\n");
+  expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 1, column");
   cr_expect_null(strstr(qd_error_text(), "line 1, line"), "%s", qd_error_text());
   qd_temporary_write_text(&folder, "d", "{\"text\":\"ab\"}\nnot json\n");
   expect_failure(evaluation(dataset("jsonl:", "d"), 0, 2), QD_EBADINPUT, "line 2, column 3");
