@@ -1,4 +1,5 @@
 #include "jobs/command.h"
+#include "jobs/model_options.h"
 #include "jobs/store_options.h"
 #include "jobs/text_options.h"
 #include "kernels/base/log.h"
@@ -17,11 +18,12 @@ static struct {
   qd_generation_request request;
   qd_common_options common;
   qd_text_options text;
+  qd_model_options models;
   bool json;
 } wanted;
 
 static const struct argp_option options_list[] = {
-    {"model", 'm', "PATH", 0, "A store, or an original model's folder", 1},
+    {"model", 'm', "MODEL", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
     {"prompt", 'p', "TEXT", 0, "The text to go on from, as it is: no chat template is put around it", 1},
     {"prompt-file", KEY_PROMPT_FILE, "FILE", 0, "The same from a file, whole", 1},
     {"max-new-tokens", KEY_MAX_NEW, "N", 0, "Tokens at the most (256, or as many as the model has positions for)", 1},
@@ -40,7 +42,7 @@ static const struct argp_option options_list[] = {
 
 static void settle(struct argp_state *state) {
   qd_generation_request *r = &wanted.request;
-  if (r->model == NULL) qd_option_refuse(state, "--model PATH is needed");
+  if (r->model == NULL) qd_option_refuse(state, "--model MODEL is needed");
   if (r->prompt == NULL && r->prompt_file == NULL) qd_option_refuse(state, "--prompt TEXT or --prompt-file FILE is needed");
   if (r->prompt != NULL && r->prompt_file != NULL) qd_option_refuse(state, "--prompt and --prompt-file contradict");
   qd_sampling *s = &r->sampling;
@@ -73,19 +75,22 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_MIN_P: r->sampling.min_p = qd_option_number(state, "--min-p", text, 0, 1); return 0;
     case KEY_MAX_HOST: r->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case 'j': wanted.json = true; return 0;
-    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common; return 0;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.text, state->child_inputs[1] = &wanted.common,
+      state->child_inputs[2] = &wanted.models;
+      return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
     case ARGP_KEY_END: settle(state); return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
 
-static const struct argp_child children[] = {{&qd_computing_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {0}};
+static const struct argp_child children[] = {
+    {&qd_computing_argp, 0, NULL, 0}, {&qd_common_argp, 0, "Running:", 90}, {&qd_model_argp, 0, NULL, 0}, {0}};
 
 static const struct argp argp = {
     .options = options_list,
     .parser = parse,
-    .args_doc = "--model PATH --prompt TEXT",
+    .args_doc = "--model MODEL --prompt TEXT",
     .doc = "Text behind a prompt: blocks and their cache over ranks, weights in memory as they are stored.\v"
            "Examples:\n"
            "  mpirun -np 4 qdist generate -m OUT -p 'Once upon a time'\n"
@@ -144,7 +149,7 @@ static qd_status tell(const qd_generation *g) {
   return QD_OK;
 }
 
-static qd_status run(qd_comm *comm) {
+static qd_status generate(qd_comm *comm) {
   qd_device device;
   qd_generation result;
   qd_device_options machine = qd_common_device(&wanted.common);
@@ -155,6 +160,13 @@ static qd_status run(qd_comm *comm) {
   qd_device_close(&device);
   if (status == QD_OK) status = qd_agree(comm, comm->rank == 0 ? tell(&result) : QD_OK);
   qd_generation_release(&result);
+  return status;
+}
+
+static qd_status run(qd_comm *comm) {
+  qd_status status = qd_model_locate(&wanted.models, comm, &wanted.request.model);
+  if (status == QD_OK) status = generate(comm);
+  qd_model_options_close(&wanted.models);
   return status;
 }
 

@@ -31,27 +31,25 @@ typedef struct work {
 /* ---- prompt -------------------------------------------------------------------------------------------------------------- */
 
 static void add_eos(work *g, const qd_json *id) {
-  if (g->n_eos < MOST_EOS && qd_json_is_integer(id)) g->eos[g->n_eos++] = (int32_t)qd_json_integer(id);
+  if (id != NULL && g->n_eos < MOST_EOS && qd_json_is_integer(id)) g->eos[g->n_eos++] = (int32_t)qd_json_integer(id);
 }
 
 /* A number or a list of them; generation_config.json comes before config.json, as in transformers. */
-static bool take_eos(work *g, const qd_json *config) {
-  const qd_json *value = config != NULL ? qd_json_get(config, "eos_token_id") : NULL;
-  if (value == NULL) return false;
+static void take_eos(work *g, const qd_json *config) {
+  const qd_json *value = qd_json_get(config, "eos_token_id");
   if (qd_json_is_array(value))
     for (size_t i = 0; i < qd_json_length(value); i++) add_eos(g, qd_json_at(value, i));
   else add_eos(g, value);
-  return g->n_eos > 0;
 }
 
 static qd_status find_eos(work *g) {
   static const char *const files[] = {"generation_config.json", "config.json"};
   for (size_t i = 0; i < sizeof files / sizeof files[0] && g->n_eos == 0; i++) {
-    char *path;
+    char *what = NULL;
     qd_json *config = NULL;
-    QD_TRY(qd_path_join(g->request->model, files[i], &path));
-    qd_status status = qd_file_exists(path) ? qd_json_read(path, (size_t)64 << 20, &config) : QD_OK;
-    qd_heap_free(path);
+    qd_status status = qd_side_file_json(g->request->model, files[i], (size_t)64 << 20, &what, &config);
+    qd_heap_free(what);
+    if (status == QD_ENOTFOUND) continue;
     QD_TRY(status);
     take_eos(g, config);
     qd_json_free(config);

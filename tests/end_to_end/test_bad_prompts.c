@@ -10,7 +10,7 @@ Test(bad_prompts, options) {
   EXPECT_ROW("no prompt", "generate", "--model", model);
   EXPECT_ROW("a prompt and a file of another", GENERATE, "ab", "--prompt-file", "ab.txt");
   EXPECT_ROW("a choice among tokens that is none", GENERATE, "ab", "--top-k", "5");
-  EXPECT(2, "--model PATH is needed", "", "generate", "--prompt", "ab");
+  EXPECT(2, "--model MODEL is needed", "", "generate", "--prompt", "ab");
   EXPECT(2, "--temperature takes a number", "got \"-1\"", GENERATE, "ab", "--temperature", "-1");
   EXPECT(2, "--top-p takes a number", "got \"1.5\"", GENERATE, "ab", "--temperature", "1", "--top-p", "1.5");
   EXPECT(2, "--min-p takes a number", "got \"nan\"", GENERATE, "ab", "--temperature", "1", "--min-p", "nan");
