@@ -3,6 +3,7 @@
 #include "jobs/config.h"
 #include "kernels/base/heap.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,12 +57,25 @@ static void settle_codes(settings *s) {
   if (job->gptaq) settle_number(s, "gptaq-alpha", job->gptaq_alpha);
 }
 
+/* How SpQR's outliers are bounded; grids follow from it unless they were given. */
+static void settle_outliers(settings *s) {
+  const qd_job *job = s->job;
+  if (job->avg_bits > 0) settle_number(s, "avg-bits", job->avg_bits);
+  else if (isinf(job->outlier_threshold)) settle(s, "outlier-threshold", "none");
+  else settle_number(s, "outlier-threshold", job->outlier_threshold);
+}
+
+static void settle_damping(settings *s) {
+  if (s->job->damp_auto) settle(s, "damp", "auto");
+  else settle_number(s, "damp", s->job->damp);
+}
+
 static void settle_job(settings *s, const qd_job_settled *settled) {
   const qd_job *job = s->job;
   static const char *const bos[] = {"auto", "yes", "no"};
   settle(s, "odd-shape", qd_odd_shape_name(job->odd_shape));
   settle(s, job->true_sequential ? "true-sequential" : "no-true-sequential", NULL);
-  settle_number(s, "damp", job->damp);
+  settle_damping(s);
   settle(s, "on-hessian-failure", job->on_failure == QD_FAILURE_RTN ? "rtn" : "stop");
   settle(s, "moe-fallback", job->moe_fallback == QD_MOE_RTN ? "rtn" : "shared-hessian");
   settle_integer(s, "moe-min-tokens", job->moe_min_tokens);
@@ -76,10 +90,6 @@ static void settle_job(settings *s, const qd_job_settled *settled) {
   settle(s, "readers", qd_readers_name(job->readers));
 }
 
-static bool is_plain_method(const qd_job *job) {
-  return strcmp(job->method->name, "gptq") == 0 || strcmp(job->method->name, "rtn") == 0;
-}
-
 qd_status qd_job_config_print(const qd_job *job, const qd_job_settled *settled, char **text) {
   settings *s;
   const qd_given *given;
@@ -90,7 +100,8 @@ qd_status qd_job_config_print(const qd_job *job, const qd_job_settled *settled, 
   s->job = job, s->n = s->n_given = n;
   if (n > 0) memcpy(s->item, given, n * sizeof *given);
   settle(s, "method", job->method->name);
-  if (is_plain_method(job)) settle_codes(s);
+  if (job->method->has_outliers) settle_outliers(s);
+  else settle_codes(s);
   settle_job(s, settled);
   qd_status status = qd_config_print(s->item, s->n, text);
   qd_heap_free(s);

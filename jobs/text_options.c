@@ -20,6 +20,9 @@ static const struct argp_option options_list[] = {
     {"add-bos", KEY_BOS, "auto|yes|no", 0,
      "Special tokens in front of a text: as the tokenizer does by default, exactly one BOS, none", 20},
     {"no-pack", KEY_NO_PACK, 0, 0, "jsonl: one document a row; shorter ones are dropped and counted", 20},
+    {0}};
+
+static const struct argp_option computing_list[] = {
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
     {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
@@ -68,7 +71,16 @@ static error_t parse(int key, char *text, struct argp_state *state) {
   }
 }
 
-const struct argp qd_text_argp = {.options = options_list, .parser = parse};
+const struct argp qd_computing_argp = {.options = computing_list, .parser = parse};
+
+/* The child's options are for the same input. */
+static error_t parse_with_child(int key, char *text, struct argp_state *state) {
+  if (key == ARGP_KEY_INIT) return state->child_inputs[0] = state->input, 0;
+  return parse(key, text, state);
+}
+
+static const struct argp_child computing[] = {{&qd_computing_argp, 0, NULL, 0}, {0}};
+const struct argp qd_text_argp = {.options = options_list, .parser = parse_with_child, .children = computing};
 
 void qd_text_options_settle(struct argp_state *state, qd_text_options *options) {
   static const qd_compute asked_by_name[] = {QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX};

@@ -19,6 +19,7 @@ typedef struct qd_text_options {
 } qd_text_options;
 
 extern const struct argp qd_text_argp; /* a child parser; its input is a qd_text_options */
+extern const struct argp qd_computing_argp; /* its part without the text: arithmetic and readers; the same input */
 extern const qd_text_options qd_text_defaults;
 
 /* --arithmetic and --compute-dtype against each other; usage error when they contradict. */

@@ -196,7 +196,7 @@ static qd_status run_sparse(qd_subject *subject, qd_block *block, int64_t window
   return QD_OK;
 }
 
-static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
+qd_status qd_subject_block(qd_subject *subject, qd_block *block, int64_t windows) {
   if (qd_model_is_sparse(&subject->model, block->index)) return run_sparse(subject, block, windows);
   QD_TRY_ALL(subject->comm, run_dense(subject, block, windows));
   return QD_OK;
@@ -222,7 +222,7 @@ qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest)
   QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));
   for (int64_t b = 0; b < subject->model.n_blocks; b++) {
     QD_TRY(next(subject, &block));
-    QD_TRY(run_block(subject, &block, ids.dim[0]));
+    QD_TRY(qd_subject_block(subject, &block, ids.dim[0]));
   }
   QD_TRY(next(subject, rest));
   return qd_agree(subject->comm, final_norm(subject, rest, ids.dim[0]));

@@ -53,6 +53,9 @@ size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens);
 /* Run `windows` windows (ids I32 (windows, T), this rank's) through all blocks; *rest is left ready for logits.  Collective. */
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) QD_MUST_USE;
 
+/* h of `windows` windows through one block.  Collective. */
+qd_status qd_subject_block(qd_subject *subject, qd_block *block, int64_t windows) QD_MUST_USE;
+
 /* Logits F32 (n, V) of rows (act (n, hidden)) of the windows that were run last. */
 qd_status qd_subject_logits(qd_subject *subject, qd_block *rest, qd_tensor rows, qd_tensor logits) QD_MUST_USE;
 void      qd_subject_forward_done(qd_subject *subject); /* gives the stream's buffers back: `rest` dies */
