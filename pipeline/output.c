@@ -181,7 +181,6 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job, true);
   if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path);
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
-  if (status == QD_OK && *state != QD_STORE_FINISHED) status = write_configuration(run);
   qd_json_free(job);
   return status;
 }
@@ -247,12 +246,18 @@ static bool head_is_stored(const qd_run *run) {
   return run->stored.has_rest && qd_record_is_quantized(qd_feed_record(&run->stored.rest, QD_HEAD, -1));
 }
 
+/* Rank 0 writes, all learn of it; nothing is written before all that may refuse the job was asked. */
+static qd_status write_everywhere(const qd_run *run) {
+  QD_TRY_ALL(run->comm, run->comm->rank == 0 ? write_configuration(run) : QD_OK);
+  return QD_OK;
+}
+
 qd_status qd_output_open(qd_run *run, qd_output *output) {
   qd_store_state state = QD_STORE_FRESH;
   run->head_left = qd_job_quantizes(run->job, QD_HEAD, &run->model);
   QD_TRY_ALL(run->comm, run->comm->rank == 0 ? open_on_coordinator(run, output, &state) : QD_OK);
   QD_TRY(qd_comm_bcast(run->comm, &state, sizeof state, 0));
-  if (state == QD_STORE_FRESH) return QD_OK;
+  if (state == QD_STORE_FRESH) return write_everywhere(run);
   QD_TRY_ALL(run->comm, open_stored(run));
   QD_TRY(qd_identity_check(run));
   if (run->comm->rank == 0) qd_identity_note(run);
@@ -264,7 +269,7 @@ qd_status qd_output_open(qd_run *run, qd_output *output) {
   else
     qd_log("going on with %s: %" PRId64 " of %" PRId64 " blocks are there", run->job->output, run->first_block,
            run->model.n_blocks);
-  return QD_OK;
+  return output->finished ? QD_OK : write_everywhere(run);
 }
 
 /* What is copied beside the blocks must be what they were made with. */
