@@ -4,7 +4,7 @@
 set -euo pipefail
 
 needed=(build-essential cmake pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libzstd-dev zlib1g-dev libcriterion-dev libjansson-dev
-  libpcre2-dev libutf8proc-dev libxxhash-dev)
+  libpcre2-dev libutf8proc-dev libxxhash-dev libyaml-dev)
 wished=(libdnnl-dev "$@") # the bench's yardstick, and what the caller wishes
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

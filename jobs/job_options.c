@@ -1,5 +1,6 @@
 #include "jobs/job_options.h"
 
+#include "jobs/job_config.h"
 #include "pipeline/report.h"
 #include "workers/agree.h"
 
@@ -44,6 +45,8 @@ enum {
   KEY_GPTAQ_ALPHA,
   KEY_REPORT_KL,
   KEY_KL_POSITIONS,
+  KEY_CONFIG,
+  KEY_SHOW_PLAN,
   KEY_PERMUTATION
 };
 
@@ -112,6 +115,12 @@ static const struct argp_option options_list[] = {
      "After each block, how far the next token's distribution is from the original model's on the calibration text", 20},
     {"kl-positions", KEY_KL_POSITIONS, "N", 0, "Positions of a sequence that --report-kl compares (64)", 20},
     {0, 0, 0, 0, "The job:", 40},
+    {"config", KEY_CONFIG, "FILE", 0,
+     "Options from FILE, YAML or JSON: names are the long options, what is given here goes before it; each output has its "
+     "job in such a file, job.yaml",
+     40},
+    {"show-plan", KEY_SHOW_PLAN, 0, 0,
+     "Tell the setting of each linear (bits, groups, method, fallback; or why it is kept) before any work", 40},
     {"shard-size", KEY_SHARD, "SIZE", 0, "Largest file of a block before compression; cut at linears (4G)", 40},
     {"resume", KEY_RESUME, 0, 0, "Go on with an unfinished output of the same job (default)", 40},
     {"no-resume", KEY_NO_RESUME, 0, 0, "Refuse an output folder that is not empty", 40},
@@ -244,6 +253,8 @@ void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bo
   if (writes && job->method->needs_factor && options->text.dataset == NULL)
     qd_option_refuse(state, "--method %s needs calibration text: --dataset FILE", job->method->name);
   if (job->scheme.group_size == 0) qd_option_refuse(state, "--group-size is -1 (per channel) or at least 1");
+  job->n_texts = options->text.n_texts;
+  memcpy(job->text, options->text.text, sizeof job->text);
   job->dataset = options->text.dataset, job->sequence_tokens = options->text.sequence_tokens, job->seed = options->text.seed;
   job->readers = options->text.readers, job->bos = options->text.bos, job->pack = options->text.pack,
   job->compute = options->text.compute;
@@ -344,6 +355,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       return 0;
     case KEY_ACTIVATIONS: set_activations(state, job, text); return 0;
     case KEY_KEEP: job->keep_activations = true; return 0;
+    case KEY_CONFIG: return 0; /* its options stand on the command line by now */
+    case KEY_SHOW_PLAN: job->show_plan = true; return 0;
     case KEY_MAX_HOST: job->max_host_bytes = qd_option_bytes(state, "--max-host-mem", text); return 0;
     case ARGP_KEY_INIT:
       state->child_inputs[0] = &options->spqr, state->child_inputs[1] = &options->text;
@@ -382,6 +395,7 @@ qd_job_options qd_job_options_new(void) {
                                   .nsamples = 128,
                                   .shard_bytes = (int64_t)4 << 30,
                                   .job_name = getenv("SLURM_JOB_ID"),
+                                  .configuration = qd_job_config_print,
                                   .hessian_bound = QD_HESSIAN_BOUND},
                           .common = qd_common_defaults,
                           .text = qd_text_defaults,

@@ -60,7 +60,7 @@ static void tell(const qd_command *command, const qd_comm *comm, qd_status statu
 /* What each rank may have for itself: where it runs, and where its files lie. */
 static bool is_own(const char *argument, int *values) {
   static const char *const own[] = {"--threads", "-t", "--isa", "-I", "--device", "-D", "--model", "-m", "--reference",
-                                    "--max-host-mem", NULL};
+                                    "--max-host-mem", "--prompt-file", NULL};
   *values = 1;
   for (int i = 0; own[i] != NULL; i++) {
     size_t n = strlen(own[i]);

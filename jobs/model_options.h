@@ -6,7 +6,7 @@
 #include "storage/find_model.h"
 #include "workers/comm.h"
 
-enum { QD_MOST_LOCATED = 8 };
+enum { QD_MOST_LOCATED = 72 };
 
 typedef struct qd_model_options { /* zeroed is fine */
   const char *model_path;

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "jobs/options.h"
 
+#include "jobs/config.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -71,6 +73,11 @@ void qd_options_parse(const struct argp *argp, int argc, char **argv, void *inpu
   dashes_for_underscores(argc, argv);
   if (!speaks && asks_for_help(argc, argv)) exit(0);
   refuse_misspelt(argp, argc, argv);
+  qd_status status = qd_config_apply(argp, &argc, &argv);
+  if (status != QD_OK) {
+    if (speaks) fprintf(stderr, "%s: %s\n", argv[0], qd_error_text());
+    exit(qd_status_exit_code(status));
+  }
   if (argp_parse(argp, argc, argv, speaks ? 0 : ARGP_NO_ERRS | ARGP_NO_EXIT, NULL, input) != 0) exit(USAGE_EXIT);
 }
 

@@ -6,7 +6,9 @@
 #include "pipeline/job.h"
 
 typedef struct qd_text_options {
-  const char *dataset;
+  const char *dataset;         /* the first one's file */
+  qd_text_share text[QD_MAX_TEXTS];
+  int         n_texts;
   int64_t     sequence_tokens; /* 0: 2048, or the model's positions if they are fewer */
   int64_t     seed;
   qd_add_bos  bos;
@@ -17,6 +19,7 @@ typedef struct qd_text_options {
 } qd_text_options;
 
 extern const struct argp qd_text_argp; /* a child parser; its input is a qd_text_options */
+extern const struct argp qd_computing_argp; /* its part without the text: arithmetic and readers; the same input */
 extern const qd_text_options qd_text_defaults;
 
 /* --arithmetic and --compute-dtype against each other; usage error when they contradict. */

@@ -35,26 +35,58 @@ static int64_t first_seen(const qd_attention_args *args, int64_t position) {
   return args->window > 0 && args->window <= position ? position - args->window + 1 : 0;
 }
 
-/* Queries [first, first + n) of one head. */
-static void attend(qd_device *device, int thread, const qd_attention_args *args, int64_t head, int64_t first, scratch s) {
-  int64_t queries = args->q.dim[0], kv_head = head / (args->q.dim[1] / args->k.dim[1]);
-  int64_t n = queries - first < QUERY_TILE ? queries - first : QUERY_TILE;
-  int64_t position = args->k.dim[0] - queries + first;
-  int64_t start = first_seen(args, position) / QD_PRODUCT_CHUNK * QD_PRODUCT_CHUNK, end = position + n;
-  qd_tensor out = head_of(args->out, head, first, n), k = head_of(args->k, kv_head, start, end - start);
+/* Rows that meet the same keys: queries of one head, or the heads of one query that share a kv head. */
+typedef struct tile {
+  qd_tensor q, out;         /* (n, D) */
+  int64_t   kv_head;
+  int64_t   position, step; /* of row i: position + i step */
+} tile;
 
-  qd_gemm_serial(device, thread, QD_GEMM_SET, head_of(args->q, head, first, n), qd_tensor_transposed(k),
-                 matrix(s.score, QD_F32, n, end - start, s.width));
+static void attend(qd_device *device, int thread, const qd_attention_args *args, tile t, scratch s) {
+  int64_t n = t.q.dim[0], d = t.out.dim[1], start = first_seen(args, t.position) / QD_PRODUCT_CHUNK * QD_PRODUCT_CHUNK;
+  int64_t end = t.position + (n - 1) * t.step + 1;
+  qd_tensor k = head_of(args->k, t.kv_head, start, end - start), v = head_of(args->v, t.kv_head, start, end - start);
+
+  qd_gemm_serial(device, thread, QD_GEMM_SET, t.q, qd_tensor_transposed(k), matrix(s.score, QD_F32, n, end - start, s.width));
   for (int64_t i = 0; i < n; i++) {
-    int64_t seen = first_seen(args, position + i);
-    qd_seen_keys keys = {.start = start, .end = end, .first_seen = seen, .n_seen = position + i + 1 - seen};
+    int64_t position = t.position + i * t.step, seen = first_seen(args, position);
+    qd_seen_keys keys = {.start = start, .end = end, .first_seen = seen, .n_seen = position + 1 - seen};
     QD_ISA_CALL(device, qd_softmax_row, (s.score + i * s.width, s.p ? s.p + i * s.width : NULL, args->scale, keys));
   }
   qd_tensor p = s.p ? matrix(s.p, QD_BF16, n, end - start, s.width) : matrix(s.score, QD_F32, n, end - start, s.width);
-  qd_gemm_serial(device, thread, QD_GEMM_SET, p, head_of(args->v, kv_head, start, end - start),
-                 matrix(s.sum, QD_F32, n, out.dim[1], out.dim[1]));
+  qd_gemm_serial(device, thread, QD_GEMM_SET, p, v, matrix(s.sum, QD_F32, n, d, d));
   for (int64_t i = 0; i < n; i++)
-    QD_ISA_CALL(device, qd_attention_out_row, (s.sum + i * out.dim[1], qd_tensor_at(out, i).data, out.dtype, out.dim[1]));
+    QD_ISA_CALL(device, qd_attention_out_row, (s.sum + i * d, qd_tensor_at(t.out, i).data, t.out.dtype, d));
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t heads_a_key(const qd_attention_args *args) { return args->q.dim[1] / args->k.dim[1]; }
+
+/* One token behind many: its keys are packed once for all heads that look at them. */
+static bool heads_together(const qd_attention_args *args) { return args->q.dim[0] == 1 && heads_a_key(args) <= QUERY_TILE; }
+
+static int64_t tiles_a_head(const qd_attention_args *args) { return (args->q.dim[0] + QUERY_TILE - 1) / QUERY_TILE; }
+
+static int64_t n_tiles(const qd_attention_args *args) {
+  return heads_together(args) ? args->k.dim[1] : args->q.dim[1] * tiles_a_head(args);
+}
+
+/* The longest tiles first: the last queries see the most keys. */
+static tile tile_at(const qd_attention_args *args, int64_t index) {
+  int64_t queries = args->q.dim[0], keys = args->k.dim[0], heads = args->q.dim[1], group = heads_a_key(args);
+  if (heads_together(args))
+    return (tile){.q = qd_tensor_rows(qd_tensor_at(args->q, 0), index * group, group),
+                  .out = qd_tensor_rows(qd_tensor_at(args->out, 0), index * group, group),
+                  .kv_head = index,
+                  .position = keys - 1};
+  int64_t head = index % heads, first = (tiles_a_head(args) - 1 - index / heads) * QUERY_TILE;
+  int64_t n = least(queries - first, QUERY_TILE);
+  return (tile){.q = head_of(args->q, head, first, n),
+                .out = head_of(args->out, head, first, n),
+                .kv_head = head / group,
+                .position = keys - queries + first,
+                .step = 1};
 }
 
 static scratch of_thread(scratch s, int thread) {
@@ -65,16 +97,14 @@ static scratch of_thread(scratch s, int thread) {
   return s;
 }
 
-/* The longest tiles first: the last queries see the most keys. */
 static void attend_all(qd_device *device, const qd_attention_args *args, scratch s) {
-  int64_t heads = args->q.dim[1], tiles = (args->q.dim[0] + QUERY_TILE - 1) / QUERY_TILE, n = heads * tiles;
+  int64_t n = n_tiles(args);
 #pragma omp parallel num_threads(device->threads)
   {
     qd_flush_denormals();
     int thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < n; i++)
-      attend(device, thread, args, i % heads, (tiles - 1 - i / heads) * QUERY_TILE, of_thread(s, thread));
+    for (int64_t i = 0; i < n; i++) attend(device, thread, args, tile_at(args, i), of_thread(s, thread));
   }
 }
 
@@ -85,7 +115,7 @@ typedef struct parts {
 } parts;
 
 static parts parts_of(const qd_attention_args *args) {
-  int64_t keys = args->k.dim[0], rows = args->q.dim[0] < QUERY_TILE ? args->q.dim[0] : QUERY_TILE;
+  int64_t keys = args->k.dim[0], rows = heads_together(args) ? heads_a_key(args) : least(args->q.dim[0], QUERY_TILE);
   const int64_t margin = QUERY_TILE + QD_PRODUCT_CHUNK; /* what a tile's keys may exceed the window by */
   if (args->window > 0 && args->window < keys - margin) keys = args->window + margin;
   parts n = {.width = (keys + 15) / 16 * 16};

@@ -33,6 +33,7 @@ typedef struct qd_weight {
   qd_tensor  original;   /* as it came (plain); in the image */
   qd_qtensor q;          /* quantized */
   qd_tensor  compute;    /* linears: act dtype; norms and biases: F32; rank 0: not expanded */
+  const qd_panels *panels; /* of a linear that stays in memory: what is multiplied by; else NULL */
   qd_digest  source;     /* of the original tensor's bytes (rank 0) */
   qd_linear_result result; /* of a linear that was quantized in this run */
   const qd_json   *facts;  /* of a quantized one that was read back from the output: its record's; else NULL */

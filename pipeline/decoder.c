@@ -90,8 +90,14 @@ static qd_status make_tables(qd_decoder *decoder) {
   double *frequency;
   QD_TRY(qd_arena_new(&decoder->arena, (size_t)pairs, sizeof *frequency, &frequency));
   for (int64_t i = 0; i < pairs; i++) frequency[i] = decoder->model->frequency[i];
-  return qd_rope_table(decoder->device, qd_tensor_1d(frequency, QD_F64, pairs), 0, decoder->model->rope_factor, decoder->cosine,
-                       decoder->sine);
+  decoder->frequency = qd_tensor_1d(frequency, QD_F64, pairs);
+  return qd_decoder_place(decoder, 0, decoder->tokens);
+}
+
+qd_status qd_decoder_place(qd_decoder *decoder, int64_t first, int64_t tokens) {
+  decoder->first = first;
+  qd_decoder_set_tokens(decoder, tokens);
+  return qd_rope_table(decoder->device, decoder->frequency, first, decoder->model->rope_factor, decoder->cosine, decoder->sine);
 }
 
 qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model *model, qd_dtype act, int64_t tokens) {
@@ -102,12 +108,17 @@ qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model
   return status;
 }
 
+void qd_decoder_set_tokens(qd_decoder *decoder, int64_t tokens) {
+  decoder->tokens = decoder->cosine.dim[0] = decoder->sine.dim[0] = tokens;
+}
+
 void qd_decoder_close(qd_decoder *decoder) { qd_arena_close(&decoder->arena); }
 
 /* ---- pieces -------------------------------------------------------------------------------------------------------------- */
 
 qd_status qd_decoder_linear(qd_decoder *decoder, const qd_weight *weight, const qd_weight *bias, qd_tensor x, qd_tensor y) {
   const qd_tensor *add = bias ? &bias->compute : NULL;
+  if (weight->panels != NULL) return qd_panels_linear(decoder->device, x, weight->panels, add, y);
   if (weight->quantized && weight->compute.rank == 0) return qd_qlinear(decoder->device, x, &weight->q, add, y);
   if (!weight->quantized || !qd_qtensor_has_order(&weight->q)) return qd_linear(decoder->device, x, weight->compute, add, y);
   qd_tensor gathered; /* an expanded weight lies in stored order */
@@ -142,20 +153,30 @@ static qd_status finish_heads(qd_decoder *decoder, qd_block *block, qd_role head
   return qd_rope(decoder->device, qd_tensor_3d(x.data, x.dtype, decoder->tokens, heads, d), decoder->cosine, decoder->sine);
 }
 
+/* Where k or v go, and all that there is of them then. */
+static qd_status cached(qd_decoder *decoder, qd_tensor cache, qd_tensor *now, qd_tensor *all) {
+  const qd_model *m = decoder->model;
+  int64_t there = cache.rank != 0 ? decoder->first : 0;
+  if (cache.rank != 0) *now = qd_tensor_rows(cache, there, decoder->tokens);
+  else QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, now));
+  *all = qd_tensor_3d(cache.rank != 0 ? cache.data : now->data, now->dtype, there + decoder->tokens, m->kv_heads, m->head_dim);
+  return QD_OK;
+}
+
 static qd_status attention_stage(qd_decoder *decoder, qd_block *block, qd_tensor mid, void *out) {
   const qd_model *m = decoder->model;
-  qd_tensor q, k, v;
+  qd_tensor q, k, v, keys, values;
   QD_TRY(new_work(decoder, m->heads * m->head_dim, &q));
-  QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, &k));
-  QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, &v));
+  QD_TRY(cached(decoder, decoder->keys, &k, &keys));
+  QD_TRY(cached(decoder, decoder->values, &v, &values));
   QD_TRY(linear(decoder, block, QD_Q_PROJ, mid, q));
   QD_TRY(linear(decoder, block, QD_K_PROJ, mid, k));
   QD_TRY(linear(decoder, block, QD_V_PROJ, mid, v));
   QD_TRY(finish_heads(decoder, block, QD_Q_NORM, q, m->heads));
   QD_TRY(finish_heads(decoder, block, QD_K_NORM, k, m->kv_heads));
   qd_attention_args args = {.q = qd_tensor_3d(q.data, q.dtype, decoder->tokens, m->heads, m->head_dim),
-                            .k = qd_tensor_3d(k.data, k.dtype, decoder->tokens, m->kv_heads, m->head_dim),
-                            .v = qd_tensor_3d(v.data, v.dtype, decoder->tokens, m->kv_heads, m->head_dim),
+                            .k = keys,
+                            .v = values,
                             .out = qd_tensor_3d(out, decoder->act, decoder->tokens, m->heads, m->head_dim),
                             .scale = (float)(1.0 / sqrt((double)m->head_dim)),
                             .window = qd_model_window(m, block->index)};

@@ -64,13 +64,23 @@ typedef struct qd_decoder {
   const qd_model *model;
   qd_dtype        act;
   int64_t         tokens;        /* T of a sequence */
+  qd_tensor       frequency;     /* F64 (D/2) */
   qd_tensor       cosine, sine;  /* F32 (T, D/2) */
+  int64_t         first;         /* position of the first token */
+  qd_tensor       keys, values;  /* act (positions, K D), the block's cache, of which `first` are there: k and v join them; rank
+                                    0: the sequence sees itself alone */
   qd_arena        arena;         /* intermediates of one sequence, and the tables */
 } qd_decoder;
 
 qd_status qd_decoder_open(qd_decoder *decoder, qd_device *device, const qd_model *model, qd_dtype act,
                           int64_t tokens) QD_MUST_USE;
 void      qd_decoder_close(qd_decoder *decoder);
+
+/* From now on sequences of so many tokens, at most as many as it was opened for. */
+void qd_decoder_set_tokens(qd_decoder *decoder, int64_t tokens);
+
+/* What comes next are `tokens` tokens, at most as many as it was opened for, at the positions from `first` on. */
+qd_status qd_decoder_place(qd_decoder *decoder, int64_t first, int64_t tokens) QD_MUST_USE;
 
 /* Columns of a stage's input, which is where mid begins; 0: the model has no such stage.  _held: columns that mid has in all
  * before the stage, other parts with it.  _widest: that mid ever has.  _sum: where a sparse block's sum begins (T of them are
@@ -94,7 +104,7 @@ qd_status qd_decoder_embed(qd_decoder *decoder, qd_block *rest, qd_tensor ids, q
 qd_status qd_decoder_enter(qd_decoder *decoder, qd_block *block, qd_tensor h, void *mid) QD_MUST_USE;
 
 /* Run one stage, not one of experts: reads mid, updates h, leaves the next stage's input in mid (nothing after the last one).
- * A linear that is not expanded is multiplied by the fused kernel: same bits. */
+ * A linear in panels is multiplied by them, one that is not expanded by the fused kernel: same bits. */
 qd_status qd_decoder_advance(qd_decoder *decoder, qd_block *block, qd_stage stage, qd_tensor h, void *mid) QD_MUST_USE;
 
 /* y = weight x + bias, any number of rows, as the decoder multiplies: expanded or fused, with an order or without. */

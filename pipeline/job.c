@@ -89,11 +89,29 @@ static qd_json *describe_rules(const qd_job *job) {
   return rules;
 }
 
+static qd_json *describe_parts(const qd_tokens *tokens) {
+  qd_json *texts = qd_json_array();
+  for (int i = 0; i < tokens->n_parts; i++) {
+    const qd_tokens_part *part = &tokens->part[i];
+    qd_json *text = qd_json_object();
+    qd_json_set_text(text, "kind", qd_text_kind_name(part->kind));
+    qd_json_set_text(text, "digest", part->text_digest.hex);
+    qd_json_set_number(text, "weight", part->weight);
+    qd_json_set_integer(text, "sequences", part->rows);
+    qd_json_set_integer(text, "text_tokens", part->text_tokens);
+    qd_json_set_integer(text, "dropped_documents", part->dropped_documents);
+    qd_json_append(texts, text);
+  }
+  return texts;
+}
+
 static qd_json *describe_tokens(const qd_job *job, const qd_tokens *tokens) {
   static const char *const bos[] = {"auto", "yes", "no"};
   qd_json *text = qd_json_object();
-  qd_json_set_text(text, "kind", qd_text_kind_name(tokens->kind));
-  qd_json_set_text(text, "digest", tokens->text_digest.hex);
+  qd_json_set_text(text, "kind", tokens->n_parts > 0 ? "mixture" : qd_text_kind_name(tokens->kind));
+  if (tokens->n_parts > 0) qd_json_set(text, "texts", describe_parts(tokens));
+  else qd_json_set_text(text, "digest", tokens->text_digest.hex);
+  if (tokens->chat_digest.hex[0] != '\0') qd_json_set_text(text, "chat_template", tokens->chat_digest.hex);
   qd_json_set_integer(text, "sequences", tokens->rows);
   qd_json_set_integer(text, "sequence_tokens", tokens->sequence_tokens);
   qd_json_set_integer(text, "seed", job->seed);

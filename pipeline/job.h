@@ -31,6 +31,12 @@ typedef struct qd_rule {
   int64_t     group_size;
 } qd_rule;
 
+/* What of a job is known only with its model. */
+typedef struct qd_job_settled {
+  int64_t       sequence_tokens; /* 0: there is no text */
+  qd_arithmetic arithmetic;
+} qd_job_settled;
+
 typedef struct qd_job {
   const char      *model, *output;
   const qd_method *method;
@@ -53,13 +59,16 @@ typedef struct qd_job {
   int64_t          kl_positions;  /* --report-kl: positions of a sequence whose distributions are compared; 0: no report */
   int              n_rules;
   qd_rule          rule[QD_MAX_RULES];
-  const char      *dataset;       /* NULL: none */
+  const char      *dataset;       /* NULL: none; of a mixture the first */
+  int              n_texts;       /* of a mixture; else 0 or 1 */
+  qd_text_share    text[QD_MAX_TEXTS];
   int64_t          nsamples, sequence_tokens, seed;
   qd_add_bos       bos;
   bool             pack;
   qd_compute       compute;
   int64_t          shard_bytes;
   bool             no_resume;
+  bool             show_plan;     /* tell the setting of each linear before any work */
   double           stop_after_seconds; /* 0: no limit */
   int64_t          max_host_bytes; /* --max-host-mem, of a node; 0: as much as there is */
   qd_acts_place    acts_place;
@@ -67,6 +76,8 @@ typedef struct qd_job {
   bool             keep_activations;
   qd_readers       readers;
   const char      *status_file;
+  qd_status      (*configuration)(const struct qd_job *job, const qd_job_settled *settled, char **text); /* as a file
+                                     that does this job again, which is put beside the log; NULL: none.  From the heap. */
   const char      *job_name;      /* of the scheduler, for the lock */
   double           hessian_bound; /* units in which a total overflows the grid; 2^62, lower in tests */
 } qd_job;

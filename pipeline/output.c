@@ -6,6 +6,7 @@
 #include "pipeline/identity.h"
 #include "pipeline/summary.h"
 #include "storage/atomic.h"
+#include "storage/entry.h"
 #include "workers/team.h"
 
 #include <limits.h>
@@ -117,6 +118,22 @@ static qd_status same_job(const qd_run *run, qd_json *job, bool with_text) {
   return status;
 }
 
+/* The job as a file beside the log: a person's way to do it again; nothing is read from it. */
+static qd_status write_configuration(const qd_run *run) {
+  const qd_job *job = run->job;
+  char *text;
+  qd_job_settled settled = {.sequence_tokens = qd_run_calibrates(run) ? run->tokens.sequence_tokens : 0,
+                            .arithmetic = qd_compute_arithmetic(job->compute, run->model.dtype)};
+  if (job->configuration == NULL) return QD_OK;
+  QD_TRY(job->configuration(job, &settled, &text));
+  char *partial = NULL;
+  qd_status status = qd_path_join(job->output, QD_STORE_PARTIAL, &partial);
+  if (status == QD_OK) status = qd_atomic_write(job->output, partial, QD_JOB_FILE, text, strlen(text));
+  qd_heap_free(partial);
+  qd_heap_free(text);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
 static qd_status compare_job(const qd_run *run, bool with_text) {
   qd_json *job;
   QD_TRY(describe(run, &job));
@@ -164,6 +181,7 @@ static qd_status open_on_coordinator(qd_run *run, qd_output *output, qd_store_st
   if (status == QD_OK && *state != QD_STORE_FRESH) status = same_job(run, job, true);
   if (status == QD_OK && *state != QD_STORE_FINISHED) status = qd_log_open(path);
   if (status == QD_OK && *state == QD_STORE_FRESH) status = begin(run, job);
+  if (status == QD_OK && *state != QD_STORE_FINISHED) status = write_configuration(run);
   qd_json_free(job);
   return status;
 }

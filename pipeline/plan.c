@@ -300,6 +300,17 @@ static size_t largest_stored(const qd_plan *plan, bool beside) {
   return most;
 }
 
+/* Without the files: as if each tensor began at a place of its own alignment. */
+static size_t largest_image(const qd_plan *plan) {
+  size_t most = 0;
+  for (size_t k = 0; k < plan->n_kinds; k++) {
+    size_t bytes = 0;
+    for (int i = 0; i < plan->kind[k].n; i++) bytes += qd_arena_cost(qd_plan_original_bytes(&plan->kind[k].tensor[i]), 1);
+    most = qd_larger(most, bytes);
+  }
+  return most;
+}
+
 static size_t largest_item(const qd_plan *plan) {
   const qd_plan_request *r = &plan->request;
   size_t largest = 1;
@@ -307,6 +318,7 @@ static size_t largest_item(const qd_plan *plan) {
   if (r->source != NULL)
     for (int64_t item = 0; item < r->model->n_blocks + 2; item++)
       largest = qd_larger(largest, qd_feed_item_bytes(&feed, item));
+  else largest = qd_larger(largest, largest_image(plan));
   if (r->sequences > 0 && qd_job_keeps_original(r->job)) return largest + largest_stored(plan, true);
   if (r->job->method->has_outliers) return qd_larger(largest, largest_stored(plan, false)); /* a resumed job's may be more */
   return largest;

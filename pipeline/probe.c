@@ -226,19 +226,19 @@ static double quantize_seconds(const qd_plan_request *r, const qd_plan_kind *kin
 }
 
 /* Experts: every token is in top_k of them, and each factor is one rank's. */
-static double statistics_seconds(const qd_plan_request *r, const qd_plan_kind *kind, double sequences, const qd_probe *p) {
-  double seconds = 0;
-  if (r->sequences == 0) return 0;
+static void add_statistics(const qd_plan_request *r, const qd_plan_kind *kind, double sequences, const qd_probe *p,
+                           qd_probe_time *t) {
+  if (r->sequences == 0) return;
   QD_FOR_STAGES(stage, r->model, kind->first_block) {
     bool routed = qd_stage_is_routed(stage);
     double columns = (double)qd_decoder_mid_columns(r->model, stage), times = routed ? (double)r->model->top_k : 1;
-    double factors = routed ? ceil((double)r->model->experts / r->ranks) : 1;
-    seconds += times * sequences * (double)r->tokens * columns * columns / 2 / p->hessian;
-    if (r->job->method->needs_factor) seconds += factors * columns * columns * columns / 3 / p->factor;
-    if (qd_job_is_asymmetric(r->job) && !routed) /* a whole square of the exact sum; as much arithmetic as the factor's */
-      seconds += sequences * (double)r->tokens * columns * columns / p->hessian + columns * columns * columns / 3 / p->factor;
+    double factors = routed ? ceil((double)r->model->experts / r->ranks) : 1, cube = columns * columns * columns / 3;
+    t->sums += times * sequences * (double)r->tokens * columns * columns / 2 / p->hessian;
+    if (r->job->method->needs_factor) t->factor += factors * cube / p->factor;
+    if (!qd_job_is_asymmetric(r->job) || routed) continue; /* a whole square of the exact sum; arithmetic like the factor's */
+    t->sums += sequences * (double)r->tokens * columns * columns / p->hessian;
+    t->factor += cube / p->factor;
   }
-  return seconds;
 }
 
 /* Both streams through the head. */
@@ -247,22 +247,37 @@ static double report_products(const qd_plan_request *r) {
   return 2 * positions * (double)r->model->hidden * (double)r->model->vocabulary;
 }
 
-static double block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const qd_probe *p) {
-  const qd_plan_request *r = &plan->request;
-  double sequences = (double)plan->rank[0].sequences, image = 0; /* the first rank has the most */
-  double passes = r->sequences == 0 ? 0 : (r->job->true_sequential ? 1 : 2) + (qd_job_keeps_original(r->job) ? 1 : 0);
-  double wires = r->ranks > 1 ? (double)plan->traffic_bytes / (double)(r->ranks - 1) / (double)r->model->n_blocks / p->wire : 0;
+static double image_bytes(const qd_plan_kind *kind) {
+  double bytes = 0;
   for (int i = 0; i < kind->n; i++)
-    image += (double)kind->tensor[i].slot.dim[0] * (double)(kind->tensor[i].slot.rank == 2 ? kind->tensor[i].slot.dim[1] : 1) *
+    bytes += (double)kind->tensor[i].slot.dim[0] * (double)(kind->tensor[i].slot.rank == 2 ? kind->tensor[i].slot.dim[1] : 1) *
              (double)qd_dtype_bytes(kind->tensor[i].dtype);
-  double forward = sequences * (passes * forward_products(r, kind) + report_products(r)) / p->linear;
-  double work = forward + statistics_seconds(r, kind, sequences, p) + quantize_seconds(r, kind, p) + wires;
-  return work > image / p->read ? work : image / p->read;
+  return bytes;
 }
 
-double qd_probe_seconds(const qd_plan *plan, const qd_probe *probe) {
-  double seconds = 0;
-  for (size_t k = 0; k + 1 < plan->n_kinds; k++)
-    seconds += (double)plan->kind[k].blocks * block_seconds(plan, &plan->kind[k], probe);
-  return seconds;
+static qd_probe_time block_seconds(const qd_plan *plan, const qd_plan_kind *kind, const qd_probe *p) {
+  const qd_plan_request *r = &plan->request;
+  double readers = r->job->readers == QD_READERS_ALL ? r->ranks : 1; /* each node reads the whole image by itself */
+  qd_probe_time t = {.codes = quantize_seconds(r, kind, p), .reading = image_bytes(kind) / (p->read * readers)};
+  double sequences = (double)plan->rank[0].sequences; /* the first rank has the most */
+  double passes = r->sequences == 0 ? 0 : (r->job->true_sequential ? 1 : 2) + (qd_job_keeps_original(r->job) ? 1 : 0);
+  if (r->ranks > 1) t.wires = (double)plan->traffic_bytes / (double)(r->ranks - 1) / (double)r->model->n_blocks / p->wire;
+  t.forward = sequences * (passes * forward_products(r, kind) + report_products(r)) / p->linear;
+  add_statistics(r, kind, sequences, p, &t);
+  double work = t.forward + t.sums + t.factor + t.codes + t.wires;
+  t.waiting = t.reading > work ? t.reading - work : 0;
+  t.total = work + t.waiting;
+  return t;
+}
+
+qd_probe_time qd_probe_seconds(const qd_plan *plan, const qd_probe *probe) {
+  qd_probe_time sum = {0};
+  for (size_t k = 0; k + 1 < plan->n_kinds; k++) {
+    qd_probe_time one = block_seconds(plan, &plan->kind[k], probe);
+    double blocks = (double)plan->kind[k].blocks;
+    sum.forward += blocks * one.forward, sum.sums += blocks * one.sums, sum.factor += blocks * one.factor;
+    sum.codes += blocks * one.codes, sum.wires += blocks * one.wires, sum.waiting += blocks * one.waiting;
+    sum.reading += blocks * one.reading, sum.total += blocks * one.total;
+  }
+  return sum;
 }

@@ -1,3 +1,5 @@
+#include "pipeline/plan_settings.h"
+#include "pipeline/probe.h"
 #include "pipeline/run.h"
 
 #include "kernels/base/heap.h"
@@ -181,6 +183,33 @@ static bool tells_of_itself(const qd_output *output, qd_status status) {
   return status != QD_OK && status != QD_ESTOPPED && (output->locked || status != QD_EEXIST);
 }
 
+/* An estimate needs a probe of some tenths of a second, more than a small job is worth; it never ends a job. */
+static void log_time(qd_run *run) {
+  const double worth_probing = 1 << 24;
+  qd_probe probe;
+  if (!run->job->show_plan && qd_plan_weights(&run->plan) < worth_probing) return;
+  if (qd_probe_run(&run->plan, run->comm, run->device, &probe) != QD_OK) {
+    qd_log_warning("there is no estimate of the time: %s", qd_error_text());
+    qd_error_clear();
+    return;
+  }
+  qd_probe_time time = qd_probe_seconds(&run->plan, &probe);
+  double left = (double)(run->model.n_blocks - run->first_block) / (double)run->model.n_blocks;
+  qd_log("plan: about %.0f s for the blocks to do, by a short probe of this machine", time.total * left);
+}
+
+/* What `plan` tells, before any work. */
+static void tell_plan(qd_run *run) {
+  qd_plan_setting setting;
+  char text[QD_SETTING_BYTES];
+  qd_plan_log(&run->plan, qd_team_ranks_on_node(run->comm));
+  for (size_t i = 0; run->job->show_plan && qd_plan_setting_at(&run->plan, i, &setting); i++) {
+    qd_plan_setting_text(&run->plan, &setting, text);
+    qd_log("  %s", text);
+  }
+  log_time(run);
+}
+
 /* Tokenizing can take a while: what can be refused before is. */
 static qd_status load(qd_run *run) {
   qd_store_state state;
@@ -196,7 +225,7 @@ qd_status qd_run_quantize(const qd_job *job, qd_comm *comm, qd_device *device) {
   qd_status status = load(&run);
   if (status == QD_OK) status = qd_setup_plan(&run);
   if (status == QD_OK) status = qd_output_open(&run, &output);
-  if (status == QD_OK && !output.finished) qd_plan_log(&run.plan, qd_team_ranks_on_node(comm));
+  if (status == QD_OK && !output.finished) tell_plan(&run);
   if (status == QD_OK && !output.finished) status = qd_setup_log_units(&run);
   if (status == QD_OK) status = output.finished ? qd_progress_nothing_to_do(&run) : work(&run);
   status = with_remedy(job, status);

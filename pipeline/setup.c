@@ -41,6 +41,12 @@ static void show_extent(const qd_tokens *tokens) {
                    tokens->text_tokens, all);
 }
 
+static void show_parts(const qd_run *run) {
+  for (int i = 0; i < run->tokens.n_parts; i++)
+    qd_log("  %" PRId64 " of them from %s (weight %g)", run->tokens.part[i].rows, run->job->text[i].dataset,
+           run->tokens.part[i].weight);
+}
+
 static void show_first_row(const qd_run *run, const qd_tokenizer *tokenizer) {
   char *text = NULL;
   int64_t n = run->tokens.sequence_tokens < SHOWN_TOKENS ? run->tokens.sequence_tokens : SHOWN_TOKENS;
@@ -59,11 +65,12 @@ qd_status qd_setup_load_text(qd_run *run) {
   const qd_job *job = run->job;
   qd_tokenizer *tokenizer;
   if (job->dataset == NULL) return QD_OK;
-  qd_tokens_request request = {.dataset = job->dataset, .use = QD_TOKENS_CALIBRATION, .rows = job->nsamples,
+  qd_tokens_request request = {.dataset = job->dataset, .text = job->text, .n_texts = job->n_texts,
+                               .use = QD_TOKENS_CALIBRATION, .rows = job->nsamples,
                                .sequence_tokens = job->sequence_tokens, .seed = job->seed, .bos = job->bos, .pack = job->pack,
                                .vocabulary = run->model.vocabulary};
   QD_TRY(qd_text_load(run->comm, job->model, &run->model, &request, &run->tokens, &tokenizer));
-  if (run->comm->rank == 0) show_extent(&run->tokens), show_first_row(run, tokenizer);
+  if (run->comm->rank == 0) show_extent(&run->tokens), show_parts(run), show_first_row(run, tokenizer);
   qd_tokenizer_close(tokenizer);
   run->mine = qd_partition_even(run->tokens.rows, run->comm->rank, run->comm->size);
   return QD_OK;

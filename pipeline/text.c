@@ -9,6 +9,7 @@ static qd_status load_on_coordinator(const char *folder, const qd_model *model, 
                                      qd_tokens *tokens, qd_tokenizer **tokenizer) {
   const char *path;
   bool ids = qd_tokens_kind(request->dataset, &path) == QD_TEXT_IDS;
+  for (int i = 0; i < request->n_texts; i++) ids = ids && qd_tokens_kind(request->text[i].dataset, &path) == QD_TEXT_IDS;
   qd_status status = qd_tokenizer_open(folder, tokenizer);
   if (status == QD_ENOTFOUND && ids) status = QD_OK; /* token ids need none; it would only show the first row */
   QD_CHECK(status != QD_ENOTFOUND, QD_ENOTFOUND, "%s has no tokenizer.json, which the text %s needs", folder, path);
@@ -47,6 +48,7 @@ qd_status qd_text_load(qd_comm *comm, const char *folder, const qd_model *model,
   qd_tokens_request with_length = *given, *request = &with_length;
   *tokenizer = NULL;
   *tokens = (qd_tokens){0};
+  request->folder = folder;
   if (request->sequence_tokens == 0)
     request->sequence_tokens = model->max_positions < USUAL_SEQUENCE_TOKENS ? model->max_positions : USUAL_SEQUENCE_TOKENS;
   QD_TRY_ALL(comm, check_length(model, request));

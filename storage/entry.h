@@ -7,6 +7,7 @@
 #define QD_STORE_PARTIAL "partial"
 #define QD_STORE_MANIFEST "manifest.json"
 #define QD_STORE_LOCK "job.lock"
+#define QD_JOB_FILE "job.yaml" /* the job as a configuration, for people */
 #define QD_STORE_JOB "job.json" /* in partial/ */
 
 /* Names within the folder: letters, digits, '.', '_' and '-', no '.' in front, so no path leads out of it.

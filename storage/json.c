@@ -206,6 +206,7 @@ bool qd_json_is_object(const qd_json *value) { return json_is_object(foreign(val
 bool qd_json_is_array(const qd_json *value) { return json_is_array(foreign(value)); }
 bool qd_json_is_text(const qd_json *value) { return json_is_string(foreign(value)); }
 bool qd_json_is_number(const qd_json *value) { return json_is_number(foreign(value)); }
+bool qd_json_is_true(const qd_json *value) { return json_is_true(foreign(value)); }
 bool qd_json_is_integer(const qd_json *value) { return json_is_integer(foreign(value)); }
 
 size_t qd_json_length(const qd_json *value) {

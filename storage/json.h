@@ -19,6 +19,7 @@ bool           qd_json_is_object(const qd_json *value);
 bool           qd_json_is_array(const qd_json *value);
 bool           qd_json_is_text(const qd_json *value);
 bool           qd_json_is_number(const qd_json *value);
+bool           qd_json_is_true(const qd_json *value);  /* of what is a constant */
 bool           qd_json_is_integer(const qd_json *value); /* written without fraction and exponent, and within int64 */
 size_t         qd_json_length(const qd_json *array_or_object);
 const qd_json *qd_json_at(const qd_json *array, size_t index);

@@ -53,7 +53,7 @@ bool qd_listing_has(const qd_listing *listing, const char *name) {
 }
 
 bool qd_is_beside_store(const char *name) {
-  static const char *const pattern[] = {QD_STORE_LOCK, "*.log", "report.*", "status*.json"};
+  static const char *const pattern[] = {QD_STORE_LOCK, "*.log", QD_JOB_FILE, "report.*", "status*.json"};
   for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++)
     if (fnmatch(pattern[i], name, 0) == 0) return true;
   return false;

@@ -14,7 +14,7 @@ qd_status qd_listing_read(const char *folder, qd_listing *out) QD_MUST_USE;
 void      qd_listing_release(qd_listing *listing);
 bool      qd_listing_has(const qd_listing *listing, const char *name);
 
-/* job.lock, *.log, report.* and status*.json: what a job leaves beside the store and no manifest lists. */
+/* job.lock, *.log, job.yaml, report.* and status*.json: what a job leaves beside the store and no manifest lists. */
 bool qd_is_beside_store(const char *name);
 
 #endif

@@ -1,5 +1,7 @@
 #include "storage/python_random.h"
 
+#include "kernels/base/heap.h"
+
 enum { WORDS = QD_MT19937_WORDS, MIDDLE = 397 };
 
 static void init_by_word(qd_python_random *r, uint32_t seed) {
@@ -68,4 +70,39 @@ int64_t qd_python_randint(qd_python_random *random, int64_t low, int64_t high) {
   do value = qd_python_random_bits(random, bits);
   while (value >= n);
   return (int64_t)((uint64_t)low + value);
+}
+
+/* CPython: a list of all takes less room than a set of those drawn. */
+static bool keeps_list(int64_t n, int64_t k) {
+  int64_t set = 1;
+  while (k > 5 && set < 3 * k) set *= 4;
+  return n <= 21 + (k > 5 ? set : 0);
+}
+
+static qd_status sample_list(qd_python_random *random, int64_t n, int64_t k, int64_t *out) {
+  int64_t *left;
+  QD_TRY(qd_heap_new((size_t)n, sizeof *left, &left));
+  for (int64_t i = 0; i < n; i++) left[i] = i;
+  for (int64_t i = 0; i < k; i++) {
+    int64_t j = qd_python_randint(random, 0, n - i - 1);
+    out[i] = left[j], left[j] = left[n - i - 1];
+  }
+  qd_heap_free(left);
+  return QD_OK;
+}
+
+static bool is_among(const int64_t *numbers, int64_t n, int64_t number) {
+  for (int64_t i = 0; i < n; i++)
+    if (numbers[i] == number) return true;
+  return false;
+}
+
+qd_status qd_python_sample(qd_python_random *random, int64_t n, int64_t k, int64_t *out) {
+  QD_ASSERT(k <= n);
+  if (keeps_list(n, k)) return sample_list(random, n, k, out);
+  for (int64_t i = 0; i < k; i++) {
+    do out[i] = qd_python_randint(random, 0, n - 1);
+    while (is_among(out, i, out[i]));
+  }
+  return QD_OK;
 }

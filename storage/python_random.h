@@ -16,4 +16,7 @@ void     qd_python_random_seed(qd_python_random *random, int64_t seed); /* rando
 uint64_t qd_python_random_bits(qd_python_random *random, int bits);     /* random.getrandbits(bits), 1 to 64 */
 int64_t  qd_python_randint(qd_python_random *random, int64_t low, int64_t high); /* both inclusive, low <= high */
 
+/* random.sample(range(n), k): k different numbers below n, in the order drawn, as CPython's 3.x versions draw them.  k <= n. */
+qd_status qd_python_sample(qd_python_random *random, int64_t n, int64_t k, int64_t *out) QD_MUST_USE;
+
 #endif

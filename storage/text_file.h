@@ -3,6 +3,7 @@
 #define QDIST_STORAGE_TEXT_FILE_H
 
 #include "storage/digest.h"
+#include "storage/json.h"
 
 typedef struct qd_text_file {
   char     *text; /* from the heap */
@@ -30,6 +31,9 @@ typedef struct qd_jsonl { /* the lines that are not blank; text and path are bor
 /* Finds the lines, parses none. */
 qd_status qd_jsonl_open(const char *text, size_t n, const char *path, qd_jsonl *out) QD_MUST_USE;
 void      qd_jsonl_close(qd_jsonl *lines);
+/* A line's document; the caller frees it.  `what` becomes "FILE, line N", for messages. */
+enum { QD_JSONL_WHAT_BYTES = 512 };
+qd_status qd_jsonl_parse(const qd_jsonl *lines, size_t index, char what[QD_JSONL_WHAT_BYTES], qd_json **out) QD_MUST_USE;
 /* The member "text" of a line, from the heap.  QD_EBADINPUT names file and line. */
 qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t *n) QD_MUST_USE;
 

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "kernels/base/heap.h"
-#include "storage/json.h"
 #include "storage/text_file.h"
 
 static bool is_blank(const char *text, size_t n) {
@@ -50,15 +49,20 @@ static qd_status without_inner_line(qd_status status, const char *what) {
   QD_FAIL(status, "%s%s", what, text + n + sizeof inner - 1);
 }
 
-qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t *n) {
-  char what[512];
-  qd_json *root = NULL;
+qd_status qd_jsonl_parse(const qd_jsonl *lines, size_t index, char what[QD_JSONL_WHAT_BYTES], qd_json **out) {
   qd_jsonl_line line = lines->line[index];
+  *out = NULL;
+  snprintf(what, QD_JSONL_WHAT_BYTES, "%.400s, line %zu", lines->path, line.number);
+  qd_status parsed = qd_json_parse(lines->text + line.begin, line.bytes, what, out);
+  return parsed == QD_OK ? QD_OK : without_inner_line(parsed, what);
+}
+
+qd_status qd_jsonl_text(const qd_jsonl *lines, size_t index, char **text, size_t *n) {
+  char what[QD_JSONL_WHAT_BYTES];
+  qd_json *root;
   *text = NULL;
   *n = 0;
-  snprintf(what, sizeof what, "%.400s, line %zu", lines->path, line.number);
-  qd_status parsed = qd_json_parse(lines->text + line.begin, line.bytes, what, &root);
-  if (parsed != QD_OK) return without_inner_line(parsed, what);
+  QD_TRY(qd_jsonl_parse(lines, index, what, &root));
   const qd_json *member = qd_json_is_object(root) ? qd_json_get(root, "text") : NULL;
   qd_status status = QD_OK;
   if (!qd_json_is_text(member))

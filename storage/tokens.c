@@ -92,6 +92,17 @@ static qd_status load_rows(qd_tokens_job *job, qd_text_kind kind) {
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+static qd_status load_plain(qd_tokens_job *job) {
+  size_t n = job->file.n;
+  bool llama_cpp = job->request->llama_cpp;
+  if (llama_cpp && job->file.text[n - 1] == '\n') n--;
+  QD_TRY(qd_tokens_from_text(job, job->file.text, n));
+  QD_CHECK(!llama_cpp || job->out->text_tokens >= 2 * job->out->sequence_tokens, QD_EBADINPUT,
+           "%s: %" PRId64 " tokens are too few for the style of llama.cpp, which wants two windows of %" PRId64, job->path,
+           job->out->text_tokens, job->out->sequence_tokens);
+  return QD_OK;
+}
+
 /* "wikitext-2:FILE" is a file's name as far as anybody can know, but none that is there. */
 static qd_status read_file(qd_tokens_job *job, qd_text_kind kind) {
   char kinds[128] = "";
@@ -110,7 +121,7 @@ static qd_status load(qd_tokens_job *job, qd_text_kind kind) {
   job->out->text_digest = job->file.digest;
   if (kind == QD_TEXT_IDS) return qd_tokens_from_ids(job);
   QD_TRY(check_text(job));
-  if (kind == QD_TEXT_PLAIN) return qd_tokens_from_text(job, job->file.text, job->file.n);
+  if (kind == QD_TEXT_PLAIN) return load_plain(job);
   if (kind == QD_TEXT_WIKITEXT2 || kind == QD_TEXT_PTB) return load_rows(job, kind);
   return load_lines(job, kind);
 }
@@ -126,6 +137,7 @@ static qd_status check_ids(const qd_tokens *tokens, int64_t vocabulary) {
 }
 
 qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request *request, qd_tokens *out) {
+  if (request->n_texts > 1) return qd_tokens_mix(tokenizer, request, out);
   qd_tokens_job job = {.tokenizer = tokenizer, .request = request, .out = out};
   *out = (qd_tokens){.sequence_tokens = request->sequence_tokens};
   out->kind = qd_tokens_kind(request->dataset, &job.path);
@@ -135,6 +147,7 @@ qd_status qd_tokens_load(const qd_tokenizer *tokenizer, const qd_tokens_request 
   if (out->distinct_tokens == 0) out->distinct_tokens = out->rows * out->sequence_tokens; /* rows that do not overlap */
   if (status == QD_OK) status = check_ids(out, request->vocabulary);
   qd_text_file_release(&job.file);
+  qd_chat_template_close(&job.chat);
   if (status == QD_OK) return QD_OK;
   qd_tokens_release(out);
   return qd_forward(status, __FILE__, __LINE__);

@@ -19,11 +19,12 @@ static qd_status check_nul(const qd_tokens_job *job, const char *text, size_t n,
   return QD_OK;
 }
 
-qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n, const char *where, qd_token_list *ids) {
+static qd_status encode(const qd_tokens_job *job, qd_add_bos bos, const char *text, size_t n, const char *where,
+                        qd_token_list *ids) {
   int32_t *made = NULL;
   size_t n_made;
   QD_TRY(check_nul(job, text, n, where));
-  qd_status status = qd_tokenizer_encode(job->tokenizer, text, n, job->request->bos, &made, &n_made);
+  qd_status status = qd_tokenizer_encode(job->tokenizer, text, n, bos, &made, &n_made);
   if (status != QD_OK) QD_FAIL(status, "%s: %s", where, qd_error_text());
   if (ids->at == NULL) { /* the usual case: no copy */
     *ids = (qd_token_list){.at = made, .n = n_made, .capacity = n_made};
@@ -36,6 +37,41 @@ qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n,
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 
+qd_status qd_tokens_encode(const qd_tokens_job *job, const char *text, size_t n, const char *where, qd_token_list *ids) {
+  return encode(job, job->request->bos, text, n, where, ids);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------- */
+
+static qd_status open_chat(qd_tokens_job *job) {
+  if (job->chat.jinja != NULL) return QD_OK;
+  QD_CHECK(job->request->folder != NULL, QD_EINVAL, "messages need a folder with a chat template");
+  QD_TRY(qd_chat_template_open(job->request->folder, &job->chat));
+  job->out->chat_digest = job->chat.digest;
+  return QD_OK;
+}
+
+/* The template writes the special tokens itself: the tokenizer adds none of its own, and a BOS that is asked for is not put
+ * before one that is there. */
+static qd_status encode_messages(qd_tokens_job *job, const qd_json *line, const char *where, qd_token_list *ids) {
+  char *text = NULL;
+  size_t n;
+  qd_status status = open_chat(job);
+  if (status == QD_OK) status = qd_chat_template_render(&job->chat, line, &text, &n);
+  if (status != QD_OK) QD_FAIL(status, "%s: %s", where, qd_error_text());
+  status = encode(job, job->request->bos == QD_BOS_YES ? QD_BOS_YES : QD_BOS_NO, text, n, where, ids);
+  qd_heap_free(text);
+  return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
+}
+
+qd_status qd_tokens_encode_line(qd_tokens_job *job, const qd_json *line, const char *where, qd_token_list *ids) {
+  const qd_json *text = qd_json_is_object(line) ? qd_json_get(line, "text") : NULL;
+  if (qd_json_is_text(text)) return qd_tokens_encode(job, qd_json_text(text), qd_json_text_bytes(text), where, ids);
+  bool has_messages = qd_json_is_object(line) && text == NULL && qd_json_is_array(qd_json_get(line, "messages"));
+  QD_CHECK(has_messages, QD_EBADINPUT, "%s: not an object with a text \"text\" or a list \"messages\"", where);
+  return encode_messages(job, line, where, ids);
+}
+
 /* ---- rows ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct stretch {
@@ -43,25 +79,11 @@ typedef struct stretch {
   size_t      n;
 } stretch;
 
-/* Python's str.strip() takes White_Space and the four separators U+001C to U+001F. */
-static bool is_stripped(uint32_t c) { return qd_utf8_is_space(c) || (c >= 0x1C && c <= 0x1F); }
-
-static stretch strip(stretch line) {
-  size_t bytes, begin = 0, end = 0;
-  uint32_t c;
-  for (size_t i = 0; i < line.n; i += bytes) {
-    qd_utf8_next(line.at + i, line.n - i, &bytes, &c);
-    if (is_stripped(c)) continue;
-    if (end == 0) begin = i;
-    end = i + bytes;
-  }
-  return (stretch){line.at + begin, end - begin};
-}
-
 /* The rows of the data sets as the `datasets` library gives them: WikiText-2's are lines with their newline, "" for a blank
  * one; PTB's are stripped lines. */
 static stretch row_of_line(qd_text_kind kind, stretch line) {
-  stretch bare = strip(line);
+  size_t begin, bytes = qd_utf8_strip(line.at, line.n, &begin);
+  stretch bare = {line.at + begin, bytes};
   return kind == QD_TEXT_PTB || bare.n == 0 ? bare : line;
 }
 
@@ -83,6 +105,7 @@ qd_status qd_tokens_join_rows(const qd_tokens_job *job, qd_text_kind kind, char 
     if (begin > 0) memcpy(*text + *n, "\n\n", 2), *n += 2;
     memcpy(*text + *n, row.at, row.n);
     *n += row.n;
+    job->out->text_rows++;
     begin += bytes;
   }
   return QD_OK;

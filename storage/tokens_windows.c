@@ -1,5 +1,4 @@
 /* Which rows are taken of the tokens: GPTQ's datautils (IST-DASLab/gptq, datautils.py), draw for draw. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,13 +78,12 @@ qd_status qd_tokens_from_text(qd_tokens_job *job, const char *text, size_t n) {
 /* ---- documents ------------------------------------------------------------------------------------------------------ */
 
 /* Adds the ids of document `index`. */
-static qd_status encode_document(const qd_tokens_job *job, const qd_jsonl *lines, size_t index, qd_token_list *ids) {
-  char *text = NULL, where[512];
-  size_t n;
-  QD_TRY(qd_jsonl_text(lines, index, &text, &n));
-  snprintf(where, sizeof where, "%.400s, line %zu", job->path, lines->line[index].number);
-  qd_status status = qd_tokens_encode(job, text, n, where, ids);
-  qd_heap_free(text);
+static qd_status encode_document(qd_tokens_job *job, const qd_jsonl *lines, size_t index, qd_token_list *ids) {
+  qd_json *line = NULL;
+  char where[QD_JSONL_WHAT_BYTES];
+  QD_TRY(qd_jsonl_parse(lines, index, where, &line));
+  qd_status status = qd_tokens_encode_line(job, line, where, ids);
+  qd_json_free(line);
   return status == QD_OK ? QD_OK : qd_forward(status, __FILE__, __LINE__);
 }
 

@@ -59,3 +59,24 @@ bool qd_utf8_is_space(uint32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
          c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
+
+size_t qd_utf8_length(const char *text, size_t n) {
+  size_t length = 0;
+  for (size_t i = 0; i < n; i++) length += ((unsigned char)text[i] & 0xC0) != 0x80;
+  return length;
+}
+
+static bool is_stripped(uint32_t c) { return qd_utf8_is_space(c) || (c >= 0x1C && c <= 0x1F); }
+
+size_t qd_utf8_strip(const char *text, size_t n, size_t *begin) {
+  size_t bytes, end = 0;
+  uint32_t c;
+  *begin = 0;
+  for (size_t i = 0; i < n; i += bytes) {
+    qd_utf8_next(text + i, n - i, &bytes, &c);
+    if (is_stripped(c)) continue;
+    if (end == 0) *begin = i;
+    end = i + bytes;
+  }
+  return end - *begin;
+}

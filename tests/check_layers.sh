@@ -62,6 +62,8 @@ breach "MPI is the business of workers/ alone" "$(find_lines "$(include 'mpi\.h'
 breach "HDF5 is the business of storage/h5* alone" "$(find_lines "$(include 'hdf5')" 'storage/h5[^/:]*' "${product[@]}")"
 breach "zstd is the business of storage/ alone" "$(find_lines "$(include 'zstd')" 'storage/[^:]*' "${product[@]}")"
 breach "jansson is the business of storage/json.c alone" "$(find_lines "$(include 'jansson')" 'storage/json\.c' "${product[@]}")"
+breach "libyaml is the business of storage/config_file.c alone" \
+  "$(find_lines "$(include 'yaml\.h')" 'storage/config_file\.c' "${product[@]}")"
 breach "PCRE2, utf8proc, zlib and xxHash are the business of storage/ alone" \
   "$(find_lines "$(include '(pcre2|utf8proc|zlib|xxhash|xxh3)')" 'storage/[^:]*' "${product[@]}")"
 breach "threads of our own are the business of kernels/base/task (storage/h5.c guards HDF5 against them)" \

@@ -20,6 +20,12 @@ void qd_interrupt_install(void) {
   sigaction(SIGTERM, &action, NULL);
 }
 
+void qd_interrupt_install_ctrl_c(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, NULL);
+}
+
 bool qd_interrupt_seen(void) { return seen != 0; }
 
 qd_status qd_interrupt_agree(qd_comm *comm, bool *stop) {

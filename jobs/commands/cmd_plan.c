@@ -1,25 +1,32 @@
 #include "jobs/command.h"
+#include "jobs/hardware.h"
 #include "jobs/job_options.h"
 #include "jobs/store_options.h"
 #include "kernels/base/log.h"
+#include "kernels/base/heap.h"
 #include "pipeline/output.h"
-#include "pipeline/probe.h"
+#include "pipeline/plan_settings.h"
+#include "pipeline/rules.h"
 #include "pipeline/setup.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { KEY_RANKS = 0x400, KEY_ON_NODE };
+enum { KEY_RANKS = 0x400, KEY_ON_NODE, KEY_HARDWARE };
 
 static struct {
   qd_job_options options;
   int  ranks, on_node; /* 0: not given */
   bool json;
+  const char *hardware; /* NULL: this machine */
 } wanted;
 
 static const struct argp_option options_list[] = {
     {"ranks", KEY_RANKS, "N", 0, "Plan for so many ranks (those that run)", 2},
     {"ranks-per-node", KEY_ON_NODE, "N", 0, "How many of them share a node's memory (all)", 2},
+    {"hardware", KEY_HARDWARE, "FILE[:NAME]", 0,
+     "Plan for a machine of this table (jobs/hardware.json has some) from the model's config.json alone; no weights are needed",
+     2},
     {"json", 'j', 0, 0, "One JSON object on stdout, nothing else there", 80},
     {0}};
 
@@ -27,10 +34,15 @@ static error_t parse(int key, char *text, struct argp_state *state) {
   switch (key) {
     case KEY_RANKS: wanted.ranks = (int)qd_option_integer(state, "--ranks", text, 1, 65536); return 0;
     case KEY_ON_NODE: wanted.on_node = (int)qd_option_integer(state, "--ranks-per-node", text, 1, 65536); return 0;
+    case KEY_HARDWARE: wanted.hardware = qd_option_text(state, "--hardware", text); return 0;
     case 'j': wanted.json = true; return 0;
     case ARGP_KEY_INIT: state->child_inputs[0] = &wanted.options; return 0;
     case ARGP_KEY_ARG: qd_option_refuse(state, "\"%s\" is no option; see --help", text);
-    case ARGP_KEY_END: qd_job_options_settle(state, &wanted.options, false); return 0;
+    case ARGP_KEY_END:
+      qd_job_options_settle(state, &wanted.options, false);
+      if (wanted.hardware != NULL && wanted.options.job.dataset != NULL)
+        qd_option_refuse(state, "--hardware plans without the text: --nsamples and --seqlen say how much of it there is");
+      return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
 }
@@ -46,6 +58,7 @@ static const struct argp argp = {
            "writes nothing.  Exit code 1: the job does not fit here, or --output holds something else.\n\n"
            "Examples:\n"
            "  qdist plan --model DIR --method gptq --ranks 16 --ranks-per-node 4\n"
+           "  qdist plan -m DIR --ranks 16 --hardware jobs/hardware.json:h100 --show-plan\n"
            "  qdist plan -m DIR -b 3 --dataset FILE --output OUT --max-host-mem 64G --json",
     .children = children,
 };
@@ -62,7 +75,8 @@ static void parse_command_line(int argc, char **argv) {
 typedef struct report {
   qd_plan  plan;
   int      on_node;
-  double   seconds;
+  qd_probe_time time;
+  qd_hardware hardware; /* no name: this machine */
   qd_store_state output;     /* what stands there; fresh without --output */
   int64_t  blocks_done;
   qd_status fit;
@@ -97,6 +111,26 @@ static qd_json *unlike_json(const qd_plan *plan) {
   return out;
 }
 
+static qd_json *time_json(const qd_probe_time *t) {
+  const struct { const char *name; double seconds; } parts[] = {
+      {"forward", t->forward}, {"sums", t->sums},       {"factor", t->factor},  {"codes", t->codes},
+      {"wires", t->wires},     {"waiting", t->waiting}, {"reading", t->reading}};
+  qd_json *out = qd_json_object();
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) qd_json_set_number(out, parts[i].name, parts[i].seconds);
+  return out;
+}
+
+static qd_json *settings_json(const qd_plan *plan) {
+  qd_plan_setting setting;
+  char text[QD_SETTING_BYTES];
+  qd_json *out = qd_json_array();
+  for (size_t i = 0; qd_plan_setting_at(plan, i, &setting); i++) {
+    qd_plan_setting_text(plan, &setting, text);
+    qd_json_append_text(out, text);
+  }
+  return out;
+}
+
 static qd_status print_json(const report *r) {
   static const char *const states[] = {[QD_STORE_FRESH] = "fresh", [QD_STORE_UNFINISHED] = "unfinished",
                                        [QD_STORE_FINISHED] = "finished", [QD_STORE_FOREIGN] = "foreign"};
@@ -112,7 +146,9 @@ static qd_status print_json(const report *r) {
   qd_json_set_integer(out, "read_bytes", r->plan.read_bytes);
   qd_json_set_integer(out, "traffic_bytes", r->plan.traffic_bytes);
   qd_json_set(out, "unlike", unlike_json(&r->plan));
-  qd_json_set_number(out, "seconds", r->seconds);
+  qd_json_set_number(out, "seconds", r->time.total);
+  qd_json_set(out, "time", time_json(&r->time));
+  if (wanted.options.job.show_plan) qd_json_set(out, "settings", settings_json(&r->plan));
   qd_json_set_text(out, "output", states[r->output]);
   qd_json_set_integer(out, "blocks_done", r->blocks_done);
   qd_json_set_bool(out, "fits", r->fit == QD_OK);
@@ -162,6 +198,31 @@ static void print_scratch(const qd_plan *plan) {
   printf("activations on disk: %s in %s, at most %s a rank\n", all, plan->request.job->acts_folder, most);
 }
 
+static void print_settings(const qd_plan *plan) {
+  qd_plan_setting setting;
+  char text[QD_SETTING_BYTES];
+  for (size_t i = 0; wanted.options.job.show_plan && qd_plan_setting_at(plan, i, &setting); i++) {
+    qd_plan_setting_text(plan, &setting, text);
+    printf("%s\n", text);
+  }
+}
+
+static void print_time(const report *r) {
+  const qd_probe_time *t = &r->time;
+  char link[32];
+  int ranks = r->plan.request.ranks;
+  const struct { const char *name; double seconds; } parts[] = {
+      {"forward", t->forward}, {"exact sums", t->sums}, {"factors (one rank works)", t->factor}, {"codes", t->codes},
+      {"wires", t->wires},     {"waiting for the reader", t->waiting}};
+  if (*r->hardware.name == '\0') printf("time: about %.0f s, by a short probe of this machine\n", t->total);
+  else printf("time: about %.3g s on %d x %s\n", t->total, ranks, r->hardware.name);
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    printf("  %-28s %10.3g s %5.1f %%\n", parts[i].name, parts[i].seconds,
+           t->total > 0 ? 100 * parts[i].seconds / t->total : 0);
+  qd_size_text(ranks > 1 ? (double)r->plan.traffic_bytes / (ranks - 1) : 0, link, sizeof link);
+  printf("reading takes %.3g s behind the work; each rank but the first receives %s\n", t->reading, link);
+}
+
 static void print_output(const report *r) {
   const char *output = r->plan.request.job->output;
   if (output == NULL || r->fit != QD_OK) return;
@@ -177,13 +238,14 @@ static void print_text(const report *r) {
   print_memory(plan);
   print_sequences(plan);
   qd_plan_tell_unlike(plan, print_line);
+  print_settings(plan);
   print_scratch(plan);
   qd_size_text((double)plan->disk_bytes, disk, sizeof disk);
   qd_size_text((double)plan->read_bytes, read, sizeof read);
   qd_size_text((double)plan->traffic_bytes, traffic, sizeof traffic);
   printf("device memory: none is used\ndisk: at most %s\nread of the model: %s (readers: %s)\nbetween ranks: %s\n", disk, read,
          qd_readers_name(plan->request.job->readers), traffic);
-  printf("time: about %.0f s, by a short probe of this machine\n", r->seconds);
+  print_time(r);
   print_output(r);
   if (r->fit == QD_OK) puts(r->output == QD_STORE_FINISHED ? "there is nothing to do" : "it fits");
 }
@@ -214,6 +276,19 @@ static qd_plan_place place_of(const report *r, const qd_comm *comm) {
   return (qd_plan_place){.rank = 0, .ranks_on_node = r->on_node, .running = comm->size < r->on_node ? comm->size : r->on_node};
 }
 
+/* A machine of the table has so much memory for a rank. */
+static qd_status check_hardware(const report *r) {
+  char need[32], there[32];
+  if (r->hardware.memory_bytes == 0) return QD_OK;
+  for (int i = 0; i < r->plan.request.ranks; i++) {
+    double bytes = (double)r->plan.rank[i].host_bytes;
+    qd_size_text(bytes, need, sizeof need), qd_size_text((double)r->hardware.memory_bytes, there, sizeof there);
+    QD_CHECK(bytes <= (double)r->hardware.memory_bytes, QD_ENOMEM, "rank %d needs %s of memory, but %s has %s; use more ranks, "
+             "fewer --nsamples or a shorter --seqlen", i, need, r->hardware.name, there);
+  }
+  return QD_OK;
+}
+
 /* Of an output that the job would go on with. */
 static qd_status look_at_output(const qd_run *run, report *r) {
   if (run->comm->rank != 0) return QD_OK;
@@ -223,6 +298,11 @@ static qd_status look_at_output(const qd_run *run, report *r) {
 
 static qd_status check(report *r, const qd_run *run) {
   const qd_comm *comm = run->comm;
+  if (*r->hardware.name != '\0') {
+    r->fit = check_hardware(r);
+    if (r->fit != QD_OK) snprintf(r->why, sizeof r->why, "%s", qd_error_text());
+    return QD_OK;
+  }
   r->fit = look_at_output(run, r);
   if (r->fit == QD_OK) r->fit = qd_plan_check_memory(&r->plan, place_of(r, comm));
   if (r->fit == QD_OK) r->fit = qd_plan_check_disk(&r->plan);
@@ -244,10 +324,10 @@ static qd_status make_plan(qd_run *run, report *r) {
 }
 
 static qd_status plan_and_print(qd_run *run, report *r) {
-  qd_probe probe;
+  qd_probe probe = r->hardware.rates;
   QD_TRY(make_plan(run, r));
-  QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
-  r->seconds = qd_probe_seconds(&r->plan, &probe);
+  if (*r->hardware.name == '\0') QD_TRY(qd_probe_run(&r->plan, run->comm, run->device, &probe));
+  r->time = qd_probe_seconds(&r->plan, &probe);
   QD_TRY(check(r, run));
   qd_status status = run->comm->rank == 0 ? print_report(r) : QD_OK;
   if (status == QD_OK)
@@ -255,11 +335,44 @@ static qd_status plan_and_print(qd_run *run, report *r) {
   return qd_agree(run->comm, status);
 }
 
+static qd_dtype dtype_of(const qd_json *config) {
+  const char *name = qd_json_text(qd_json_get(config, "torch_dtype"));
+  if (name == NULL) name = qd_json_text(qd_json_get(config, "dtype"));
+  if (name != NULL && strcmp(name, "float32") == 0) return QD_F32;
+  return name != NULL && strcmp(name, "float16") == 0 ? QD_F16 : QD_BF16;
+}
+
+/* From config.json alone. */
+static qd_status load_config(qd_run *run) {
+  char *path = NULL;
+  qd_json *config = NULL;
+  qd_status status = qd_side_file_json(run->job->model, "config.json", 1 << 24, &path, &config);
+  if (status == QD_OK) status = qd_model_from_config(config, path, &run->model);
+  if (status == QD_OK) run->model.dtype = dtype_of(config);
+  qd_json_free(config);
+  qd_heap_free(path);
+  QD_TRY(status);
+  QD_TRY(qd_rules_check(run->job, &run->model));
+  run->stored_model = run->model;
+  run->stored_model.tied = run->model.tied && !qd_job_unties(run->job, &run->model);
+  qd_arithmetic arithmetic = qd_compute_arithmetic(run->job->compute, run->model.dtype);
+  run->act = qd_arithmetic_act(arithmetic);
+  return qd_device_use_arithmetic(run->device, arithmetic);
+}
+
+static qd_status load(qd_run *run, report *r) {
+  if (wanted.hardware == NULL) {
+    QD_TRY(qd_setup_load_model(run));
+    return qd_setup_load_text(run);
+  }
+  QD_TRY(qd_agree(run->comm, qd_hardware_read(wanted.hardware, &r->hardware)));
+  return qd_agree(run->comm, load_config(run));
+}
+
 static qd_status run_plan(qd_comm *comm, qd_device *device) {
   qd_run run = {.job = &wanted.options.job, .comm = comm, .device = device};
   report r = {0};
-  qd_status status = qd_setup_load_model(&run);
-  if (status == QD_OK) status = qd_setup_load_text(&run);
+  qd_status status = load(&run, &r);
   if (status == QD_OK) status = plan_and_print(&run, &r);
   qd_plan_release(&r.plan);
   qd_setup_close(&run);

@@ -1,8 +1,13 @@
 #include "pipeline/evaluate/evaluation_plan.h"
 
+#include "kernels/base/log.h"
 #include "kernels/scratch.h"
 #include "pipeline/plan_parts.h"
 #include "pipeline/record.h"
+#include "workers/agree.h"
+#include "workers/team.h"
+
+static const size_t hidden_bytes_a_rank = (size_t)2 << 30;
 
 static int n_subjects(const qd_evaluation_sizes *sizes) { return sizes->subject[1] != NULL ? 2 : 1; }
 
@@ -17,7 +22,8 @@ static size_t head_scratch(const qd_evaluation_sizes *sizes, const qd_subject *s
 size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes) {
   size_t rows = qd_arena_cost(QD_LOGIT_ROWS, (size_t)sizes->subject[0]->model.vocabulary * sizeof(float));
   size_t most = (size_t)n_subjects(sizes) * rows + qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(double)) +
-                qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(int32_t)), head = 0;
+                qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(int32_t)) +
+                qd_arena_cost(QD_LOGIT_ROWS, (size_t)sizes->subject[0]->model.hidden * sizeof(float)), head = 0;
   for (int i = 0; i < n_subjects(sizes); i++) head = qd_larger(head, head_scratch(sizes, sizes->subject[i]));
   most += head;
   for (int i = 0; i < n_subjects(sizes); i++) {
@@ -56,7 +62,9 @@ void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank
     part[QD_PLAN_EXPERTS] += qd_experts_bytes(&shape);
     part[QD_PLAN_DECODER] += qd_plan_decoder(&s->model, sizes->tokens, s->act);
   }
-  part[QD_PLAN_PROGRAM] = (size_t)qd_memory_now().resident + sizes->result_bytes;
+  size_t ids = (size_t)(sizes->windows * sizes->tokens) * sizeof(int32_t);
+  size_t program = sizes->program_bytes > 0 ? sizes->program_bytes : (size_t)qd_memory_now().resident;
+  part[QD_PLAN_PROGRAM] = program + sizes->result_bytes + ids;
   part[QD_PLAN_LIBRARIES] = qd_plan_libraries(largest, largest, sizes->ranks, true);
   part[QD_PLAN_SCRATCH] = qd_evaluation_scratch(sizes) + qd_arena_cost(qd_device_packing_bytes(sizes->device), 1);
   for (int p = 0; p < QD_N_PLAN_PARTS; p++) out->host_bytes += part[p];
@@ -80,4 +88,24 @@ qd_status qd_evaluation_check(const qd_evaluation_sizes *sizes, int64_t max_host
                          .address = qd_plan_address_bytes(&own, sizes->device),
                          .max_host_bytes = max_host_bytes};
   return qd_plan_check_need(&need, place, way_out);
+}
+
+qd_status qd_evaluation_choose_windows(qd_evaluation_sizes *sizes, int64_t most, int64_t max_host_bytes, qd_comm *comm) {
+  int on_node = qd_team_ranks_on_node(comm);
+  qd_plan_place place = {.rank = comm->rank, .ranks_on_node = on_node, .running = on_node};
+  int64_t fitting = (int64_t)(hidden_bytes_a_rank / qd_subject_window_bytes(sizes->subject[0], sizes->tokens));
+  sizes->windows = fitting > most ? most : fitting < 1 ? 1 : fitting;
+  for (;; sizes->windows = (sizes->windows + 1) / 2) {
+    qd_status fits, status = qd_evaluation_check(sizes, max_host_bytes, place);
+    if (sizes->windows == 1) return qd_agree(comm, status);
+    QD_TRY(qd_agree_on(comm, status, &fits));
+    if (fits == QD_OK) return QD_OK;
+  }
+}
+
+void qd_evaluation_log(const qd_evaluation_sizes *sizes, const qd_plan_rank *plan) {
+  char memory[32];
+  qd_size_text((double)plan->host_bytes, memory, sizeof memory);
+  qd_log("plan: %s of memory on rank 0, %" PRId64 " window%s at a time on a rank", memory, sizes->windows,
+         sizes->windows == 1 ? "" : "s");
 }

@@ -15,6 +15,7 @@ typedef struct qd_evaluation_sizes {
   int64_t           tokens;     /* of a window */
   int64_t           windows;    /* at a time on a rank */
   size_t            result_bytes; /* of all windows, on every rank */
+  size_t            program_bytes; /* of this process without what is planned; 0: as it stands */
   int               ranks;
   const int        *first_on_node; /* of each rank (workers/team.h); NULL: all are on one node */
 } qd_evaluation_sizes;
@@ -25,6 +26,12 @@ void qd_evaluation_plan(const qd_evaluation_sizes *sizes, int rank, qd_plan_rank
 
 /* The device's scratch beside its packing buffers: a forward of either model; then logits. */
 size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes);
+
+/* As many windows at a time as fit into memory, as all ranks have it, at most `most` of a rank: the fewer, the more often the
+ * model is read.  QD_ENOMEM: not even one fits.  Collective. */
+qd_status qd_evaluation_choose_windows(qd_evaluation_sizes *sizes, int64_t most, int64_t max_host_bytes,
+                                       qd_comm *comm) QD_MUST_USE;
+void      qd_evaluation_log(const qd_evaluation_sizes *sizes, const qd_plan_rank *plan); /* for people */
 
 /* QD_ENOMEM as qd_plan_check_memory. */
 qd_status qd_evaluation_check(const qd_evaluation_sizes *sizes, int64_t max_host_bytes, qd_plan_place place) QD_MUST_USE;

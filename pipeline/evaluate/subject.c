@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_store(const char *path) {
+bool qd_subject_is_store(const char *path) {
   char manifest[4096], partial[4096];
   snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
   snprintf(partial, sizeof partial, "%s/partial/job.json", path);
@@ -49,7 +49,7 @@ static qd_status choose_arithmetic(qd_subject *subject, qd_compute compute) {
 }
 
 static qd_status open_local(qd_subject *subject, qd_compute compute) {
-  if (is_store(subject->path)) {
+  if (qd_subject_is_store(subject->path)) {
     QD_TRY(open_store(subject));
   } else {
     QD_TRY(qd_source_open(subject->path, &subject->source));
@@ -115,6 +115,7 @@ static qd_status reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
 
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) {
   qd_experts_shape shape = qd_subject_experts(subject, windows, tokens);
+  qd_subject_release(subject);
   QD_TRY(qd_agree(subject->comm, reserve(subject, windows, tokens)));
   return qd_experts_open(&subject->experts, &shape, subject->comm, &subject->decoder, &subject->acts);
 }
@@ -151,14 +152,22 @@ static void *mid_of(const qd_subject *subject, int64_t window) {
   return subject->acts.mid + (size_t)window * qd_acts_mid_bytes(&subject->acts.shape);
 }
 
+static qd_status run_window(qd_subject *subject, qd_block *block, int64_t window, int64_t tokens) {
+  qd_tensor h = qd_tensor_rows(qd_tensor_at(subject->h, window), 0, tokens);
+  void *mid = mid_of(subject, window);
+  qd_decoder_set_tokens(&subject->decoder, tokens);
+  QD_TRY(qd_decoder_enter(&subject->decoder, block, h, mid));
+  QD_FOR_STAGES(stage, &subject->model, block->index)
+    QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, mid));
+  return QD_OK;
+}
+
 static qd_status run_dense(qd_subject *subject, qd_block *block, int64_t windows) {
+  int64_t tokens = subject->h.dim[1];
   QD_TRY(expand(subject, block, windows));
-  for (int64_t i = 0; i < windows; i++) {
-    qd_tensor h = qd_tensor_at(subject->h, i);
-    QD_TRY(qd_decoder_enter(&subject->decoder, block, h, mid_of(subject, i)));
-    QD_FOR_STAGES(stage, &subject->model, block->index)
-      QD_TRY(qd_decoder_advance(&subject->decoder, block, stage, h, mid_of(subject, i)));
-  }
+  for (int64_t i = 0; i < windows; i++)
+    QD_TRY(run_window(subject, block, i, subject->length != NULL ? subject->length[i] : tokens));
+  qd_decoder_set_tokens(&subject->decoder, tokens);
   return QD_OK;
 }
 
@@ -187,7 +196,7 @@ static qd_status run_sparse(qd_subject *subject, qd_block *block, int64_t window
   return QD_OK;
 }
 
-static qd_status run_block(qd_subject *subject, qd_block *block, int64_t windows) {
+qd_status qd_subject_block(qd_subject *subject, qd_block *block, int64_t windows) {
   if (qd_model_is_sparse(&subject->model, block->index)) return run_sparse(subject, block, windows);
   QD_TRY_ALL(subject->comm, run_dense(subject, block, windows));
   return QD_OK;
@@ -213,7 +222,7 @@ qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest)
   QD_TRY(qd_agree(subject->comm, embed(subject, &block, ids)));
   for (int64_t b = 0; b < subject->model.n_blocks; b++) {
     QD_TRY(next(subject, &block));
-    QD_TRY(run_block(subject, &block, ids.dim[0]));
+    QD_TRY(qd_subject_block(subject, &block, ids.dim[0]));
   }
   QD_TRY(next(subject, rest));
   return qd_agree(subject->comm, final_norm(subject, rest, ids.dim[0]));
@@ -226,12 +235,17 @@ qd_status qd_subject_logits(qd_subject *subject, qd_block *rest, qd_tensor rows,
 
 void qd_subject_forward_done(qd_subject *subject) { qd_feed_close(&subject->feed); }
 
-void qd_subject_close(qd_subject *subject) {
-  qd_feed_close(&subject->feed);
+void qd_subject_release(qd_subject *subject) {
   qd_experts_close(&subject->experts);
   qd_acts_close(&subject->acts);
   qd_decoder_close(&subject->decoder);
   qd_arena_close(&subject->acts_arena);
+  subject->mid = NULL;
+}
+
+void qd_subject_close(qd_subject *subject) {
+  qd_feed_close(&subject->feed);
+  qd_subject_release(subject);
   qd_arena_close(&subject->block_arena);
   qd_store_close(&subject->store);
   qd_source_close(subject->source);

@@ -20,18 +20,23 @@ typedef struct qd_subject {
   qd_dtype    act;    /* its activations' */
   qd_arena    block_arena, acts_arena;
   qd_tensor   h;      /* act (windows, T, hidden) */
+  const int64_t *length; /* of each window; what follows is padding, which dense blocks leave out; NULL: all are whole */
   void       *mid;    /* of one window; where blocks have experts, acts has all windows' */
   qd_acts     acts;
   qd_experts  experts;
 } qd_subject;
+
+/* Whether a store is there, finished or begun; else it should be a model. */
+bool qd_subject_is_store(const char *path);
 
 /* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
  * own.  QD_EUNSUPPORTED: the store names an arithmetic that is not known here.  Collective. */
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm,
                           qd_device *device) QD_MUST_USE;
 
-/* Memory for up to `windows` windows of `tokens` on this rank.  Collective. */
+/* Memory for up to `windows` windows of `tokens` on this rank, in place of what was reserved before.  Collective. */
 qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t tokens) QD_MUST_USE;
+void      qd_subject_release(qd_subject *subject); /* gives it back */
 
 /* What a rank's experts meet. */
 qd_experts_shape qd_subject_experts(const qd_subject *subject, int64_t windows, int64_t tokens);
@@ -47,6 +52,9 @@ size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens);
 
 /* Run `windows` windows (ids I32 (windows, T), this rank's) through all blocks; *rest is left ready for logits.  Collective. */
 qd_status qd_subject_forward(qd_subject *subject, qd_tensor ids, qd_block *rest) QD_MUST_USE;
+
+/* h of `windows` windows through one block.  Collective. */
+qd_status qd_subject_block(qd_subject *subject, qd_block *block, int64_t windows) QD_MUST_USE;
 
 /* Logits F32 (n, V) of rows (act (n, hidden)) of the windows that were run last. */
 qd_status qd_subject_logits(qd_subject *subject, qd_block *rest, qd_tensor rows, qd_tensor logits) QD_MUST_USE;

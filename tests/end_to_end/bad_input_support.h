@@ -198,7 +198,8 @@ static inline void expect_row_of(int ranks, const char *kind, const char *const 
 #define EXPECT_RANKS(ranks, code, what, which, ...) expect(ranks, code, what, which, (const char *const[]){__VA_ARGS__, NULL})
 #define EXPECT_ROW(kind, ...) expect_row_of(0, kind, (const char *const[]){__VA_ARGS__, NULL})
 #define EXPECT_ROW_RANKS(ranks, kind, ...) expect_row_of(ranks, kind, (const char *const[]){__VA_ARGS__, NULL})
-#define QUANTIZE "quantize", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out
+#define QUANTIZE_TEXT(text) "quantize", "--model", model, "--dataset", text, "--seqlen", "16", "--output", out
+#define QUANTIZE QUANTIZE_TEXT(ids)
 #define EVALUATE "evaluate", "--model", out, "--dataset", ids, "--seqlen", "16"
 
 static inline void make_store(void) { EXPECT(0, "wrote", out, QUANTIZE); }

@@ -36,13 +36,32 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT(2, "--mse and --no-mse contradict", "", QUANTIZE, "--no-mse", "--bits", "3", "--mse");
   EXPECT(2, "--true-sequential and --no-true-sequential contradict", "", QUANTIZE, "--no-true-sequential", "--true-sequential");
   EXPECT(2, "--resume and --no-resume contradict", "", QUANTIZE, "--resume", "--no-resume");
-  EXPECT(2, "--act-order, --desc-act and --static-groups contradict", "", QUANTIZE, "--desc-act", "--static-groups");
+  EXPECT(2, "--act-order, --permutation-order, --desc-act and --static-groups contradict", "", QUANTIZE, "--desc-act",
+         "--static-groups");
   EXPECT(0, "wrote", out, QUANTIZE, "--sym", "--sym", "--act-order", "static", "--static-groups");
   EXPECT_ROW("an option that means nothing to the method", QUANTIZE, "--method", "rtn", "--desc-act");
   EXPECT(2, "the folder of a store is needed", "", "verify");
   EXPECT(2, "one store only", "second", "verify", "first", "second");
   EXPECT(2, "one store only", "second", "inspect", "-m", "first", "-m", "second");
   EXPECT_ROW("a word that is no option", QUANTIZE, "stray");
+}
+
+static const char *configuration(const char *text) { return qd_temporary_write_text(&folder, "job.yaml", text); }
+
+Test(bad_input, configurations) {
+  EXPECT_ROW("a configuration that is not there", QUANTIZE, "--config", "absent.yaml");
+  const char *path = configuration("bits: 4\ngruop-size: 128\n");
+  EXPECT_ROW("a configuration with an option that there is not", QUANTIZE, "--config", path);
+  EXPECT_ROW_RANKS(2, "a configuration with an option that there is not", QUANTIZE, "--config", path);
+  EXPECT_ROW("two configurations", QUANTIZE, "--config", path, "--config", path);
+  configuration("bits: [4\n");
+  EXPECT_ROW("a configuration that is no YAML", QUANTIZE, "--config", path);
+  configuration("bits: 4\nbits: 3\n");
+  EXPECT_ROW("a configuration with a name twice", QUANTIZE, "--config", path);
+  configuration("bits: 9\n");
+  EXPECT_ROW("a configuration with a value that does not fit", QUANTIZE, "--config", path);
+  configuration("sym: 4\n");
+  EXPECT_ROW("a configuration with a flag that is neither true nor false", QUANTIZE, "--config", path);
 }
 
 Test(bad_input, absurd_values) {
@@ -77,6 +96,26 @@ Test(bad_input, absurd_values) {
   cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
 }
 
+Test(bad_input, options_of_spqr) {
+  static const char *const cases[][3] = {{"--outlier-threshold", "-1", "--outlier-threshold takes a number"},
+                                         {"--scale-bits", "9", "--scale-bits takes"},
+                                         {"--zero-bits", "x", "--zero-bits takes"},
+                                         {"--stat-group", "0", "--stat-group takes"},
+                                         {"--preset", "spqr-5bit", "--preset takes one of spqr-4bit, spqr-3bit, reference"},
+                                         {"--permutation-order", "up", "--permutation-order takes one of"},
+                                         {"--act-order", "static", "--permutation-order"},
+                                         {"--avg-bits", "13", "2.0781 to 12.6250 can"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, "--method", "spqr", cases[i][0], cases[i][1]);
+  EXPECT_ROW("an average of bits that nothing reaches", QUANTIZE, "--method", "spqr", "--avg-bits", "2");
+  EXPECT(2, "contradict each other", "--avg-bits", QUANTIZE, "--method", "spqr", "--avg-bits", "4", "--outlier-threshold", "1");
+  EXPECT(2, "with this --bits and --group-size", "3.6250", QUANTIZE, "--method", "spqr", "-b", "3", "-g", "16", "--avg-bits",
+         "3.5");
+  EXPECT(2, "--simplified-outliers belongs to --method spqr", "gptq", QUANTIZE, "--simplified-outliers");
+  EXPECT(2, "--damp auto means nothing to", "Hessian", QUANTIZE, "--method", "rtn", "--damp", "auto");
+  cr_expect_neq(access(out, F_OK), 0, "a wrong use leaves nothing behind");
+}
+
 Test(bad_input, patterns_that_do_not_fit_the_model) {
   EXPECT_ROW("an --ignore that finds nothing", QUANTIZE, "--ignore", "donw_proj");
   EXPECT_RANKS(2, 1, "--ignore \"donw_proj\" finds no tensor", model, QUANTIZE, "--ignore", "donw_proj");
@@ -99,7 +138,7 @@ Test(bad_input, more_memory_than_there_is) {
 /* As quantize would refuse them, and before any text is read. */
 static void expect_foreseen(const char *what, const char *which, const char *option, const char *value) {
   EXPECT(1, what, which, "plan", "--model", model, "--dataset", ids, "--seqlen", "16", "--output", out, option, value);
-  EXPECT(1, what, which, QUANTIZE, "--dataset", "/absent.i32", option, value);
+  EXPECT(1, what, which, QUANTIZE_TEXT("/absent.i32"), option, value);
 }
 
 static void expect_planned(const char *what) {
@@ -295,7 +334,7 @@ Test(bad_input, what_is_no_finished_store) {
 Test(bad_input, a_configuration_that_changes_under_a_running_job) {
   static int32_t many[16384 * TOKENS];
   const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
-  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384", NULL};
+  const char *argv[] = {PROGRAM, QUANTIZE_TEXT(long_ids), "--nsamples", "16384", NULL};
   qd_run run = qd_run_start(argv, environment, limit_seconds);
   cr_assert(qd_run_until(&run, "block    0  q_proj"), "%s", run.err.text);
   cr_assert_eq(kill(run.pid, SIGSTOP), 0);
@@ -305,7 +344,7 @@ Test(bad_input, a_configuration_that_changes_under_a_running_job) {
   expect_row(&run, "a configuration that changes while the job runs");
   cr_expect_neq(access(qd_temporary_path(&folder, "out/manifest.json"), F_OK), 0);
   qd_temporary_write_text(&folder, "model/config.json", sound);
-  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "16384");
+  EXPECT(0, "wrote", out, QUANTIZE_TEXT(long_ids), "--nsamples", "16384");
   EXPECT(0, "", "", "verify", out);
 }
 
@@ -326,7 +365,7 @@ static pid_t last_child(pid_t parent) {
 Test(bad_input, a_dead_rank_ends_the_job_and_the_store_goes_on) {
   static int32_t many[2048 * TOKENS];
   const char *long_ids = qd_temporary_write(&folder, "many.i32", many, sizeof many);
-  const char *argv[] = {PROGRAM, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048", NULL};
+  const char *argv[] = {PROGRAM, QUANTIZE_TEXT(long_ids), "--nsamples", "2048", NULL};
   qd_run run = qd_run_start_ranks(3, argv, environment, limit_seconds);
   cr_assert(qd_run_until(&run, "calibration: 2048 sequences"), "%s", run.err.text);
   pid_t rank = last_child(run.pid);
@@ -337,6 +376,6 @@ Test(bad_input, a_dead_rank_ends_the_job_and_the_store_goes_on) {
   cr_expect_not(run.timed_out);
   cr_expect_neq(run.exit_code, 0, "%s", run.err.text);
   qd_run_close(&run);
-  EXPECT(0, "wrote", out, QUANTIZE, "--dataset", long_ids, "--nsamples", "2048");
+  EXPECT(0, "wrote", out, QUANTIZE_TEXT(long_ids), "--nsamples", "2048");
   EXPECT(0, "", "", "verify", out);
 }

@@ -41,6 +41,29 @@ Test(bad_texts, documents_of_json_lines) {
   EXPECT_ROW("a line that is no JSON", OF_TEXT(path));
 }
 
+Test(bad_texts, messages) {
+  two_letters();
+  const char *path =
+      qd_temporary_write_text(&folder, "chat.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"ab\"}]}\n");
+  EXPECT_ROW("messages without a chat template", OF_TEXT(path));
+  qd_temporary_write_text(&folder, "model/chat_template.jinja", "{{ messages|frob }}");
+  EXPECT_ROW("a chat template that asks for what is not known", OF_TEXT(path));
+  EXPECT_ROW_RANKS(2, "a chat template that asks for what is not known", OF_TEXT(path));
+  qd_temporary_write_text(&folder, "model/chat_template.jinja", "{{ raise_exception('no') }}");
+  EXPECT_ROW("a chat template that refuses the messages", OF_TEXT(path));
+}
+
+Test(bad_texts, mixtures) {
+  char light[700], negative[700];
+  snprintf(light, sizeof light, "%s:0.001", ids);
+  snprintf(negative, sizeof negative, "%s:-1", ids);
+  EXPECT_ROW("a text of a mixture whose weight gives it nothing", QUANTIZE, "--nsamples", "4", "--dataset", light);
+  EXPECT_ROW("a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
+  EXPECT_ROW_RANKS(2, "a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
+  EXPECT_ROW("a weight that is none", QUANTIZE, "--dataset", negative);
+  EXPECT_ROW("several texts to evaluate", EVALUATE, "--dataset", ids);
+}
+
 Test(bad_texts, token_ids) {
   write_ids("ids.i32", VOCABULARY);
   EXPECT_ROW("a token id beyond the vocabulary", QUANTIZE);

@@ -274,7 +274,7 @@ static const char vocabulary[] = "\"a\": 0, \"b\": 1, \"\\n\": 2, \"\\r\": 3, \"
 static void take_digest(const char *text, char digest[64]) {
   const char *path = qd_temporary_write_text(&folder, "text.txt", text);
   char *inspected;
-  qd_heap_free(printed(0, (const char *const[]){QUANTIZE, "--dataset", path, NULL}));
+  qd_heap_free(printed(0, (const char *const[]){QUANTIZE_TEXT(path), NULL}));
   inspected = printed(0, INSPECT);
   const char *at = strstr(inspected, "\"text_tokens\": ");
   cr_assert_not_null(at, "%s", inspected);
@@ -318,7 +318,7 @@ Test(unusual_data, short_texts_are_told) {
   belongs_here("a text with fewer tokens than its sequences take together");
   write_tokenizer("null", "BPE", vocabulary, "");
   const char *path = qd_temporary_write_text(&folder, "text.txt", LINES("\n"));
-  qd_heap_free(printed(0, (const char *const[]){QUANTIZE, "--dataset", path, "--nsamples", "3", NULL}));
+  qd_heap_free(printed(0, (const char *const[]){QUANTIZE_TEXT(path), "--nsamples", "3", NULL}));
   FILE *file = fopen(qd_temporary_path(&folder, "out/qdist.log"), "r");
   cr_assert_not_null(file);
   cr_assert_gt(fread(log, 1, sizeof log - 1, file), 0);

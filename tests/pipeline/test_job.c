@@ -264,6 +264,9 @@ Test(job, another_text_is_named) {
   DIFFERS(now.job.pack = false, "dataset.pack (--no-pack)", "true", "false");
   DIFFERS(now.tokens.text_tokens = 1001, "dataset.text_tokens (--dataset)", "1000", "1001");
   DIFFERS(now.tokens.dropped_documents = 2, "dataset.dropped_documents (--dataset)", "0", "2");
+  DIFFERS(strcpy(now.tokens.chat_digest.hex, "abc"), "dataset.chat_template (--dataset)", "not given", "\"abc\"");
+  DIFFERS((now.tokens.n_parts = 1, now.tokens.part[0].weight = 0.5), "dataset.kind (--dataset KIND:)", "\"plain\"",
+          "\"mixture\"");
   subject was = usual(), now = was;
   now.tokens.kind = QD_TEXT_JSONL;
   qd_json *a = stored(&was), *b = describe(&now);

@@ -38,7 +38,7 @@ Test(listing, needs_a_folder) {
 }
 
 Test(listing, knows_what_lies_beside_a_store) {
-  static const char *const beside[] = {"job.lock",   "qdist.log",   "slurm-7.log",  "report.json",
+  static const char *const beside[] = {"job.lock", "job.yaml", "qdist.log",   "slurm-7.log",  "report.json",
                                        "report.txt", "status.json", "status-3.json"};
   static const char *const inside[] = {"manifest.json", "config.json", "log",     "my.log.h5",
                                        "job.lock2",     "status.txt",  "reports", "partial"};

@@ -57,3 +57,30 @@ Test(python_random, draws_from_any_range) {
   cr_expect_eq(qd_python_randint(&r, 0, (int64_t)1 << 40), 1041975902461);
   cr_expect_eq(qd_python_randint(&r, 10, 10 + ((int64_t)1 << 32)), 3596902323);
 }
+
+static void expect_sample(qd_python_random *r, int64_t n, int64_t k, const int64_t *wanted, int64_t first_wanted) {
+  int64_t got[64];
+  cr_assert_eq(qd_python_sample(r, n, k, got), QD_OK, "%s", qd_error_text());
+  for (int64_t i = 0; i < first_wanted; i++)
+    cr_expect_eq(got[i], wanted[i], "%lld of %lld, number %lld", (long long)k, (long long)n, (long long)i);
+}
+
+/* random.Random(1234).sample twice, where CPython keeps a list and where it keeps a set. */
+Test(python_random, samples_like_cpython) {
+  static const struct {
+    int64_t n, k, first[6], second[3];
+  } known[] = {{10, 3, {7, 1, 0}, {1, 0, 9}},
+               {21, 5, {14, 3, 0, 2, 1}, {2, 3, 11}},
+               {22, 5, {14, 3, 0, 2, 18}, {1, 21, 2}},
+               {85, 6, {56, 14, 0, 11, 74, 4}, {10, 12, 45}},
+               {86, 6, {56, 14, 0, 11, 74, 4}, {85, 10, 12}},
+               {300, 20, {225, 59, 3, 46, 298, 17}, {249, 127, 33}},
+               {50, 50, {49, 28, 7, 0, 5, 37}, {0, 21, 9}},
+               {1838, 4, {1593, 902, 239, 15}, {185, 1652, 1192}}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    qd_python_random r = random_of(1234);
+    int64_t k = known[i].k;
+    expect_sample(&r, known[i].n, k, known[i].first, k < 6 ? k : 6);
+    expect_sample(&r, known[i].n, k, known[i].second, 3);
+  }
+}

@@ -108,6 +108,21 @@ Test(text_file, names_the_line_that_is_wrong) {
   }
 }
 
+Test(text_file, gives_a_lines_document) {
+  char what[QD_JSONL_WHAT_BYTES];
+  qd_json *line;
+  qd_jsonl lines;
+  cr_assert_eq(qd_jsonl_open("\n[1]\n{", 6, "x.jsonl", &lines), QD_OK);
+  cr_assert_eq(qd_jsonl_parse(&lines, 0, what, &line), QD_OK, "%s", qd_error_text());
+  cr_expect_str_eq(what, "x.jsonl, line 2");
+  cr_expect_eq(qd_json_length(line), 1);
+  qd_json_free(line);
+  cr_expect_eq(qd_jsonl_parse(&lines, 1, what, &line), QD_EBADINPUT);
+  cr_expect_neq(strstr(qd_error_text(), "x.jsonl, line 3"), NULL, "%s", qd_error_text());
+  cr_expect_null(line);
+  qd_jsonl_close(&lines);
+}
+
 Test(text_file, refuses_a_file_without_lines) {
   qd_jsonl lines;
   cr_expect_eq(qd_jsonl_open("\n \n", 3, "x.jsonl", &lines), QD_EBADINPUT);

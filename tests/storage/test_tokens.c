@@ -193,6 +193,7 @@ Test(tokens, joins_rows_of_wikitext2) {
   qd_tokens tokens = must_load(evaluation(dataset("wikitext2:", "w"), 0, (int64_t)strlen(joined)));
   expect_text(&tokens, joined);
   cr_expect_eq(tokens.text_tokens, (int64_t)strlen(joined));
+  cr_expect_eq(tokens.text_rows, 8);
   qd_tokens_release(&tokens);
 }
 
@@ -201,6 +202,22 @@ Test(tokens, joins_stripped_rows_of_ptb) {
   static const char joined[] = "a b" "\n\n" "\n\n" "c" "\n\n" "d";
   qd_tokens tokens = must_load(evaluation(dataset("ptb:", "p"), 0, (int64_t)strlen(joined)));
   expect_text(&tokens, joined);
+  qd_tokens_release(&tokens);
+}
+
+Test(tokens, reads_a_plain_text_as_llama_cpp_does) {
+  qd_temporary_write_text(&folder, "l", "abcabc\n\n");
+  qd_tokens_request request = evaluation(dataset("", "l"), 0, 3);
+  request.llama_cpp = true;
+  qd_tokens tokens = must_load(request);
+  cr_expect_eq(tokens.text_tokens, 7);
+  cr_expect_eq(tokens.rows, 2);
+  qd_tokens_release(&tokens);
+  request.sequence_tokens = 4;
+  expect_failure(request, QD_EBADINPUT, "two windows of 4");
+  request.llama_cpp = false;
+  tokens = must_load(request);
+  cr_expect_eq(tokens.text_tokens, 8);
   qd_tokens_release(&tokens);
 }
 
@@ -477,4 +494,118 @@ Test(tokens, gives_the_windows_of_real_models) {
   qd_tokens made = must_load(r);
   cr_expect_eq(made.text_tokens, 527798); /* the library's count of the joined rows */
   qd_tokens_release(&made);
+}
+
+/* ---- mixtures ------------------------------------------------------------------------------------------------------- */
+
+static void expect_shares(const double *weight, int n, int64_t rows, const int64_t *expected) {
+  qd_text_share text[QD_MAX_TEXTS];
+  int64_t share[QD_MAX_TEXTS];
+  for (int i = 0; i < n; i++) text[i] = (qd_text_share){.dataset = "x", .weight = weight[i]};
+  cr_assert_eq(qd_tokens_shares(text, n, rows, share), QD_OK, "%s", qd_error_text());
+  for (int i = 0; i < n; i++) cr_expect_eq(share[i], expected[i], "%d: %d", i, (int)share[i]);
+}
+
+Test(tokens, shares_go_by_largest_remainder) {
+  expect_shares((double[]){1, 1}, 2, 5, (int64_t[]){3, 2}); /* equal remainders: the earlier */
+  expect_shares((double[]){0.5, 0.25, 0.25}, 3, 128, (int64_t[]){64, 32, 32});
+  expect_shares((double[]){5, 3, 2}, 3, 7, (int64_t[]){4, 2, 1}); /* 3.5, 2.1, 1.4: one to share out */
+}
+
+static qd_text_share shares[2];
+
+static qd_tokens_request mixture(int64_t rows) {
+  qd_tokens_request r = calibration(shares[0].dataset, rows, 4, 7);
+  r.text = shares, r.n_texts = 2;
+  return r;
+}
+
+static void write_two_texts(double a, double b) {
+  static char name[2][600];
+  for (int i = 0; i < 2; i++) {
+    char text[301] = "";
+    for (int k = 0; k < 300; k++) text[k] = (char)('a' + 13 * i + k % 13);
+    qd_temporary_write(&folder, i ? "b.txt" : "a.txt", text, 300);
+    snprintf(name[i], sizeof name[i], "%s", qd_temporary_path(&folder, i ? "b.txt" : "a.txt"));
+    shares[i] = (qd_text_share){.dataset = name[i], .weight = i ? b : a};
+  }
+}
+
+/* Rows of each text are those that it gives alone, dealt so that every beginning is mixed. */
+Test(tokens, a_mixture_takes_each_share_as_if_it_were_alone) {
+  static const int from[] = {0, 1, 0, 0, 1, 0}; /* (2 j + 1) / share: 1/4, 1/2, 3/4, 5/4, 3/2, 7/4 */
+  write_two_texts(2, 1);
+  qd_tokens all = must_load(mixture(6)), part[2];
+  int64_t taken[2] = {0, 0};
+  for (int i = 0; i < 2; i++) part[i] = must_load(calibration(shares[i].dataset, i ? 2 : 4, 4, 7));
+  cr_assert_eq(all.rows, 6);
+  cr_assert_eq(all.n_parts, 2);
+  for (int row = 0; row < 6; row++)
+    cr_expect_arr_eq(all.ids + 4 * row, part[from[row]].ids + 4 * taken[from[row]]++, 4 * sizeof *all.ids, "row %d", row);
+  for (int i = 0; i < 2; i++) {
+    cr_expect_eq(all.part[i].rows, part[i].rows);
+    cr_expect(qd_digest_equal(&all.part[i].text_digest, &part[i].text_digest));
+    cr_expect_eq(all.part[i].text_tokens, 300);
+    qd_tokens_release(&part[i]);
+  }
+  cr_expect_eq(all.text_tokens, 600);
+  qd_tokens_release(&all);
+}
+
+Test(tokens, a_mixture_that_cannot_be_is_refused) {
+  write_two_texts(1, 1e-3);
+  expect_failure(mixture(6), QD_EINVAL, "gives none of 6 sequences");
+  write_two_texts(1, 1);
+  qd_tokens_request r = mixture(2);
+  r.use = QD_TOKENS_EVALUATION;
+  expect_failure(r, QD_EINVAL, "for calibration only");
+  int32_t ids[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  qd_temporary_write(&folder, "few.i32", ids, sizeof ids);
+  char name[600];
+  snprintf(name, sizeof name, "%s", qd_temporary_path(&folder, "few.i32"));
+  shares[1].dataset = name;
+  expect_failure(mixture(8), QD_EBADINPUT, "has 2 rows, but its weight asks for 4");
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------- */
+
+static const char chat[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"ab\"}]}\n{\"text\":\"cd\"}\n";
+
+static qd_tokens load_chat(qd_add_bos bos) {
+  qd_temporary_write_text(&folder, "chat.jsonl", chat);
+  qd_tokens_request r = evaluation(dataset("", "chat.jsonl"), 0, 1);
+  r.folder = folder.path, r.bos = bos;
+  return must_load(r);
+}
+
+static void expect_ids(qd_tokens tokens, const int32_t *expected, int64_t n) {
+  cr_expect_eq(tokens.rows, n, "%d", (int)tokens.rows);
+  cr_expect_arr_eq(tokens.ids, expected, (size_t)(tokens.rows < n ? tokens.rows : n) * sizeof *expected);
+  qd_tokens_release(&tokens);
+}
+
+/* The template's own BOS is the only one; a text beside it is tokenized as ever. */
+Test(tokens, messages_are_spelled_by_the_chat_template) {
+  qd_temporary_write_text(&folder, "tokenizer_config.json",
+                          "{\"bos_token\":\"<s>\",\"chat_template\":"
+                          "\"{{bos_token}}{% for m in messages %}{{m.content}}.{% endfor %}\"}");
+  expect_ids(load_chat(QD_BOS_AUTO), (int32_t[]){BOS, 0, 1, 29, BOS, 2, 3}, 7);
+  expect_ids(load_chat(QD_BOS_YES), (int32_t[]){BOS, 0, 1, 29, BOS, 2, 3}, 7);
+  expect_ids(load_chat(QD_BOS_NO), (int32_t[]){BOS, 0, 1, 29, 2, 3}, 6);
+  qd_tokens tokens = load_chat(QD_BOS_AUTO);
+  cr_expect_eq(strlen(tokens.chat_digest.hex), QD_DIGEST_DIGITS);
+  qd_tokens_release(&tokens);
+}
+
+Test(tokens, messages_that_cannot_be_spelled_are_refused) {
+  qd_temporary_write_text(&folder, "chat.jsonl", chat);
+  qd_tokens_request r = evaluation(dataset("", "chat.jsonl"), 0, 1);
+  expect_failure(r, QD_EINVAL, "chat.jsonl, line 1: messages need a folder");
+  r.folder = folder.path;
+  expect_failure(r, QD_ENOTFOUND, "has no chat template");
+  qd_temporary_write_text(&folder, "chat_template.jinja", "{{ raise_exception('never') }}");
+  expect_failure(r, QD_EBADINPUT, "chat.jsonl, line 1: ");
+  expect_failure(r, QD_EBADINPUT, "chat_template.jinja, line 1: the template refuses the messages: never");
+  qd_temporary_write_text(&folder, "chat.jsonl", "{\"messages\":\"ab\"}\n");
+  expect_failure(r, QD_EBADINPUT, "not an object with a text \"text\" or a list \"messages\"");
 }

@@ -56,3 +56,17 @@ Test(utf8, knows_white_space) {
   for (size_t i = 0; i < sizeof space / sizeof *space; i++) cr_expect(qd_utf8_is_space(space[i]), "U+%04X", space[i]);
   for (size_t i = 0; i < sizeof other / sizeof *other; i++) cr_expect_not(qd_utf8_is_space(other[i]), "U+%04X", other[i]);
 }
+
+Test(utf8, strips_as_python_does) {
+  static const struct {
+    const char *text, *stripped;
+  } known[] = {{"", ""}, {" \t\n", ""}, {"a", "a"}, {" \xC2\xA0" "a b\xE3\x80\x80\n", "a b"},
+               {"\x1F\x1C\xC3\xA9 ", "\xC3\xA9"}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    size_t begin, n = qd_utf8_strip(known[i].text, strlen(known[i].text), &begin);
+    cr_expect_eq(n, strlen(known[i].stripped), "%zu: %zu", i, n);
+    cr_expect_eq(memcmp(known[i].text + begin, known[i].stripped, n), 0, "%zu", i);
+  }
+  cr_expect_eq(qd_utf8_length("a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80", 10), 4);
+  cr_expect_eq(qd_utf8_length("", 0), 0);
+}

@@ -21,7 +21,7 @@ static int by_name(const void *a, const void *b) { return strcmp(a, b); }
 
 static bool is_log(const char *name) {
   size_t n = strlen(name);
-  return n > 4 && strcmp(name + n - 4, ".log") == 0;
+  return (n > 4 && strcmp(name + n - 4, ".log") == 0) || strcmp(name, "job.yaml") == 0;
 }
 
 static void list(const char *path, listing *out) {

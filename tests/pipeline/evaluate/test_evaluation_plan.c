@@ -66,6 +66,18 @@ Test(evaluation_plan, logits_of_both_models_are_held) {
   cr_expect_eq(qd_evaluation_scratch(&both) - qd_evaluation_scratch(&alone), (size_t)4 * QD_LOGIT_ROWS << 20);
 }
 
+Test(evaluation_plan, as_many_windows_as_there_are_or_fit) {
+  qd_evaluation_sizes sizes = sizes_of(NULL, 0, 1);
+  MUST(qd_evaluation_choose_windows(&sizes, 7, 0, comm));
+  cr_expect_eq(sizes.windows, 7);
+  sizes.tokens = 1 << 16; /* hidden states of 2 GiB at the most */
+  size_t window = qd_subject_window_bytes(&llama, sizes.tokens);
+  MUST(qd_evaluation_choose_windows(&sizes, 1 << 20, 0, comm));
+  cr_expect_leq((size_t)sizes.windows * window, (size_t)2 << 30);
+  cr_expect_eq(qd_evaluation_choose_windows(&sizes, 7, 1 << 16, comm), QD_ENOMEM);
+  cr_expect_eq(sizes.windows, 1);
+}
+
 Test(evaluation_plan, the_number_of_blocks_does_not_matter) {
   size_t few = plan_of(sizes_of(NULL, WINDOWS, 1), true).part[QD_PLAN_BLOCK];
   int64_t blocks = llama.model.n_blocks;
