@@ -115,17 +115,10 @@ static void round_codes(const uint8_t *restrict codes, int64_t n, float scale, f
 
 /* The row's outliers at positions [first, first + n), over what the codes say. */
 static void write_outliers(const qd_qtensor *q, int64_t row, int64_t first, int64_t n, qd_dtype dtype, void *out) {
-  const int32_t *pointer = (const int32_t *)q->outlier_rows.data + row;
-  int64_t low = pointer[0], end = pointer[1];
-  for (int64_t high = end; low < high;) {
-    int64_t middle = low + (high - low) / 2;
-    if (qd_qtensor_outlier_column(q, middle) < first) low = middle + 1;
-    else high = middle;
-  }
-  for (int64_t i = low; i < end; i++) {
+  for (int64_t i = qd_qtensor_find_outlier(q, row, first), end = qd_qtensor_outlier_end(q, row); i < end; i++) {
     int64_t at = qd_qtensor_outlier_column(q, i) - first;
     if (at >= n) break;
-    float value = qd_f16_to_f32(((const uint16_t *)q->outlier_values.data)[i]);
+    float value = qd_qtensor_outlier_value(q, i);
     if (dtype == QD_BF16) ((uint16_t *)out)[at] = qd_bf16_from_f32(value);
     else ((float *)out)[at] = value;
   }

@@ -107,9 +107,12 @@ static qd_code_panels kept_codes(const task *job, const block *at) {
   int64_t width = QD_CODE_PAIR * p->width, pairs = (p->rows + width - 1) / width;
   int64_t runs = (at->kc + QD_CODE_RUN - 1) / QD_CODE_RUN;
   int64_t words = (at->k / QD_CODE_RUN * pairs + at->j / width * runs) * p->q.scheme.bits * width;
+  bool spqr = p->q.scheme.spqr;
+  qd_dtype scale_dtype = spqr ? QD_F32 : p->q.scheme.scale_dtype;
   return (qd_code_panels){.words = (const uint32_t *)p->data + words, .half = (int)(at->j % width / p->width),
-                          .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(p->q.scheme.scale_dtype),
-                          .zeros = p->zeros + at->j, .scale_dtype = p->q.scheme.scale_dtype,
+                          .scales = (const unsigned char *)p->scales + (size_t)at->j * qd_dtype_bytes(scale_dtype),
+                          .zeros = spqr ? NULL : p->zeros + at->j, .real_zeros = spqr ? p->real_zeros + at->j : NULL,
+                          .outliers = spqr ? &p->q : NULL, .row = at->j, .scale_dtype = scale_dtype,
                           .group_stride = pairs * width, .group_size = qd_scheme_group_size(p->q.scheme, p->columns),
                           .first = at->k, .k = at->kc, .positive = p->positive, .bits = p->q.scheme.bits};
 }

@@ -15,7 +15,6 @@ static size_t copies(qd_dtype act, int64_t rows, int64_t columns, const qd_schem
   qd_part parts[QD_MAX_PARTS];
   qd_qtensor q = qd_qtensor_shape(*scheme, rows, columns, false);
   size_t bytes = 0;
-  if (scheme->spqr) q.outlier_columns.dim[0] = q.outlier_values.dim[0] = rows * columns; /* at most */
   for (int i = qd_qtensor_parts(&q, parts) - 1; i >= 0; i--) bytes += qd_arena_cost(qd_tensor_bytes(parts[i].tensor), 1);
   return bytes;
 }
@@ -25,6 +24,22 @@ size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int6
   size_t order = has_order ? qd_arena_cost((size_t)columns, sizeof(int32_t)) : 0;
   return order + (is_cpu(device) ? qd_cpu_panels_bytes(device, act, rows, columns, scheme)
                                  : copies(act, rows, columns, scheme));
+}
+
+size_t qd_panels_outlier_bytes(int64_t columns, int64_t n) {
+  qd_dtype position = qd_qtensor_shape((qd_scheme){.spqr = true, .stat_group = 1, .group_size = 1}, 0, columns, false)
+                          .outlier_columns.dtype;
+  return qd_arena_cost((size_t)n, qd_dtype_bytes(position)) + qd_arena_cost((size_t)n, sizeof(uint16_t));
+}
+
+/* What all devices keep beside the codes. */
+static qd_status copy(qd_arena *arena, qd_tensor from, qd_tensor *to) {
+  size_t bytes = qd_tensor_bytes(from);
+  *to = from;
+  if (from.rank == 0) return QD_OK;
+  QD_TRY(qd_arena_new(arena, bytes, 1, &to->data));
+  if (bytes > 0) memcpy(to->data, from.data, bytes);
+  return QD_OK;
 }
 
 static qd_status check_act(const qd_device *device, const char *op, qd_dtype act) {
@@ -44,13 +59,14 @@ qd_status qd_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_pa
 qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_dtype act, qd_panels *out) {
   QD_TRY(qd_qtensor_check_shapes(q));
   if (qd_qtensor_has_order(q)) QD_TRY(qd_qtensor_check_order_range("panels", q));
+  if (q->scheme.spqr) QD_TRY(qd_qtensor_check_outliers(q));
   QD_TRY(check_act(device, "panels", act));
   *out = (qd_panels){.act = act, .arithmetic = device->arithmetic, .rows = q->rows, .columns = q->columns, .quantized = true,
-                     .q = {.scheme = q->scheme, .rows = q->rows, .columns = q->columns, .order = q->order}};
-  if (qd_qtensor_has_order(q)) {
-    QD_TRY(qd_arena_new(arena, (size_t)q->columns, sizeof(int32_t), &out->q.order.data));
-    if (q->columns > 0) memcpy(out->q.order.data, q->order.data, (size_t)q->columns * sizeof(int32_t));
-  }
+                     .q = {.scheme = q->scheme, .rows = q->rows, .columns = q->columns}};
+  QD_TRY(copy(arena, q->order, &out->q.order));
+  QD_TRY(copy(arena, q->outlier_rows, &out->q.outlier_rows));
+  QD_TRY(copy(arena, q->outlier_columns, &out->q.outlier_columns));
+  QD_TRY(copy(arena, q->outlier_values, &out->q.outlier_values));
   return device->ops->panels_quantized(device, arena, q, out);
 }
 

@@ -14,19 +14,23 @@ typedef struct qd_panels {
   qd_arithmetic arithmetic; /* of the device when they were made                                                          */
   int64_t    rows, columns;
   bool       quantized;
-  qd_qtensor q;             /* scheme and order, copied; its other parts only where width is 0                             */
+  qd_qtensor q;             /* scheme, order and outliers, copied; its other parts only where width is 0                   */
   qd_tensor  w;             /* a dense weight where width is 0                                                             */
   int        width;         /* rows of a panel; 0: the device multiplies by copies of what was given                       */
   void      *data;          /* chunk by chunk of 256 columns, panel by panel: elements as the matrix kernel packs them, or codes
                                (panels_isa.h)                                                                              */
-  void      *scales;        /* of q's dtype, (G, rows filled up to pairs of panels)                                           */
+  void      *scales;        /* of q's dtype, (G, rows filled up to pairs of panels); F32 of SpQR's grid                       */
   uint8_t   *zeros;         /* (G, the same)                                                                               */
+  float     *real_zeros;    /* (G, the same), instead of zeros: of SpQR's grid                                             */
   bool       positive;      /* all scales are F16, positive and finite                                                     */
 } qd_panels;
 
-/* Bytes of the arena that panels of such a weight take: scheme NULL for a dense one. */
+/* Bytes of the arena that panels of such a weight take: scheme NULL for a dense one.  Of SpQR's grid it is without outliers. */
 size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme,
                        bool has_order);
+
+/* What n outliers among so many columns add. */
+size_t qd_panels_outlier_bytes(int64_t columns, int64_t n);
 
 /* The cpu device's, beside the code that takes them. */
 size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme);

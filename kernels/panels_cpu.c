@@ -39,8 +39,11 @@ static code_sizes sizes_of(const qd_device *device, int64_t rows, int64_t column
 }
 
 size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme) {
-  if (scheme == NULL || scheme->spqr) return qd_arena_cost(dense_bytes(device, act, rows, columns), 1);
+  if (scheme == NULL) return qd_arena_cost(dense_bytes(device, act, rows, columns), 1);
   code_sizes s = sizes_of(device, rows, columns, *scheme);
+  if (scheme->spqr)
+    return qd_arena_cost(s.words, sizeof(uint32_t)) + qd_arena_cost(s.scales, sizeof(float)) +
+           qd_arena_cost(s.zeros, sizeof(float)) + qd_arena_cost((size_t)rows + 1, sizeof(int32_t));
   return qd_arena_cost(s.words, sizeof(uint32_t)) + qd_arena_cost(s.scales, qd_dtype_bytes(scheme->scale_dtype)) +
          qd_arena_cost(s.zeros, sizeof(uint8_t));
 }
@@ -116,25 +119,33 @@ static void pack_groups(const qd_qtensor *q, const code_sizes *s, qd_panels *out
     }
 }
 
-/* SpQR's weights have outliers beside their codes: they are kept as they are multiplied. */
-static qd_status expand(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
-  qd_tensor w;
-  size_t mark = qd_arena_mark(&device->scratch);
-  QD_TRY(qd_tensor_new_2d(&device->scratch, out->act, q->rows, q->columns, &w));
-  qd_status status = qd_cpu_dequant(device, q, w);
-  if (status == QD_OK) status = qd_cpu_panels_dense(device, arena, w, out);
-  qd_arena_rewind(&device->scratch, mark);
-  out->quantized = false;
-  return status;
+/* SpQR's scales and zero points as they are used, instead of their codes. */
+static void pack_real_groups(const qd_qtensor *q, const code_sizes *s, qd_panels *out) {
+  int64_t groups = qd_scheme_groups(q->scheme, q->columns);
+  float *scales = out->scales;
+  memset(scales, 0, s->scales * sizeof *scales);
+  memset(out->real_zeros, 0, s->zeros * sizeof *out->real_zeros);
+  for (int64_t r = 0; r < q->rows; r++)
+    for (int64_t g = 0; g < groups; g++) {
+      scales[g * s->rows + r] = qd_qtensor_scale(q, r, g);
+      out->real_zeros[g * s->rows + r] = qd_qtensor_zero(q, r, g);
+    }
+}
+
+static qd_status new_groups(qd_arena *arena, const code_sizes *s, qd_panels *out) {
+  if (out->q.scheme.spqr) {
+    QD_TRY(qd_arena_new(arena, s->scales, sizeof(float), &out->scales));
+    return qd_arena_new(arena, s->zeros, sizeof(float), &out->real_zeros);
+  }
+  QD_TRY(qd_arena_new(arena, s->scales, qd_dtype_bytes(out->q.scheme.scale_dtype), &out->scales));
+  return qd_arena_new(arena, s->zeros, sizeof(uint8_t), &out->zeros);
 }
 
 qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
-  if (q->scheme.spqr) return expand(device, arena, q, out);
   code_sizes s = sizes_of(device, q->rows, q->columns, q->scheme);
   uint32_t *words;
   QD_TRY(qd_arena_new(arena, s.words, sizeof *words, &words));
-  QD_TRY(qd_arena_new(arena, s.scales, qd_dtype_bytes(q->scheme.scale_dtype), &out->scales));
-  QD_TRY(qd_arena_new(arena, s.zeros, sizeof(uint8_t), &out->zeros));
+  QD_TRY(new_groups(arena, &s, out));
   out->data = words, out->width = qd_cpu_panel_width(device);
   int64_t pairs = s.rows / s.width, a_run = q->scheme.bits * s.width;
 #pragma omp parallel for num_threads(device->threads) schedule(static) collapse(2)
@@ -143,8 +154,8 @@ qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_q
       int64_t runs = round_up(chunk_of(k, q->columns), QD_CODE_RUN) / QD_CODE_RUN;
       pack_codes(device, q, k, p, s.width, words + (k / QD_CODE_RUN * pairs + p * runs) * a_run);
     }
-  pack_groups(q, &s, out);
-  out->positive = all_positive(q);
+  (q->scheme.spqr ? pack_real_groups : pack_groups)(q, &s, out);
+  out->positive = !q->scheme.spqr && all_positive(q);
   return QD_OK;
 }
 

@@ -146,6 +146,12 @@ QD_INLINE void codes_of(const uint32_t *run, int bits, int t, uint32_t *code) {
   for (int lane = 0; lane < PANEL_WIDTH; lane++) code[lane] = code[lane] >> shift & mask;
 }
 
+/* q - z of 2^QD_MAX_BITS + q. */
+QD_INLINE f32_sum less_zeros(const qd_code_panels *b, f32_sum value, int64_t at, const float *unit) {
+  if (b->real_zeros == NULL) return f32_subtract(value, zeros_value(b->zeros + at, QD_MAX_BITS));
+  return f32_subtract(f32_subtract(value, f32_broadcast(unit)), scales_f32(b->real_zeros + at));
+}
+
 /* A k behind the last one is a weight of zero: half of a pair. */
 QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
   for (int v = 0; v < F32_VECTORS; v++) out[v] = f32_zero();
@@ -158,7 +164,7 @@ QD_INLINE void weights_of(const qd_code_panels *b, int64_t k, f32_sum *out) {
     f32_sum value = f32_multiply(words_value(words_load(code + v * F32_LANES), 0, QD_MAX_BITS), f32_broadcast(&unit));
     f32_sum scale = b->scale_dtype == QD_F16 ? scales_f16((const uint16_t *)b->scales + at)
                                              : scales_f32((const float *)b->scales + at);
-    out[v] = f32_multiply(f32_subtract(value, zeros_value(b->zeros + at, QD_MAX_BITS)), scale);
+    out[v] = f32_multiply(less_zeros(b, value, at, &unit), scale);
   }
 }
 
@@ -190,9 +196,27 @@ static const kind_kernels *kernels_of(qd_panel_kind kind) {
   return plain_kind(kind) == QD_PANEL_WIDE ? &wide_kernels : &f32_kernels;
 }
 
+/* As the plain kinds' `put` lays a weight. */
+static void put_outlier(qd_panel_kind kind, void *to, int64_t k, int lane, float value) {
+  uint16_t half = qd_bf16_from_f32(value);
+  if (kind == QD_PANEL_F32) ((float *)to)[k * PANEL_WIDTH + lane] = value;
+  else if (kind == QD_PANEL_WIDE) ((float *)to)[(k ^ 1) * PANEL_WIDTH + lane] = qd_bf16_to_f32(half);
+  else ((uint16_t *)to)[2 * (k / 2 * PANEL_WIDTH + lane) + (k & 1)] = half;
+}
+
+static void put_outliers(const qd_code_panels *b, qd_panel_kind kind, void *to) {
+  const qd_qtensor *q = b->outliers;
+  for (int lane = 0; lane < PANEL_WIDTH && b->row + lane < q->rows; lane++) {
+    int64_t i = qd_qtensor_find_outlier(q, b->row + lane, b->first), end = qd_qtensor_outlier_end(q, b->row + lane);
+    for (int64_t k; i < end && (k = qd_qtensor_outlier_column(q, i) - b->first) < b->k; i++)
+      put_outlier(kind, to, k, lane, qd_qtensor_outlier_value(q, i));
+  }
+}
+
 void QD_ISA(qd_code_panel_unpack)(const qd_code_panels *from, qd_panel_kind kind, void *to) {
   const kind_kernels *kernels = kernels_of(kind);
   (qd_code_panels_direct(from) ? kernels->bits[from->bits - QD_MIN_BITS].unpack : kernels->unpack_any)(from, to);
+  if (from->outliers != NULL) put_outliers(from, plain_kind(kind), to);
   if (!qd_panel_in_blocks(kind)) return;
   int64_t filled = qd_panel_steps(plain_kind(kind), from->k) * PANEL_WIDTH;
   memset((uint32_t *)to + filled, 0, (size_t)(qd_panel_steps(kind, from->k) * PANEL_WIDTH - filled) * sizeof(uint32_t));

@@ -23,6 +23,9 @@ typedef struct qd_code_panels {
   int             half;         /* which of the pair's panels is the first one */
   const void     *scales;       /* of the first panel's first row, group 0; F16 or F32, group by group */
   const uint8_t  *zeros;
+  const float    *real_zeros;   /* of SpQR's grid, instead of zeros; else NULL */
+  const qd_qtensor *outliers;   /* of SpQR's grid: whose outliers stand over what the codes say; else NULL */
+  int64_t         row;          /* of the weight: the first panel's first */
   qd_dtype        scale_dtype;
   int64_t         group_stride; /* elements of scales and zeros from group to group */
   int64_t         group_size, first, k;

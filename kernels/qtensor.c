@@ -260,3 +260,13 @@ float qd_qtensor_zero(const qd_qtensor *q, int64_t row, int64_t group) {
   int64_t index = row * q->zeros.stride[0] + group;
   return q->scheme.spqr ? number_at(q->zeros, index) : (float)((const uint8_t *)q->zeros.data)[index];
 }
+
+int64_t qd_qtensor_find_outlier(const qd_qtensor *q, int64_t row, int64_t position) {
+  int64_t low = ((const int32_t *)q->outlier_rows.data)[row], high = qd_qtensor_outlier_end(q, row);
+  while (low < high) {
+    int64_t middle = low + (high - low) / 2;
+    if (qd_qtensor_outlier_column(q, middle) < position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -85,6 +85,18 @@ static inline int64_t qd_qtensor_outlier_column(const qd_qtensor *q, int64_t i) 
   return q->outlier_columns.dtype == QD_U16 ? ((const uint16_t *)data)[i] : ((const int32_t *)data)[i];
 }
 
+static inline float qd_qtensor_outlier_value(const qd_qtensor *q, int64_t i) {
+  return qd_f16_to_f32(((const uint16_t *)q->outlier_values.data)[i]);
+}
+
+/* Behind the row's last outlier. */
+static inline int64_t qd_qtensor_outlier_end(const qd_qtensor *q, int64_t row) {
+  return ((const int32_t *)q->outlier_rows.data)[row + 1];
+}
+
+/* The row's first outlier that is not before a position; its end, if there is none. */
+int64_t qd_qtensor_find_outlier(const qd_qtensor *q, int64_t row, int64_t position);
+
 static inline bool qd_qtensor_has_order(const qd_qtensor *q) { return q->order.rank != 0; }
 
 #endif

@@ -14,18 +14,53 @@ static inline void fill_order(int32_t *order, int64_t n) {
   }
 }
 
+/* n codes of some bits a row, padding cleared. */
+static inline void fill_codes(qd_tensor codes, int64_t n, int bits) {
+  uint8_t *bytes = codes.data;
+  int64_t row_bytes = codes.dim[1], used_bits = n * bits % 8;
+  for (int64_t i = 0; i < codes.dim[0] * row_bytes; i++) bytes[i] = (uint8_t)random_bits();
+  for (int64_t r = 0; r < codes.dim[0] && used_bits; r++) bytes[(r + 1) * row_bytes - 1] &= (uint8_t)((1 << used_bits) - 1);
+}
+
 /* Valid contents: codes of any bits (padding cleared), scales of both signs, zeros up to the largest code. */
 static inline qd_qtensor random_qtensor(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order) {
   qd_qtensor q;
   OK(qd_qtensor_new(arena, scheme, rows, columns, has_order, &q));
-  uint8_t *codes = q.codes.data, *zeros = q.zeros.data;
-  int64_t row_bytes = q.codes.dim[1], used_bits = columns * scheme.bits % 8;
-  for (int64_t i = 0; i < rows * row_bytes; i++) codes[i] = (uint8_t)random_bits();
-  for (int64_t r = 0; r < rows && used_bits; r++) codes[(r + 1) * row_bytes - 1] &= (uint8_t)((1 << used_bits) - 1);
+  uint8_t *zeros = q.zeros.data;
+  fill_codes(q.codes, columns, scheme.bits);
   for (int64_t i = 0; i < qd_tensor_elements(q.scales); i++)
     set_element(q.scales.data, q.scales.dtype, i, random_number() * 0.1f);
   if (q.zeros.rank)
     for (int64_t i = 0; i < qd_tensor_elements(q.zeros); i++) zeros[i] = (uint8_t)(random_bits() % (1u << scheme.bits));
+  if (has_order) fill_order(q.order.data, columns);
+  return q;
+}
+
+/* The same of SpQR's grid: one weight of eight is an outlier, no weight of every third row. */
+static inline qd_qtensor random_spqr(qd_arena *arena, qd_scheme scheme, int64_t rows, int64_t columns, bool has_order) {
+  qd_qtensor q;
+  int32_t n = 0;
+  OK(qd_qtensor_new(arena, scheme, rows, columns, has_order, &q));
+  OK(qd_arena_new(arena, (size_t)(rows * columns), qd_dtype_bytes(q.outlier_columns.dtype), &q.outlier_columns.data));
+  OK(qd_arena_new(arena, (size_t)(rows * columns), sizeof(uint16_t), &q.outlier_values.data));
+  fill_codes(q.codes, columns, scheme.bits);
+  if (q.scale_codes.rank) fill_codes(q.scale_codes, qd_scheme_groups(scheme, columns), scheme.scale_bits);
+  if (q.zero_codes.rank) fill_codes(q.zero_codes, qd_scheme_groups(scheme, columns), scheme.zero_bits);
+  qd_tensor *reals[] = {&q.scales, &q.zeros, &q.second};
+  for (int i = 0; i < 3; i++)
+    for (int64_t at = 0; reals[i]->rank && at < qd_tensor_elements(*reals[i]); at++)
+      set_element(reals[i]->data, reals[i]->dtype, at, random_number());
+  ((int32_t *)q.outlier_rows.data)[0] = 0;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t c = 0; c < columns; c++)
+      if (r % 3 != 2 && random_bits() % 8 == 0) {
+        ((uint16_t *)q.outlier_columns.data)[n] = (uint16_t)c;
+        set_element(q.outlier_values.data, QD_F16, n, n % 5 ? random_number() : 0);
+        n++;
+      }
+    ((int32_t *)q.outlier_rows.data)[r + 1] = n;
+  }
+  q.outlier_columns.dim[0] = q.outlier_values.dim[0] = n;
   if (has_order) fill_order(q.order.data, columns);
   return q;
 }

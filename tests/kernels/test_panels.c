@@ -25,6 +25,7 @@ static qd_panels make_panels(qd_device *device, qd_arena *arena, const subject *
   if (s->q) {
     OK(qd_panels_quantized(device, arena, s->q, s->act, &panels));
     bytes = qd_panels_bytes(device, s->act, s->q->rows, s->q->columns, &s->q->scheme, s->q->order.rank != 0);
+    if (s->q->scheme.spqr) bytes += qd_panels_outlier_bytes(s->q->columns, s->q->outlier_values.dim[0]);
   } else {
     OK(qd_panels_dense(device, arena, s->w, &panels));
     bytes = qd_panels_bytes(device, s->act, s->w.dim[0], s->w.dim[1], NULL, false);
@@ -110,6 +111,42 @@ Test(panels, extreme_scales_equal_the_packed_rows) {
   }
   close_devices(&d);
   qd_arena_close(&arena);
+}
+
+/* Real zero points, statistics in codes and not, outliers at odd and even positions, rows of a view. */
+Test(panels, outliers_stand_over_codes) {
+  static const qd_scheme schemes[] = {
+      {.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 3, .stat_group = 16},
+      {.bits = 2, .group_size = 32, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 4, .stat_group = 8},
+      {.bits = 4, .group_size = 5, .scale_dtype = QD_F32, .spqr = true, .zero_bits = 2, .stat_group = 4},
+      {.bits = 5, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F16, .spqr = true, .stat_group = 1}};
+  static const int64_t columns[] = {288, 299, 33, 257};
+  devices d = open_devices();
+  qd_arena arena = open_numbers();
+  for (int i = 0; i < 8; i++) {
+    qd_qtensor q = random_spqr(&arena, schemes[i / 2], 69, columns[i / 2], i % 2);
+    qd_qtensor part = qd_qtensor_rows(&q, 16, 53), none = qd_qtensor_rows(&q, 16, 0);
+    char what[40];
+    snprintf(what, sizeof what, "scheme %d, %s", i / 2, i % 2 ? "BF16" : "F32");
+    compare(&d, &arena, &(subject){.q = &q, .act = i % 2 ? QD_BF16 : QD_F32}, what);
+    compare(&d, &arena, &(subject){.q = &part, .act = i % 2 ? QD_F32 : QD_BF16}, what);
+    compare(&d, &arena, &(subject){.q = &none, .act = QD_F32}, what);
+    qd_arena_rewind(&arena, 0);
+  }
+  close_devices(&d);
+  qd_arena_close(&arena);
+}
+
+Test(panels, outliers_out_of_bounds_are_refused) {
+  qd_device cpu = open_device("cpu", NULL, 1);
+  qd_arena arena = open_numbers();
+  qd_scheme scheme = {.bits = 3, .group_size = 8, .scale_dtype = QD_F16, .spqr = true, .stat_group = 1};
+  qd_qtensor q = random_spqr(&arena, scheme, 5, 40, false);
+  qd_panels panels;
+  ((uint16_t *)q.outlier_columns.data)[0] = 40;
+  FAILS(QD_EBADINPUT, qd_panels_quantized(&cpu, &arena, &q, QD_F32, &panels));
+  qd_arena_close(&arena);
+  qd_device_close(&cpu);
 }
 
 Test(panels, dense_panels_equal_linear) {
