@@ -192,7 +192,7 @@ static void check_solution(const struct golden_gptaq *g, const qd_gptq_args *arg
 static void solve(qd_device *device, const struct golden_gptaq *g, qd_tri u, qd_tri p) {
   double w[R][C], scale[R * 2], loss[R];
   uint8_t code[R * C], zero[R * 2];
-  qd_scheme scheme = {3, g->group, false, false, QD_F32, false};
+  qd_scheme scheme = {.bits = 3, .group_size = g->group, .scale_dtype = QD_F32};
   int64_t groups = qd_scheme_groups(scheme, C);
   for (int r = 0; r < R; r++)
     for (int c = 0; c < C; c++) w[r][c] = order[c] == g->dead ? 0 : golden_w[r][order[c]];

@@ -243,8 +243,8 @@ typedef struct golden {
 } golden;
 
 /* 3 bits, asymmetric, scales not rounded; `compat` is the reference's stale groups */
-#define G3(group, mse, compat) \
-  { 3, group, false, mse, QD_F32, compat }
+#define G3(group, clips, is_compat) \
+  {.bits = 3, .group_size = group, .mse = clips, .scale_dtype = QD_F32, .compat = is_compat}
 
 static const golden goldens[] = {
     {"per row", {G3(-1, false, false), true, false, 128, false}, NATURAL, -1, 0.008216456, 0.007732094},

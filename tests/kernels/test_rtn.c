@@ -1,5 +1,8 @@
 #include "tests/kernels/solver_fixture.h"
 
+#define GRID(b, g, is_symmetric, clips, type, is_compat) \
+  {.bits = b, .group_size = g, .symmetric = is_symmetric, .mse = clips, .scale_dtype = type, .compat = is_compat}
+
 static const qd_scheme plain4 = {.bits = 4, .group_size = QD_PER_CHANNEL, .scale_dtype = QD_F16};
 
 /* ---- the published numbers, in double ------------------------------------------------------------------------------------ */
@@ -38,14 +41,14 @@ static void check_golden(const golden *want) {
 
 Test(rtn, golden_grids) {
   const golden goldens[] = {
-      {{4, -1, false, false, QD_F32, false}, 0.112666667, 6, {7, 1, 9, 15, 4, 6, 0, 12}, 0},
-      {{4, -1, false, true, QD_F32, false}, 0.110413333, 6, {7, 1, 9, 15, 4, 6, 0, 12}, 0.002468259},
-      {{4, -1, true, false, QD_F32, false}, 0.130666667, 8, {9, 4, 11, 15, 6, 8, 3, 13}, 0.003621168},
-      {{4, -1, true, true, QD_F32, false}, 0.130666667, 8, {9, 4, 11, 15, 6, 8, 3, 13}, 0.003621168},
-      {{3, -1, false, false, QD_F32, false}, 0.241428571, 3, {3, 1, 5, 7, 2, 3, 0, 6}, 0},
-      {{3, -1, false, true, QD_F32, false}, 0.229357143, 3, {3, 1, 5, 7, 2, 3, 0, 6}, 0.012469598},
-      {{2, -1, false, false, QD_F32, false}, 0.563333333, 1, {1, 0, 2, 3, 1, 1, 0, 2}, 0},
-      {{2, -1, false, true, QD_F32, false}, 0.529533333, 1, {1, 0, 2, 3, 1, 1, 0, 2}, 0.073243629},
+      {GRID(4, -1, false, false, QD_F32, false), 0.112666667, 6, {7, 1, 9, 15, 4, 6, 0, 12}, 0},
+      {GRID(4, -1, false, true, QD_F32, false), 0.110413333, 6, {7, 1, 9, 15, 4, 6, 0, 12}, 0.002468259},
+      {GRID(4, -1, true, false, QD_F32, false), 0.130666667, 8, {9, 4, 11, 15, 6, 8, 3, 13}, 0.003621168},
+      {GRID(4, -1, true, true, QD_F32, false), 0.130666667, 8, {9, 4, 11, 15, 6, 8, 3, 13}, 0.003621168},
+      {GRID(3, -1, false, false, QD_F32, false), 0.241428571, 3, {3, 1, 5, 7, 2, 3, 0, 6}, 0},
+      {GRID(3, -1, false, true, QD_F32, false), 0.229357143, 3, {3, 1, 5, 7, 2, 3, 0, 6}, 0.012469598},
+      {GRID(2, -1, false, false, QD_F32, false), 0.563333333, 1, {1, 0, 2, 3, 1, 1, 0, 2}, 0},
+      {GRID(2, -1, false, true, QD_F32, false), 0.529533333, 1, {1, 0, 2, 3, 1, 1, 0, 2}, 0.073243629},
   };
   for (size_t i = 0; i < sizeof goldens / sizeof *goldens; i++) check_golden(&goldens[i]);
 }
@@ -129,8 +132,8 @@ Test(rtn, cpu_equals_ref_on_long_rows) {
   enum { ROWS = 3, COLUMNS = 2 * QD_SUM_RUN + 77 };
   float *w = must_alloc((size_t)ROWS * COLUMNS, sizeof *w);
   fill_weights(qd_tensor_2d(w, QD_F32, ROWS, COLUMNS), 3);
-  check_cpu(w, ROWS, COLUMNS, (qd_scheme){3, QD_PER_CHANNEL, false, true, QD_F16, false});
-  check_cpu(w, ROWS, COLUMNS, (qd_scheme){4, QD_PER_CHANNEL, true, true, QD_F32, false});
+  check_cpu(w, ROWS, COLUMNS, (qd_scheme)GRID(3, QD_PER_CHANNEL, false, true, QD_F16, false));
+  check_cpu(w, ROWS, COLUMNS, (qd_scheme)GRID(4, QD_PER_CHANNEL, true, true, QD_F32, false));
   qd_heap_free(w);
 }
 
@@ -158,14 +161,14 @@ Test(rtn, cpu_equals_ref_on_odd_values) {
   static float w[12][40];
   fill_odd_rows(w);
   for (int flags = 0; flags < 16; flags++)
-    check_cpu(&w[0][0], 12, 40, (qd_scheme){4, flags & 1 ? 16 : 1, flags & 2, flags & 4, flags & 8 ? QD_F32 : QD_F16, false});
-  check_cpu(&w[0][0], 12, 40, (qd_scheme){4, 40, true, false, QD_F32, true});
+    check_cpu(&w[0][0], 12, 40, (qd_scheme)GRID(4, flags & 1 ? 16 : 1, flags & 2, flags & 4, flags & 8 ? QD_F32 : QD_F16, false));
+  check_cpu(&w[0][0], 12, 40, (qd_scheme)GRID(4, 40, true, false, QD_F32, true));
 }
 
 Test(rtn, rows_do_not_know_each_other) {
   enum { ROWS = 11, COLUMNS = 90 };
   static float w[ROWS][COLUMNS];
-  qd_scheme scheme = {3, 32, false, true, QD_F16, false};
+  qd_scheme scheme = GRID(3, 32, false, true, QD_F16, false);
   qd_device cpu;
   fill_weights(qd_tensor_2d(w, QD_F32, ROWS, COLUMNS), 21);
   must_open(&cpu, "cpu", NULL, 2);
@@ -209,7 +212,7 @@ Test(rtn, codes_are_the_nearest) {
   must_open(&cpu, "cpu", NULL, 1);
   for (int r = 0; r < 11; r++)
     for (int flags = 0; flags < 4; flags++) {
-      qd_scheme scheme = {3, QD_PER_CHANNEL, flags & 1, flags & 2, QD_F16, false};
+      qd_scheme scheme = GRID(3, QD_PER_CHANNEL, flags & 1, flags & 2, QD_F16, false);
       fitted f = fit_row(&cpu, w[r], 40, scheme);
       float again[40], lowest = f.scale * (float)-f.zero, highest = f.scale * (float)(7 - f.zero);
       uint8_t code[40];
@@ -251,7 +254,7 @@ Test(rtn, symmetric_range_is_mirrored_unless_compat) {
   qd_device cpu;
   must_open(&cpu, "cpu", NULL, 1);
   const float positive[3] = {0, 7.5f, 1};
-  qd_scheme scheme = {4, QD_PER_CHANNEL, true, false, QD_F16, false};
+  qd_scheme scheme = GRID(4, QD_PER_CHANNEL, true, false, QD_F16, false);
   fitted f = fit_row(&cpu, positive, 3, scheme);
   cr_expect(f.scale == 1 && f.zero == 8 && f.code[1] == 15, "7.5 is a tie that rounds to 8 and is clamped to 15");
   scheme.compat = true;
@@ -264,7 +267,7 @@ Test(rtn, symmetric_range_is_mirrored_unless_compat) {
 Test(rtn, scales_are_rounded_before_codes) {
   qd_device cpu;
   must_open(&cpu, "cpu", NULL, 1);
-  qd_scheme scheme = {8, QD_PER_CHANNEL, false, false, QD_F16, false};
+  qd_scheme scheme = GRID(8, QD_PER_CHANNEL, false, false, QD_F16, false);
   const float wide[2] = {-100, 1}, tiny[2] = {-1e-9f, 1e-9f};
   fitted f = fit_row(&cpu, wide, 2, scheme);
   cr_expect_eq(f.scale, qd_f16_to_f32(qd_f16_from_f32(101.0f / 255)));
@@ -295,7 +298,7 @@ Test(rtn, clip_search_is_never_worse) {
   for (int trial = 0; trial < 200; trial++) {
     float w[40];
     for (int i = 0; i < 40; i++) w[i] = (float)(normal(&seed) * (i == 3 ? 3 : 1));
-    qd_scheme scheme = {2 + trial % 3, QD_PER_CHANNEL, trial & 1, false, QD_F16, false};
+    qd_scheme scheme = GRID(2 + trial % 3, QD_PER_CHANNEL, trial & 1, false, QD_F16, false);
     fitted whole = fit_row(&cpu, w, 40, scheme);
     scheme.mse = true;
     fitted searched = fit_row(&cpu, w, 40, scheme);
@@ -325,7 +328,7 @@ Test(rtn, scale_beyond_fp16_names_row_and_group) {
     for (int mse = 0; mse < 2; mse++) {
       qd_device device;
       must_open(&device, devices[d].name, NULL, devices[d].threads);
-      qd_scheme scheme = {4, 16, false, mse, QD_F16, false};
+      qd_scheme scheme = GRID(4, 16, false, mse, QD_F16, false);
       qd_tensor all = qd_tensor_2d(w, QD_F32, 9, 64), s = qd_tensor_2d(scale, QD_F32, 9, 4),
                 z = qd_tensor_2d(zero, QD_U8, 9, 4);
       cr_expect_eq(qd_rtn_fit(&device, all, scheme, s, z), QD_ENUMERIC);
@@ -341,7 +344,7 @@ Test(rtn, wrong_shapes_and_types_are_refused) {
   must_open(&device, "cpu", NULL, 1);
   float w[32] = {0}, scale[4] = {0};
   uint8_t zero[4] = {0}, code[32] = {0};
-  qd_scheme scheme = {4, 8, false, false, QD_F16, false};
+  qd_scheme scheme = GRID(4, 8, false, false, QD_F16, false);
   qd_tensor tw = qd_tensor_2d(w, QD_F32, 2, 16), ts = qd_tensor_2d(scale, QD_F32, 2, 2), tz = qd_tensor_2d(zero, QD_U8, 2, 2);
   qd_tensor tc = qd_tensor_2d(code, QD_U8, 2, 16), bad;
   cr_expect_eq(qd_rtn_fit(&device, tw, scheme, ts, tz), QD_OK);
