@@ -38,6 +38,7 @@ typedef struct description {
   qd_dtype  dtype;
   bool      quantized, has_order;
   qd_scheme scheme;
+  int64_t   outliers; /* of SpQR's grid */
 } description;
 
 static description describe(const qd_resident *r, int64_t item, const qd_slot *slot) {
@@ -45,7 +46,10 @@ static description describe(const qd_resident *r, int64_t item, const qd_slot *s
   if (s->source != NULL) return (description){.dtype = qd_model_original(&s->model, s->source, slot)->dtype};
   const qd_record *record = qd_feed_record(qd_feed_entry(&s->store, block_of_item(r, item)), slot->role, slot->expert);
   description d = {.dtype = record->dtype, .quantized = qd_record_is_quantized(record)};
-  for (int i = 0; i < record->n_parts; i++) d.has_order = d.has_order || strcmp(record->part[i].name, "order") == 0;
+  for (int i = 0; i < record->n_parts; i++) {
+    d.has_order = d.has_order || strcmp(record->part[i].name, "order") == 0;
+    if (strcmp(record->part[i].name, "outlier_values") == 0) d.outliers = record->part[i].dim[0];
+  }
   if (d.quantized) QD_ASSERT(qd_record_scheme(record, s->path, &d.scheme) == QD_OK); /* checked when it was opened */
   return d;
 }
@@ -62,10 +66,11 @@ static size_t parts_cost(qd_qtensor shape) {
 
 static size_t weight_cost(const qd_resident *r, int64_t item, const qd_slot *slot, held form) {
   description d = describe(r, item, slot);
+  size_t outliers = d.quantized && d.scheme.spqr ? qd_panels_outlier_bytes(slot->dim[1], d.outliers) : 0;
   if (form == PANELS)
-    return qd_arena_cost(1, sizeof(qd_panels)) + qd_panels_bytes(r->device, r->subject.act, slot->dim[0], slot->dim[1],
-                                                                 d.quantized ? &d.scheme : NULL, d.has_order);
-  if (d.quantized) return parts_cost(qd_qtensor_shape(d.scheme, slot->dim[0], slot->dim[1], d.has_order));
+    return qd_arena_cost(1, sizeof(qd_panels)) + outliers +
+           qd_panels_bytes(r->device, r->subject.act, slot->dim[0], slot->dim[1], d.quantized ? &d.scheme : NULL, d.has_order);
+  if (d.quantized) return outliers + parts_cost(qd_qtensor_shape(d.scheme, slot->dim[0], slot->dim[1], d.has_order));
   return qd_arena_cost(qd_plan_elements(slot), qd_dtype_bytes(computed_in(r, slot->role)));
 }
 
@@ -224,9 +229,9 @@ static qd_status copy_tensor(qd_arena *arena, qd_tensor *t) {
 }
 
 static qd_status copy_codes(qd_arena *arena, qd_qtensor *q) {
-  qd_tensor *const part[] = {&q->codes, &q->scales, &q->zeros, &q->order};
-  for (size_t i = 0; i < sizeof part / sizeof part[0]; i++)
-    if (part[i]->rank != 0) QD_TRY(copy_tensor(arena, part[i]));
+  qd_part parts[QD_MAX_PARTS];
+  for (int i = 0, n = qd_qtensor_parts(q, parts); i < n; i++)
+    QD_TRY(copy_tensor(arena, qd_qtensor_part(q, parts[i].name)));
   return QD_OK;
 }
 
