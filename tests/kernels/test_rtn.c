@@ -121,8 +121,8 @@ Test(rtn, cpu_equals_ref) {
     fill_weights(qd_tensor_2d(w, QD_F32, rows, columns), 7 + i);
     for (int flags = 0; flags < 16; flags++)
       check_cpu(w, rows, columns,
-                (qd_scheme){bits[(i + (size_t)flags) % 4], shapes[i][2], flags & 1, flags & 2, flags & 4 ? QD_F32 : QD_F16,
-                            flags & 8});
+                (qd_scheme)GRID(bits[(i + (size_t)flags) % 4], shapes[i][2], flags & 1, flags & 2,
+                                flags & 4 ? QD_F32 : QD_F16, flags & 8));
     qd_heap_free(w);
   }
 }
@@ -161,7 +161,8 @@ Test(rtn, cpu_equals_ref_on_odd_values) {
   static float w[12][40];
   fill_odd_rows(w);
   for (int flags = 0; flags < 16; flags++)
-    check_cpu(&w[0][0], 12, 40, (qd_scheme)GRID(4, flags & 1 ? 16 : 1, flags & 2, flags & 4, flags & 8 ? QD_F32 : QD_F16, false));
+    check_cpu(&w[0][0], 12, 40,
+              (qd_scheme)GRID(4, flags & 1 ? 16 : 1, flags & 2, flags & 4, flags & 8 ? QD_F32 : QD_F16, false));
   check_cpu(&w[0][0], 12, 40, (qd_scheme)GRID(4, 40, true, false, QD_F32, true));
 }
 
