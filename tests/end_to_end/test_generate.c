@@ -54,19 +54,28 @@ static answer ask(int ranks, const char *options) {
   return a;
 }
 
-/* Dense blocks and sparse ones, codes and originals, on more ranks than there are blocks. */
+static void quantize(const char *model, const char *store, const char *how) {
+  qd_run run = qd_program(0, "quantize -m %s -o %s %s", model, store, how);
+  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
+  qd_run_close(&run);
+}
+
+/* Dense blocks and sparse ones, codes with and without outliers, and originals, on more ranks than there are blocks. */
 Test(generate, the_same_tokens_on_any_number_of_ranks) {
   static const int ranks[] = {1, 2, 3, 8};
   qd_made_llama widths = {.dtype = QD_BF16, .blocks = 4, .hidden = 32, .ffn = 48, .heads = 4, .kv_heads = 2, .vocabulary = 24,
                           .positions = 256, .experts = 4, .top_k = 2, .expert_ffn = 16, .shared_ffn = 16};
   const char *model = make_model("model", widths), *store = qd_temporary_path(&folder, "store");
-  qd_run run = qd_program(0, "quantize -m %s -o %s --method rtn --group-size 16", model, store);
-  cr_assert_eq(run.exit_code, 0, "%s", run.err.text);
-  qd_run_close(&run);
-  char options[2][2048];
+  const char *outliers = qd_temporary_path(&folder, "outliers"), *text = qd_temporary_path(&folder, "text.i32");
+  char options[3][2048];
+  qd_make_ids(text, 4 * 64, widths.vocabulary, 1);
+  quantize(model, store, "--method rtn --group-size 16");
+  snprintf(options[0], sizeof options[0], "--method spqr --outlier-threshold 0.1 --seqlen 64 -d %s", text);
+  quantize(model, outliers, options[0]);
   snprintf(options[0], sizeof options[0], "-m %s -p abcabh --max-new-tokens 30 --temperature 1 --seed 5", store);
   snprintf(options[1], sizeof options[1], "-m %s -p hg --max-new-tokens 20 --compute-dtype fp32 --threads 2", model);
-  for (int o = 0; o < 2; o++) {
+  snprintf(options[2], sizeof options[2], "-m %s -p abcabh --max-new-tokens 20 --temperature 1 --seed 6", outliers);
+  for (int o = 0; o < 3; o++) {
     answer alone = ask(0, options[o]);
     cr_expect_eq(alone.new_tokens, o == 0 ? 30 : 20);
     for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++) {

@@ -149,7 +149,7 @@ class Store:
         names = [file["name"] for file in listed]
         expect(len(set(names)) == len(names), "a file is listed twice")
         beside = {name for name in os.listdir(self.folder) if not name.endswith(".log")}
-        beside = {name for name in beside if not name.startswith(("report.", "status"))}
+        beside = {name for name in beside if not name.startswith(("report.", "status")) and name != "job.yaml"}
         expect(beside == {"manifest.json", *names}, "the folder holds", sorted(beside), "listed are", sorted(names))
 
     def check_dataset(self, entry, part):

@@ -189,10 +189,10 @@ submit() { # submit SCRIPT [OPTION...]: its job's number
   (slots_by_slurm && cd "$work" && brief sbatch --parsable "${@:2}" "$root/jobs/slurm/$1" 2>>"$work/sbatch.log")
 }
 
-same_stores() { # logs apart
+same_stores() { # but logs, and the job's file, which names the output
   local a b name
-  a=$(cd "$work/plain" && find . -type f ! -name '*.log' | LC_ALL=C sort)
-  b=$(cd "$work/store" && find . -type f ! -name '*.log' | LC_ALL=C sort)
+  a=$(cd "$work/plain" && find . -type f ! -name '*.log' ! -name job.yaml | LC_ALL=C sort)
+  b=$(cd "$work/store" && find . -type f ! -name '*.log' ! -name job.yaml | LC_ALL=C sort)
   [ -n "$a" ] && [ "$a" = "$b" ] || { diff <(echo "$a") <(echo "$b") >&2; return 1; }
   while read -r name; do cmp "$work/plain/$name" "$work/store/$name" >&2 || return 1; done <<<"$a"
 }
