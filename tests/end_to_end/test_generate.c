@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/base/heap.h"
 #include "storage/json.h"
 #include "tests/support/llama_maker.h"
 #include "tests/support/program.h"
@@ -46,6 +47,7 @@ static answer ask(int ranks, const char *options) {
   cr_assert_eq(qd_json_parse(run.out.text, run.out.n, "answer", &document), QD_OK, "%s", run.out.text);
   cr_assert_eq(qd_json_print(qd_json_get(document, "new_ids"), 0, &ids), QD_OK);
   snprintf(a.ids, sizeof a.ids, "%s", ids);
+  qd_heap_free(ids);
   a.new_tokens = qd_json_integer(qd_json_get(document, "new_tokens"));
   a.planned = qd_json_integer(qd_json_get(document, "planned_host_bytes"));
   a.peak = qd_json_integer(qd_json_get(document, "peak_host_bytes"));

@@ -67,16 +67,17 @@ static void expect_entry(const qd_json *entry, const char *format, const char *a
 }
 
 Test(models, are_listed_with_what_they_are) {
+  static const unsigned char zeros[256];
   char store[700];
   snprintf(store, sizeof store, "%s/places/store", folder.path);
   EXPECT(0, "wrote", store, "quantize", "--model", "alike", "--method", "rtn", "-g", "4", "--output", store);
   qd_gguf_maker maker = {0};
   qd_make_gguf_keys(&maker, "llama");
-  qd_make_gguf_tensor(&maker, "token_embd.weight", 0, 2, (int64_t[]){64, 1}, sound, 256);
+  qd_make_gguf_tensor(&maker, "token_embd.weight", 0, 2, (int64_t[]){64, 1}, zeros, 256);
   qd_make_gguf(&maker, qd_temporary_path(&folder, "places/part.gguf"));
   qd_make_gguf_keys(&maker, "llama");
-  qd_make_gguf_tensor(&maker, "token_embd.weight", 8, 2, (int64_t[]){64, 1}, sound, 68);
-  qd_make_gguf_tensor(&maker, "output_norm.weight", 0, 1, (int64_t[]){8}, sound, 32);
+  qd_make_gguf_tensor(&maker, "token_embd.weight", 8, 2, (int64_t[]){64, 1}, zeros, 68);
+  qd_make_gguf_tensor(&maker, "output_norm.weight", 0, 1, (int64_t[]){8}, zeros, 32);
   qd_make_gguf(&maker, qd_temporary_path(&folder, "places/blocks.gguf"));
   qd_run run = run_words(0, (const char *const[]){"models", "--json", NULL});
   qd_json *json;
