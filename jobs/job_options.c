@@ -416,11 +416,9 @@ static qd_status open_rules(qd_job *job) {
 }
 
 qd_status qd_job_options_open(qd_job_options *options, qd_comm *comm, qd_device *device) {
-  qd_device_options machine = qd_common_device(&options->common);
-  machine.scratch_bytes = QD_SCRATCH_LATER;
   QD_TRY(qd_model_locate(&options->models, comm, &options->job.model));
   QD_TRY(qd_agree(comm, open_rules(&options->job)));
-  return qd_agree(comm, qd_device_open(device, machine));
+  return qd_agree(comm, qd_device_open(device, qd_common_device(&options->common)));
 }
 
 void qd_job_options_close(qd_job_options *options) {

@@ -198,5 +198,6 @@ static error_t parse_common(int key, char *text, struct argp_state *state) {
 const struct argp qd_common_argp = {.options = common_options, .parser = parse_common};
 
 qd_device_options qd_common_device(const qd_common_options *options) {
-  return (qd_device_options){.name = options->device, .isa = options->isa, .threads = options->threads};
+  return (qd_device_options){
+      .name = options->device, .isa = options->isa, .threads = options->threads, .scratch_bytes = QD_SCRATCH_LATER};
 }

@@ -16,6 +16,7 @@ typedef struct qd_common_options {
 extern const struct argp qd_common_argp; /* a child parser; its input is a qd_common_options */
 extern const qd_common_options qd_common_defaults;
 
+/* The device, whose scratch gets its size from a plan. */
 qd_device_options qd_common_device(const qd_common_options *options);
 
 /* argp_parse with all of the above.  Ends the program with 2 on a wrong use. */

@@ -122,12 +122,17 @@ static qd_status gather_part(qd_comm *comm, const qd_range *rows_of, const int32
   return qd_comm_allgatherv(comm, data + own, bytes[comm->rank], data, bytes);
 }
 
+static qd_status check_most(int64_t n, int64_t most) {
+  QD_CHECK(n <= most, QD_ENUMERIC, "more than %g %% of the weights are outliers: a larger --outlier-threshold is wanted",
+           100 * QD_MOST_OUTLIERS);
+  return QD_OK;
+}
+
 static qd_status share(qd_comm *comm, const qd_range *rows_of, int64_t most, size_t *bytes, qd_qtensor *q) {
   int32_t *pointer = q->outlier_rows.data;
   QD_TRY(gather_rows(comm, rows_of, bytes, pointer));
   int64_t n = counts_to_pointers(pointer, q->rows);
-  QD_CHECK(n <= most, QD_ENUMERIC, "more than %g %% of the weights are outliers: a larger --outlier-threshold is wanted",
-           100 * QD_MOST_OUTLIERS);
+  QD_TRY_ALL(comm, check_most(n, most)); /* all know it: it is told once */
   QD_TRY(gather_part(comm, rows_of, pointer, bytes, q->outlier_columns));
   QD_TRY(gather_part(comm, rows_of, pointer, bytes, q->outlier_values));
   qd_outliers_settle(q);

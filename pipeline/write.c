@@ -281,6 +281,8 @@ static qd_status read_back(qd_run *run, const qd_store *written, qd_weight *weig
   weight->q = qd_qtensor_shape(scheme, weight->slot.dim[0], weight->slot.dim[1], false);
   if (run->comm->rank != 0) return QD_OK;
   const qd_record *record = qd_feed_record(&written->rest, weight->slot.role, weight->slot.expert);
+  QD_CHECK(record != NULL && qd_record_is_quantized(record), QD_ECORRUPT,
+           "%s: %s, which was written quantized, is gone from what is stored", run->job->output, weight->slot.name);
   weight->source = record->source, weight->facts = record->facts;
   for (int i = 0; i < record->n_parts; i++) {
     const qd_stored_part *part = &record->part[i];

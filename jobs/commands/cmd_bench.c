@@ -156,6 +156,7 @@ static qd_status bench_here(void) {
   qd_device device;
   qd_bench bench;
   qd_device_options options = qd_common_device(&wanted.common);
+  options.scratch_bytes = 0; /* no plan says how much */
   QD_TRY(qd_device_open(&device, options));
   qd_status status = qd_device_use_arithmetic(&device, wanted.arithmetic);
   if (status == QD_OK) status = qd_bench_run(&device, &wanted.request, &bench);

@@ -209,9 +209,7 @@ static qd_status compare(qd_comm *comm) {
   static row rows[MAX_MODELS + 1];
   qd_device device;
   int n = 0;
-  qd_device_options machine = qd_common_device(&wanted.evaluation.common);
-  machine.scratch_bytes = QD_SCRATCH_LATER;
-  QD_TRY(qd_agree(comm, qd_device_open(&device, machine)));
+  QD_TRY(qd_agree(comm, qd_device_open(&device, qd_common_device(&wanted.evaluation.common))));
   qd_status status = evaluate_rows(rows, &n, comm, &device);
   qd_device_close(&device);
   if (status == QD_OK && comm->rank == 0) {

@@ -73,9 +73,7 @@ static qd_status print(const qd_evaluation *result) {
 static qd_status evaluate(qd_comm *comm) {
   qd_device device;
   qd_evaluation result;
-  qd_device_options machine = qd_common_device(&wanted.common);
-  machine.scratch_bytes = QD_SCRATCH_LATER;
-  QD_TRY(qd_agree(comm, qd_device_open(&device, machine)));
+  QD_TRY(qd_agree(comm, qd_device_open(&device, qd_common_device(&wanted.common))));
   qd_status status = qd_evaluate(&wanted.request, comm, &device, &result);
   if (status == QD_OK && comm->rank == 0) status = print(&result);
   qd_device_close(&device);

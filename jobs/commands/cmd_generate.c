@@ -152,10 +152,8 @@ static qd_status tell(const qd_generation *g) {
 static qd_status generate(qd_comm *comm) {
   qd_device device;
   qd_generation result;
-  qd_device_options machine = qd_common_device(&wanted.common);
-  machine.scratch_bytes = QD_SCRATCH_LATER;
   if (!wanted.json) wanted.request.emit = print_new;
-  QD_TRY(qd_agree(comm, qd_device_open(&device, machine)));
+  QD_TRY(qd_agree(comm, qd_device_open(&device, qd_common_device(&wanted.common))));
   qd_status status = qd_generate(&wanted.request, comm, &device, &result);
   qd_device_close(&device);
   if (status == QD_OK) status = qd_agree(comm, comm->rank == 0 ? tell(&result) : QD_OK);
