@@ -1,4 +1,4 @@
-/* The arithmetic int8 on the cpu device: activations are rounded once, then each row's codes are unpacked once for all tokens. */
+/* The arithmetic int8 on the cpu device: activations are rounded once, each row's codes are unpacked once for all tokens. */
 #include "kernels/codes.h"
 #include "kernels/gemm_cpu.h"
 #include "kernels/int8.h"

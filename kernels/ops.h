@@ -60,9 +60,9 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
  *   pieces    where runs and weight groups intersect, ascending: dot = sum of code * a, sum = sum of a, both exact;
  *             d = fma(-zero, (float)sum, (float)dot);  acc = fma(d, scale * s_a, acc), scale * s_a rounded, from 0 over all
  *             pieces of the row: no chunks.
- *   outliers  of a row that has some: acc = acc + chain over them, ascending, of (v - w) and x: v the outlier's value, w = scale
- *             * (code - zero) what its code stands for, v - w rounded, x as it is.  (An outlier is kept because it matters: so it
- *             meets its input in full, as in LLM.int8(), arXiv:2208.07339, and the codes stay one stream without holes.)
+ *   outliers  of a row that has some: acc = acc + chain over them, ascending, of (v - w) and x: v the outlier's value,
+ *             w = scale * (code - zero) what its code stands for, v - w rounded, x as it is.  (An outlier is kept because it
+ *             matters: so it meets its input in full, as in LLM.int8(), arXiv:2208.07339, and the codes stay one stream.)
  * Then + bias.   QD_EBADINPUT: an outlier out of bounds. */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
