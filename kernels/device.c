@@ -24,7 +24,7 @@ const char *qd_isa_name(qd_isa isa) {
 }
 
 const char *qd_arithmetic_name(qd_arithmetic arithmetic) {
-  static const char *const names[] = {"f32", "bf16-pairs", "bf16-amx"};
+  static const char *const names[] = {"f32", "bf16-pairs", "bf16-amx", "int8"};
   return names[arithmetic];
 }
 
@@ -144,8 +144,9 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
 }
 
 qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) {
+  bool has_bf16 = arithmetic == QD_ARITHMETIC_BF16_PAIRS || arithmetic == QD_ARITHMETIC_BF16_AMX;
   device->arithmetic = arithmetic;
-  return arithmetic == QD_ARITHMETIC_F32 ? QD_OK : qd_unit_prove(device);
+  return has_bf16 ? qd_unit_prove(device) : QD_OK;
 }
 
 size_t qd_device_packing_bytes(const qd_device *device) { return qd_cpu_packing_bytes(device->threads); }
