@@ -8,7 +8,14 @@
 struct qd_ops; /* kernels/ops_table.h */
 
 /* Units that the cpu device may use.  All give the same bits. */
-typedef enum qd_isa { QD_ISA_PORTABLE, QD_ISA_AVX2, QD_ISA_AVX512, QD_ISA_AVX512_BF16, QD_ISA_AMX } qd_isa;
+typedef enum qd_isa {
+  QD_ISA_PORTABLE,
+  QD_ISA_AVX2,
+  QD_ISA_AVX512,
+  QD_ISA_AVX512_VNNI, /* products of bytes */
+  QD_ISA_AVX512_BF16,
+  QD_ISA_AMX
+} qd_isa;
 
 /* What a job computes in (docs/numerics.md): the dtype of activations, the order in which products of BF16 operands are summed,
  * and whether quantized weights meet activations rounded to int8 (ops.h).  Products of F32 and F64 operands with weights that
@@ -33,7 +40,7 @@ typedef struct qd_device {
 
 typedef struct qd_device_options {
   const char *name;    /* "cpu", "ref", "ref64"                                                  */
-  const char *isa;     /* NULL or "": QDIST_ISA, else the best found; "avx2", "avx512", "avx512_bf16", "amx" limit it */
+  const char *isa;     /* NULL or "": QDIST_ISA, else the best found; a name (qd_isa_name) limits it         */
   int    threads;      /* 0: OMP_NUM_THREADS, else 1                                             */
   size_t scratch_bytes; /* beside the packing buffers; 0: 64 GiB of address space, a reserve for who has no plan */
 } qd_device_options;

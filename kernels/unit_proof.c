@@ -54,7 +54,7 @@ static qd_status prove(qd_device *device, trial *t, qd_isa otherwise) {
 
 qd_status qd_unit_prove(qd_device *device) {
   trial *t;
-  qd_isa otherwise = device->arithmetic == QD_ARITHMETIC_BF16_AMX ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512;
+  qd_isa otherwise = device->arithmetic == QD_ARITHMETIC_BF16_AMX ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512_VNNI;
   if (strcmp(device->name, "cpu") != 0 || device->isa <= otherwise) return QD_OK;
   QD_TRY(qd_heap_new(1, sizeof *t, &t));
   qd_status status = prove(device, t, otherwise);
