@@ -1,6 +1,6 @@
 /* The arithmetic int8 on the cpu device (int8_isa.h has the layouts).
  *
- * Tokens are rounded once and lie in tiles.  One or two of them meet the codes of panels in registers.  More meet images, codes
+ * Tokens are rounded once and lie in tiles.  A few of them meet the codes of panels in registers.  More meet images, codes
  * as bytes: of one chunk of one panel, which stays in level-1 cache while a block of tokens comes by, whose bytes and sums stay
  * in level 2. */
 #include "kernels/codes.h"
@@ -13,6 +13,7 @@
 enum {
   BLOCK_TOKENS = 576,    /* their bytes of a chunk: 0.37 MB */
   SUM_BYTES = 256 << 10, /* of a block and some panels */
+  FEW_TOKENS = 48,       /* that meet codes as they are: an image would be used too little */
   LEAST_TOKENS = 20,     /* whose room in scratch one token needs where groups are not regular */
   RUN_BYTES = 64,        /* of a run of a token, at most: four records of 8 positions */
   SMALL = 1 << 18,       /* multiply-adds for which starting threads would cost more */
@@ -133,10 +134,13 @@ static void multiply_image(const product *p, const part *at, const qd_int8_range
   }
 }
 
-static void multiply_codes(const product *p, int64_t panel, float *sums) {
+static void multiply_codes(const product *p, const part *at, int64_t panel, float *sums) {
   qd_int8_panel codes = panel_at(p->panels, panel);
-  qd_int8_strip strip = {.tokens = p->tokens, .width = p->width, .records = p->records, .sums = sums};
-  p->unit->codes(&strip, &p->pieces, &codes);
+  for (int64_t tile = at->tile; tile < at->tile + at->tiles; tile++) {
+    qd_int8_strip strip = {.tokens = p->tokens + tile_offset(p, tile), .width = tile_width(p, tile), .records = p->records};
+    strip.sums = sums_of(p, at, sums, panel, tile);
+    p->unit->codes(&strip, &p->pieces, &codes);
+  }
 }
 
 /* One panel's sums of one tile into y. */
@@ -153,7 +157,7 @@ static void multiply(const product *p, const part *at, unsigned char *room) {
   float *sums = (float *)(void *)room;
   int64_t last = at->panel + at->panels;
   qd_int8_range range = {.shifted = p->shifted};
-  for (int64_t panel = at->panel; panel < last && p->direct; panel++) multiply_codes(p, panel, sums_of(p, at, sums, panel, 0));
+  for (int64_t panel = at->panel; panel < last && p->direct; panel++) multiply_codes(p, at, panel, sums);
   do { /* once without columns, too */
     range.end = least(range.first + QD_INT8_CHUNK, p->pieces.columns);
     for (int64_t panel = at->panel; panel < last && !p->direct; panel++)
@@ -198,7 +202,7 @@ static void run(product *p) {
   if (columns == 0) at_once = tokens;
   for (p->first = 0; p->first < tokens; p->first += p->n) {
     p->n = least(at_once, tokens - p->first);
-    p->direct = p->panels && p->n <= p->unit->few && qd_int8_direct(&p->pieces);
+    p->direct = p->panels && p->n <= FEW_TOKENS && qd_int8_direct(&p->pieces);
     p->shifted = !p->direct && p->unit->shifts && !scheme->spqr && p->pieces.slot == QD_INT8_RUN && scheme->bits < QD_MAX_BITS;
     p->width = (int)divide_up(p->n, divide_up(p->n, p->unit->tokens));
     bool small = (double)p->n * (double)p->q->rows * (double)columns < SMALL;

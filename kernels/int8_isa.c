@@ -136,7 +136,6 @@ QD_INLINE void plain_add(dots *d, words q, words x, tile_shape shape, int m) {
 #else
 #define TOKENS 2
 #endif
-#define FEW 2
 #define SHIFTS 0
 #include "kernels/int8_tile.h"
 
@@ -149,7 +148,6 @@ QD_INLINE QD_VNNI_TARGET void vnni_add(dots *d, words q, words x, tile_shape sha
 #define KIND vnni
 #define TARGET QD_VNNI_TARGET
 #define TOKENS 6
-#define FEW 2
 #define SHIFTS 1
 #include "kernels/int8_tile.h"
 #endif
@@ -164,17 +162,24 @@ const qd_int8_unit *QD_ISA(qd_int8_find_unit)(bool vnni) {
 
 /* ---- tokens ---- */
 
-static void put_record(const qd_int8_pieces *p, const int8_t *a, float scale, unsigned char *record, const qd_int8_place *to) {
-  unsigned char *bytes = record + to->lane * p->slot;
-  float *scales = (float *)(void *)(record + to->width * p->slot);
+QD_INLINE void put_slot(int slot, const int8_t *a, float scale, unsigned char *record, const qd_int8_place *to) {
+  unsigned char *bytes = record + to->lane * slot;
+  float *scales = (float *)(void *)(record + to->width * slot);
   int sum = 0;
-  for (int i = 0; i < p->slot; i++) sum += a[i];
-  if (to->shifted)
-    for (int i = 0; i < p->slot; i++) bytes[i] = (unsigned char)(a[i] + 128);
-  else
-    memcpy(bytes, a, (size_t)p->slot);
+  for (int i = 0; i < slot; i++) sum += a[i];
+  memcpy(bytes, a, (size_t)slot);
+  for (int i = 0; i < slot && to->shifted; i++) bytes[i] ^= 128; /* + 128 */
   scales[to->lane] = scale;
   scales[to->width + to->lane] = (float)sum;
+}
+
+static void put_record(int slot, const int8_t *a, float scale, unsigned char *record, const qd_int8_place *to) {
+  if (slot == 32)
+    put_slot(32, a, scale, record, to);
+  else if (slot == 16)
+    put_slot(16, a, scale, record, to);
+  else
+    put_slot(8, a, scale, record, to);
 }
 
 /* The run's scale, and a of it; x is filled up with zeros. */
@@ -208,14 +213,14 @@ void QD_ISA(qd_int8_quantize)(const qd_int8_pieces *p, const float *x, int64_t s
       for (int64_t i = k; i < end; i++) part[i - k] = x[i * stride];
     float scale = quantize_run(part, a);
     if (p->regular) {
-      for (int64_t i = k; i < end; i += p->slot, record += step) put_record(p, a + (i - k), scale, record, to);
+      for (int64_t i = k; i < end; i += p->slot, record += step) put_record(p->slot, a + (i - k), scale, record, to);
       continue;
     }
     for (int64_t i = k, next; i < end; i = next, record += step) {
       int8_t only[QD_INT8_RUN] = {0};
       next = qd_int8_piece_end(p, i);
       memcpy(only + (i - k), a + (i - k), (size_t)(next - i));
-      put_record(p, only, scale, record, to);
+      put_record(p->slot, only, scale, record, to);
     }
   }
 }
@@ -242,16 +247,32 @@ static void finish_record(int slot, bool shifted, const float *scale, const floa
   for (int r = 0; r < QD_INT8_ROWS; r++) start[r] = -128 * ((int32_t)((sum[r] & 0xffff) + (sum[r] >> 16)) - 128 * slot);
 }
 
+QD_INLINE void unpack_of(const uint32_t *run, int bits, int first, int n, uint32_t *to) {
+  for (int row = 0; row < QD_INT8_ROWS; row += F32_LANES) {
+    UNROLL_RECORD
+    for (int m = 0; m < n; m++) {
+      words w = packed_codes(run + row, bits, first + m);
+      memcpy(to + m * QD_INT8_ROWS + row, &w, sizeof w);
+    }
+  }
+}
+
 static void unpack_words(const qd_int8_panel *from, int64_t k, int slot, unsigned char *record) {
   const uint32_t *run = from->words + k / QD_INT8_RUN * from->bits * QD_INT8_ROWS;
   uint32_t *to = (uint32_t *)(void *)record;
-  int first = (int)(k % QD_INT8_RUN) / 4;
-  if (slot == QD_INT8_RUN) first = 0;
-  for (int m = 0; m < slot / 4; m++)
-    for (int row = 0; row < QD_INT8_ROWS; row += F32_LANES, to += F32_LANES) {
-      words w = packed_codes(run + row, from->bits, first + m);
-      memcpy(to, &w, sizeof w);
-    }
+  int first = slot == QD_INT8_RUN ? 0 : (int)(k % QD_INT8_RUN) / 4, n = slot / 4;
+#define CASE(bits) \
+  case bits: slot == QD_INT8_RUN ? unpack_of(run, bits, 0, 8, to) : unpack_of(run, bits, first, n, to); break
+  switch (from->bits) {
+    CASE(2);
+    CASE(3);
+    CASE(4);
+    CASE(5);
+    CASE(6);
+    CASE(7);
+    CASE(8);
+  }
+#undef CASE
 }
 
 static void read_grid(const qd_int8_panel *w, int64_t group, float *scale, float *zero) {

@@ -101,7 +101,6 @@ typedef struct qd_int8_strip {
 typedef struct qd_int8_unit {
   bool shifts; /* takes shifted images */
   int tokens;  /* of a tile, at most */
-  int few;     /* tokens that codes are multiplied by without an image, at most */
   void (*image)(const qd_int8_strip *s, const qd_int8_pieces *p, int bits, bool shifted, const unsigned char *image);
   void (*codes)(const qd_int8_strip *s, const qd_int8_pieces *p, const qd_int8_panel *w); /* slots of 32 and 16, regular */
 } qd_int8_unit;

@@ -1,5 +1,5 @@
-/* Register tiles of one kind of unit, included by int8_isa.c for each: KIND (plain, vnni), TARGET its attribute, TOKENS and
- * FEW as in qd_int8_unit, SHIFTS whether it takes shifted images. */
+/* Register tiles of one kind of unit, included by int8_isa.c for each: KIND (plain, vnni), TARGET its attribute, TOKENS as
+ * in qd_int8_unit, SHIFTS whether it takes shifted images. */
 #define NAME2(kind, name) kind##_##name
 #define NAME1(kind, name) NAME2(kind, name)
 #define NAME(name) NAME1(KIND, name)
@@ -75,16 +75,22 @@ QD_INLINE TARGET void NAME(codes_of)(const qd_int8_strip *s, tile_shape shape, c
 
 /* ---- each width, each kind of image ---- */
 
-#define OF(shape_width, slot, bits, shifted, packed) (tile_shape){slot, shape_width, bits, shifted, packed}
-#define IMAGE(name, slot, bits, shifted)                                                             \
-  static TARGET void NAME(name)(const qd_int8_strip *s, const unsigned char *image) {                \
-    int n = s->width;                                                                                \
-    if (n == 1) NAME(image_of)(s, OF(1, slot, bits, shifted, false), image);                         \
-    else if (n == 2) NAME(image_of)(s, OF(2, slot, bits, shifted, false), image);                    \
-    else if (n == 3 && TOKENS >= 3) NAME(image_of)(s, OF(3, slot, bits, shifted, false), image);     \
-    else if (n == 4 && TOKENS >= 4) NAME(image_of)(s, OF(4, slot, bits, shifted, false), image);     \
-    else if (n == 5 && TOKENS >= 5) NAME(image_of)(s, OF(5, slot, bits, shifted, false), image);     \
-    else if (TOKENS >= 6) NAME(image_of)(s, OF(6, slot, bits, shifted, false), image);               \
+/* One kernel for each number of tokens. */
+#define EACH_WIDTH(call, ...)                                           \
+  switch (s->width) {                                                   \
+    case 1: call(1, __VA_ARGS__); break;                                \
+    case 2: call(2, __VA_ARGS__); break;                                \
+    case 3: if (TOKENS >= 3) call(3, __VA_ARGS__); break;               \
+    case 4: if (TOKENS >= 4) call(4, __VA_ARGS__); break;               \
+    case 5: if (TOKENS >= 5) call(5, __VA_ARGS__); break;               \
+    default: if (TOKENS >= 6) call(6, __VA_ARGS__);                     \
+  }
+#define IMAGE_OF(width, slot, bits, shifted) NAME(image_of)(s, (tile_shape){slot, width, bits, shifted, false}, image)
+#define CODES_OF(width, slot, bits) NAME(codes_of)(s, (tile_shape){slot, width, bits, false, true}, p, w)
+
+#define IMAGE(name, slot, bits, shifted)                                                 \
+  static TARGET void NAME(name)(const qd_int8_strip *s, const unsigned char *image) {    \
+    EACH_WIDTH(IMAGE_OF, slot, bits, shifted)                                            \
   }
 #if SHIFTS
 IMAGE(shifted32, 32, 8, true)
@@ -118,13 +124,10 @@ static void NAME(image)(const qd_int8_strip *s, const qd_int8_pieces *p, int bit
 #endif
 #undef IMAGE
 
-#define CODES(bits)                                                                                  \
+#define CODES(bits)                                                                                                \
   static TARGET void NAME(codes_##bits)(const qd_int8_strip *s, const qd_int8_pieces *p, const qd_int8_panel *w) { \
-    bool one = s->width == 1, whole = p->slot == QD_INT8_RUN;                                        \
-    if (one && whole) NAME(codes_of)(s, OF(1, 32, bits, false, true), p, w);                         \
-    else if (one) NAME(codes_of)(s, OF(1, 16, bits, false, true), p, w);                             \
-    else if (whole) NAME(codes_of)(s, OF(2, 32, bits, false, true), p, w);                           \
-    else NAME(codes_of)(s, OF(2, 16, bits, false, true), p, w);                                      \
+    if (p->slot == QD_INT8_RUN) EACH_WIDTH(CODES_OF, 32, bits)                                                     \
+    else EACH_WIDTH(CODES_OF, 16, bits)                                                                            \
   }
 CODES(2)
 CODES(3)
@@ -134,7 +137,9 @@ CODES(6)
 CODES(7)
 CODES(8)
 #undef CODES
-#undef OF
+#undef EACH_WIDTH
+#undef IMAGE_OF
+#undef CODES_OF
 
 static void NAME(codes)(const qd_int8_strip *s, const qd_int8_pieces *p, const qd_int8_panel *w) {
   static void (*const kernels[])(const qd_int8_strip *, const qd_int8_pieces *, const qd_int8_panel *) = {
@@ -142,7 +147,7 @@ static void NAME(codes)(const qd_int8_strip *s, const qd_int8_pieces *p, const q
   kernels[w->bits - QD_MIN_BITS](s, p, w);
 }
 
-static const qd_int8_unit NAME(unit) = {SHIFTS, TOKENS, FEW, NAME(image), NAME(codes)};
+static const qd_int8_unit NAME(unit) = {SHIFTS, TOKENS, NAME(image), NAME(codes)};
 
 #undef NAME
 #undef NAME1
@@ -150,5 +155,4 @@ static const qd_int8_unit NAME(unit) = {SHIFTS, TOKENS, FEW, NAME(image), NAME(c
 #undef KIND
 #undef TARGET
 #undef TOKENS
-#undef FEW
 #undef SHIFTS
