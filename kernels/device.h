@@ -32,6 +32,7 @@ typedef struct qd_device {
   const struct qd_ops *ops;
   qd_isa   isa;
   bool     unit_refused;    /* a better one gives other bits than its manual says */
+  bool     widens_pairs;    /* VDPBF16PS is there, but slower than widening bf16 for fp32's units (gemm_unit.h) */
   qd_arithmetic arithmetic; /* BF16 operands: QD_ARITHMETIC_BF16_AMX, or pairs with any other */
   int      threads;
   qd_arena scratch; /* operations mark it, use it and rewind it */
@@ -50,8 +51,8 @@ typedef struct qd_device_options {
  */
 qd_status qd_device_open(qd_device *device, qd_device_options options) QD_MUST_USE;
 
-/* The arithmetic of what follows; bf16-pairs after opening.  The unit that will multiply bf16 is tried against the plain loops
- * (unit_proof.h); one that gives other bits is left out, with a warning in the log. */
+/* The arithmetic of what follows; bf16-pairs after opening.  The unit that will multiply bf16, or bytes, is tried against the
+ * plain loops (unit_proof.h); one that gives other bits is left out, with a warning in the log. */
 qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) QD_MUST_USE;
 
 /* Jobs open the device with so much scratch and give it its size when they know it. */
