@@ -191,7 +191,7 @@ Test(perplexity, of_int8_against_the_store_in_its_own_arithmetic) {
     cr_expect_eq(both.reference_arithmetic, bf16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32);
     cr_expect_eq(both.mean_nll, int8.mean_nll);
     cr_expect(near(both.reference_mean_nll, own.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll, own.mean_nll);
-    cr_expect(both.divergence.kl.value > 1e-8 && both.divergence.kl.value < 1e-3, "KL %g", both.divergence.kl.value);
+    cr_expect(both.divergence.kl.value > 1e-8 && both.divergence.kl.value < 1e-2, "KL %g", both.divergence.kl.value);
     request.reference_compute = QD_COMPUTE_FP32;
     MUST(evaluate(request, &both));
     cr_expect_eq(both.reference_arithmetic, QD_ARITHMETIC_F32);
