@@ -329,14 +329,32 @@ void QD_ISA(qd_int8_pack_rows)(const qd_qtensor *q, int64_t row, const qd_int8_p
 
 static int64_t outlier_begin(const qd_qtensor *q, int64_t row) { return ((const int32_t *)q->outlier_rows.data)[row]; }
 
-void QD_ISA(qd_int8_add_outliers)(const qd_int8_outliers *o, const float *x, int64_t stride, float *y) {
+/* Chains of some rows side by side, each with n outliers from `at` on: one alone waits for its last sum. */
+QD_INLINE void chains(int rows, const qd_int8_outliers *o, int64_t n, const int64_t *at, const float *x, int64_t stride,
+                      float *sum) {
   const float *by = o->by - outlier_begin(o->q, o->first);
-  for (int64_t r = o->first; r < o->end; r++) {
-    int64_t i = outlier_begin(o->q, r), end = qd_qtensor_outlier_end(o->q, r);
-    float sum = 0;
-    if (i == end) continue;
-    for (; i < end; i++) sum = fmaf(by[i], x[qd_qtensor_outlier_column(o->q, i) * stride], sum);
-    y[r] += sum;
+  for (int64_t i = 0; i < n; i++)
+    for (int r = 0; r < rows; r++)
+      sum[r] = fmaf(by[at[r] + i], x[qd_qtensor_outlier_column(o->q, at[r] + i) * stride], sum[r]);
+}
+
+void QD_ISA(qd_int8_add_outliers)(const qd_int8_outliers *o, const float *x, int64_t stride, float *y) {
+  enum { ROWS = 4 };
+  for (int64_t first = o->first; first < o->end; first += ROWS) {
+    int64_t at[ROWS], left[ROWS], together = INT64_MAX;
+    float sum[ROWS] = {0};
+    int rows = o->end - first < ROWS ? (int)(o->end - first) : ROWS;
+    for (int r = 0; r < rows; r++) {
+      at[r] = outlier_begin(o->q, first + r), left[r] = qd_qtensor_outlier_end(o->q, first + r) - at[r];
+      together = left[r] < together ? left[r] : together;
+    }
+    if (rows == ROWS) chains(ROWS, o, together, at, x, stride, sum);
+    else together = 0;
+    for (int r = 0; r < rows; r++) {
+      int64_t rest = at[r] + together;
+      chains(1, o, left[r] - together, &rest, x, stride, sum + r);
+      if (left[r] > 0) y[first + r] += sum[r];
+    }
   }
 }
 
