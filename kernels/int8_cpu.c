@@ -180,11 +180,15 @@ static void run_pass(const product *p, int threads) {
     size.panels = divide_up(size.panels, 2);
   while (size.tiles > 1 && panels * divide_up(tiles, size.tiles) < 2 * threads) size.tiles = divide_up(size.tiles, 2);
   int64_t across = divide_up(panels, size.panels), down = divide_up(tiles, size.tiles);
+  int64_t together = p->n < threads ? 0 : p->n; /* a token alone is rounded sooner than threads have met */
+  for (int64_t t = together; t < p->n; t++) round_token(p, t);
 #pragma omp parallel num_threads(threads)
   {
     qd_flush_denormals();
+    if (together > 0) {
 #pragma omp for schedule(static)
-    for (int64_t t = 0; t < p->n; t++) round_token(p, t);
+      for (int64_t t = 0; t < together; t++) round_token(p, t);
+    }
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < across * down; i++) {
       part at = {.panel = i % across * size.panels, .tile = i / across * size.tiles};
