@@ -25,6 +25,7 @@ typedef struct qd_device {
   const struct qd_ops *ops;
   qd_isa   isa;
   bool     unit_refused;    /* a better one gives other bits than its manual says */
+  bool     widens_pairs;    /* VDPBF16PS is there, but slower than widening bf16 for fp32's units (gemm_unit.h) */
   qd_arithmetic arithmetic; /* BF16 operands: QD_ARITHMETIC_BF16_AMX, or pairs with any other */
   int      threads;
   qd_arena scratch; /* operations mark it, use it and rewind it */

@@ -14,7 +14,7 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 /* ---- sizes ---- */
 
 static size_t dense_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns) {
-  qd_panel_kind kind = qd_gemm_kind(device, act);
+  qd_panel_kind kind = qd_gemm_kept_kind(device, act);
   const qd_gemm_unit *unit = QD_ISA_CALL(device, qd_gemm_find_unit, (kind));
   int64_t panels = (rows + unit->columns - 1) / unit->columns, elements = 0;
   for (int64_t k = 0; k < columns; k += QD_PRODUCT_CHUNK)
@@ -53,7 +53,7 @@ size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, 
 /* ---- packing ---- */
 
 qd_status qd_cpu_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) {
-  qd_panel_kind kind = qd_gemm_kind(device, w.dtype);
+  qd_panel_kind kind = qd_gemm_kept_kind(device, w.dtype);
   const qd_gemm_unit *unit = QD_ISA_CALL(device, qd_gemm_find_unit, (kind));
   int64_t rows = w.dim[0], columns = w.dim[1], width = unit->columns, panels = (rows + width - 1) / width;
   size_t element = qd_dtype_bytes(w.dtype), chunk = dense_bytes(device, w.dtype, rows, least(columns, QD_PRODUCT_CHUNK));
