@@ -16,7 +16,7 @@ static const qd_bench_group *const groups[QD_BENCH_GROUPS] = {&qd_bench_products
 typedef struct bench {
   qd_device *device;
   const qd_bench_request *request;
-  qd_arena  *own, *other; /* of the operation; of what it is compared with */
+  qd_arena *own, *other; /* of the operation; of what it is compared with */
 } bench;
 
 /* Operations are numbered through all groups; NULL behind the last one. */
@@ -69,11 +69,13 @@ static int64_t size_of(const qd_bench_request *request, int i, int64_t usual, in
 
 static qd_bench_case case_of(const bench *b, const qd_bench_op *op) {
   const qd_bench_request *request = b->request;
-  return (qd_bench_case){
-      .device = b->device, .arena = b->own, .dtype = op->dtype,
-      .scheme = {.bits = op->bits ? op->bits : 4, .group_size = request->group_size, .scale_dtype = QD_F16},
-      .m = size_of(request, 0, op->m, op->large_m), .n = size_of(request, 1, op->n, op->large_n),
-      .k = size_of(request, 2, op->k, op->large_k)};
+  return (qd_bench_case){.device = b->device,
+                         .arena = b->own,
+                         .dtype = op->dtype,
+                         .scheme = {.bits = op->bits ? op->bits : 4, .group_size = request->group_size, .scale_dtype = QD_F16},
+                         .m = size_of(request, 0, op->m, op->large_m),
+                         .n = size_of(request, 1, op->n, op->large_n),
+                         .k = size_of(request, 2, op->k, op->large_k)};
 }
 
 /* ---- clocks and peaks ---------------------------------------------------------------------------------------------------- */
@@ -131,7 +133,7 @@ typedef struct beside {
   qd_bench_case c;
   qd_status (*run)(qd_bench_case *c); /* NULL: nothing */
   int64_t calls;
-  double best, spent;                 /* GFLOP/s; seconds */
+  double best, spent; /* GFLOP/s; seconds */
 } beside;
 
 static qd_status run_yardstick(qd_bench_case *c) {
@@ -143,6 +145,10 @@ static qd_status prepare_beside(beside *b, const qd_bench_op *op) {
   if (op->beside == QD_BESIDE_DENSE) {
     b->run = qd_bench_run_panels;
     return qd_bench_dense_panels(&b->c);
+  }
+  if (op->beside == QD_BESIDE_F32) {
+    b->run = qd_bench_run_panels;
+    return qd_bench_code_panels(&b->c);
   }
   QD_TRY(qd_bench_product(&b->c));
   qd_yardstick *yardstick;
@@ -204,6 +210,7 @@ static void shape_text(const qd_bench_case *c, char *text, size_t size) {
 }
 
 static int dtype_index(qd_dtype dtype) { return dtype == QD_F64 ? 2 : dtype == QD_BF16; }
+static int peak_index(qd_dtype dtype) { return dtype == QD_U8 ? 2 : dtype == QD_BF16; }
 
 static void fill_row(const qd_bench_op *op, const qd_bench_case *c, const beside *b, qd_bench *out, qd_bench_row *row) {
   double threads = c->device->threads, *yardstick = &out->yardstick[dtype_index(op->dtype)];
@@ -211,8 +218,11 @@ static void fill_row(const qd_bench_op *op, const qd_bench_case *c, const beside
   row->gflops = c->flops / row->seconds / 1e9, row->gbytes_per_second = c->bytes / row->seconds / 1e9;
   if (c->flops > 0)
     row->share_of_peak =
-        row->gflops / threads / (op->dtype == QD_F64 ? peak_of(c->device, QD_F64) : out->peak[dtype_index(op->dtype)]);
-  if (op->beside == QD_BESIDE_DENSE) {
+        row->gflops / threads / (op->dtype == QD_F64 ? peak_of(c->device, QD_F64) : out->peak[peak_index(op->dtype)]);
+  if (op->beside == QD_BESIDE_F32) {
+    row->times_f32 = row->gflops / b->best;
+    if (c->m == 1) row->share_of_triad = row->gbytes_per_second / out->triad;
+  } else if (op->beside == QD_BESIDE_DENSE) {
     row->times_dense = row->gflops / b->best;
     if (c->m > 1) return;
     row->share_of_triad = row->gbytes_per_second / out->triad;
@@ -227,7 +237,7 @@ static qd_status measure(const bench *of, const qd_bench_op *op, qd_bench *out) 
   qd_bench_case c = case_of(of, op);
   beside b;
   qd_bench_row *row = &out->row[out->n++];
-  *row = (qd_bench_row){.op = op->name, .dtype = qd_dtype_name(op->dtype), .bits = op->bits};
+  *row = (qd_bench_row){.op = op->name, .dtype = op->dtype == QD_U8 ? "I8" : qd_dtype_name(op->dtype), .bits = op->bits};
   qd_status status = op->prepare(&c);
   if (status == QD_OK) {
     status = open_beside(&b, of->other, op, &c);
@@ -297,6 +307,7 @@ qd_status qd_bench_run(qd_device *device, const qd_bench_request *request, qd_be
   *out = (qd_bench){.isa = qd_isa_name(device->isa), .threads = device->threads};
   qd_yardstick_limit(device);
   out->peak[0] = peak_of(device, QD_F32), out->peak[1] = peak_of(device, QD_BF16);
+  out->peak[2] = peak_of(device, QD_U8);
   QD_TRY_GOTO(status, done, qd_arena_open(&own, "bench", memory_for_each()));
   QD_TRY_GOTO(status, done, qd_arena_open(&other, "bench", memory_for_each()));
   status = measure_all(&b, out);

@@ -23,13 +23,14 @@ typedef struct qd_bench_row {
   double      share_of_triad;     /* gbytes_per_second of the triad's (codes, one token) */
   double      share_of_loop;      /* of a register loop of the same instructions (codes, one token) */
   double      times_dense;        /* the rate of the dense product in panels, in turns (codes) */
+  double      times_f32;          /* the rate of the same codes in fp32, in turns (int8) */
 } qd_bench_row;
 
 enum { QD_BENCH_ROWS = 48 };
 typedef struct qd_bench {
   const char  *isa;
   int          threads, n;
-  double       peak[2], yardstick[3]; /* GFLOP/s: fp32, bf16; the yardstick: fp64 (our own product) too */
+  double       peak[3], yardstick[3]; /* GFLOP/s: fp32, bf16, bytes; the yardstick: fp64 (our own product) instead */
   double       triad;                 /* GB/s: a = b + s c in fp32, three arrays beyond the caches, their bytes counted once */
   qd_bench_row row[QD_BENCH_ROWS];
 } qd_bench;

@@ -11,6 +11,7 @@ typedef enum qd_beside {
   QD_BESIDE_SQUARE, /* the yardstick's product of the op's dtype, 2048 x 2048 x 2048 (F64: our own product, 1024) */
   QD_BESIDE_LIKE,   /* the yardstick's product of the op's own shape */
   QD_BESIDE_DENSE,  /* our product with a dense weight in panels, of the same shape and dtype */
+  QD_BESIDE_F32,    /* our product with the same codes in panels, in fp32 */
 } qd_beside;
 
 typedef struct qd_bench_case {
@@ -29,7 +30,7 @@ typedef struct qd_bench_case {
 
 typedef struct qd_bench_op {
   const char *name;
-  qd_dtype    dtype;
+  qd_dtype    dtype;            /* U8: the arithmetic int8 */
   int         bits;             /* of codes; 0: none */
   int64_t     m, n, k;          /* the shape of the plain bench; 0: the operation has no such size */
   int64_t     large_m, large_n, large_k; /* of the operation asked for by name; 0: the same */
@@ -58,5 +59,8 @@ qd_status qd_bench_product(qd_bench_case *c) QD_MUST_USE;
 qd_status qd_bench_run_product(qd_bench_case *c) QD_MUST_USE;
 qd_status qd_bench_dense_panels(qd_bench_case *c) QD_MUST_USE;
 qd_status qd_bench_run_panels(qd_bench_case *c) QD_MUST_USE;
+
+/* Codes in panels for x in fp32. */
+qd_status qd_bench_code_panels(qd_bench_case *c) QD_MUST_USE;
 
 #endif

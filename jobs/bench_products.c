@@ -70,6 +70,7 @@ static qd_status quantized_weight(qd_bench_case *c) {
     for (int64_t e = 0; e < qd_tensor_elements(t) && e < PERIOD; e++) {
       state = state * 1664525u + 1013904223u;
       if (t.dtype == QD_F16) ((uint16_t *)t.data)[e] = (uint16_t)(0x1c00 + (state >> 24));
+      else if (t.dtype == QD_I32) ((int32_t *)t.data)[e] = 0;
       else ((uint8_t *)t.data)[e] = (uint8_t)(state >> (i == 0 ? 24 : 32 - c->scheme.bits));
     }
     repeat(t);
@@ -92,6 +93,34 @@ static qd_status prepare_qmatmul(qd_bench_case *c) {
   return qd_panels_quantized(c->device, c->arena, &c->q, c->dtype, &c->panels);
 }
 
+qd_status qd_bench_code_panels(qd_bench_case *c) {
+  c->dtype = QD_F32;
+  return prepare_qmatmul(c);
+}
+
+static qd_status run_in_int8(qd_bench_case *c) {
+  qd_arithmetic kept = c->device->arithmetic;
+  c->device->arithmetic = QD_ARITHMETIC_INT8;
+  qd_status status = qd_panels_linear(c->device, c->x, &c->panels, NULL, c->y);
+  c->device->arithmetic = kept;
+  return status;
+}
+
+static qd_status prepare_int8(qd_bench_case *c) {
+  qd_arithmetic kept = c->device->arithmetic;
+  QD_TRY(qd_device_use_arithmetic(c->device, QD_ARITHMETIC_INT8)); /* its unit is tried */
+  qd_status status = qd_bench_code_panels(c);
+  c->device->arithmetic = kept;
+  return status;
+}
+
+/* Statistics of 3 bits, no outliers. */
+static qd_status prepare_spqr_int8(qd_bench_case *c) {
+  c->scheme.group_size = c->scheme.stat_group = 16;
+  c->scheme.spqr = true, c->scheme.scale_bits = c->scheme.zero_bits = 3;
+  return prepare_int8(c);
+}
+
 static qd_status prepare_dequant(qd_bench_case *c) {
   QD_TRY(quantized_weight(c));
   QD_TRY(qd_bench_matrix(c, c->dtype, c->n, c->k, &c->w));
@@ -105,6 +134,9 @@ static qd_status run_dequant(qd_bench_case *c) { return qd_dequant(c->device, &c
 #define FEW(name, dtype, bits, tokens, beside, prepare) \
   {name, dtype, bits, tokens, 4096, 4096, 0, 11008, 4096, beside, prepare, qd_bench_run_panels, NULL}
 #define CODES(tokens, bits) FEW("qmatmul", QD_F32, bits, tokens, QD_BESIDE_DENSE, prepare_qmatmul)
+#define BYTES(name, tokens, bits, prepare) \
+  {name, QD_U8, bits, tokens, 4096, 4096, 0, 11008, 4096, QD_BESIDE_F32, prepare, run_in_int8, NULL}
+#define INT8(tokens, bits) BYTES("int8", tokens, bits, prepare_int8)
 
 static const qd_bench_op ops[] = {
     {"gemm", QD_F32, 0, 2048, 2048, 2048, 0, 4096, 4096, QD_BESIDE_LIKE, qd_bench_product, qd_bench_run_product, NULL},
@@ -115,6 +147,8 @@ static const qd_bench_op ops[] = {
     CODES(1, 2), CODES(1, 3), CODES(1, 4), CODES(1, 8), CODES(16, 2), CODES(16, 3), CODES(16, 4), CODES(16, 8),
     FEW("qmatmul", QD_BF16, 4, 1, QD_BESIDE_DENSE, prepare_qmatmul),
     FEW("qmatmul", QD_BF16, 4, 16, QD_BESIDE_DENSE, prepare_qmatmul),
+    INT8(1, 2), INT8(1, 3), INT8(1, 4), INT8(1, 8), INT8(16, 4), INT8(512, 4),
+    BYTES("int8_spqr", 1, 3, prepare_spqr_int8), BYTES("int8_spqr", 512, 3, prepare_spqr_int8),
     {"dequant", QD_F32, 4, 0, 4096, 4096, 0, 0, 0, QD_BESIDE_NOTHING, prepare_dequant, run_dequant, NULL},
 };
 const qd_bench_group qd_bench_products = QD_BENCH_GROUP(ops);

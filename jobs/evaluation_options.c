@@ -62,6 +62,6 @@ void qd_evaluation_options_settle(struct argp_state *state, qd_evaluation_option
     qd_option_refuse(state, "--max-windows and --seqlen are for --dataset");
   if (request->tasks.folder == NULL) request->tasks.folder = getenv("QDIST_TASKS");
   request->dataset = text->dataset, request->sequence_tokens = text->sequence_tokens;
-  request->compute = text->compute, request->bos = text->bos;
+  request->compute = text->compute, request->reference_compute = text->reference_compute, request->bos = text->bos;
   request->readers = text->readers, request->seed = text->seed, request->pack = text->pack;
 }

@@ -36,6 +36,7 @@ static void set_divergence(qd_json *out, const qd_evaluation *e) {
   set_mean(out, "delta_p_mean", d->delta_p);
   set_mean(out, "delta_p_rms", d->delta_p_rms);
   qd_json_set_number(out, "reference_mean_nll", e->reference_mean_nll);
+  qd_json_set_text(out, "reference_arithmetic", qd_arithmetic_name(e->reference_arithmetic));
 }
 
 static qd_json *groups_json(const qd_task_score *score) {
@@ -79,9 +80,10 @@ void qd_evaluation_set_json(qd_json *out, const qd_evaluation_request *request, 
 
 static void print_divergence(const qd_evaluation_request *request, const qd_evaluation *e) {
   const qd_divergence *d = &e->divergence;
-  printf("against %s: KL divergence %.6f +/- %.6f nats (median %.6f, 99 %% %.6f, 99.9 %% %.6f, largest %.6f), top-1 agreement "
-         "%.2f +/- %.2f %%\n", request->reference, d->kl.value, d->kl.error, d->kl_median, d->kl_99, d->kl_99_9, d->kl_max,
-         100 * d->top1.value, 100 * d->top1.error);
+  printf("against %s (arithmetic %s): KL divergence %.6f +/- %.6f nats (median %.6f, 99 %% %.6f, 99.9 %% %.6f, largest %.6f), "
+         "top-1 agreement %.2f +/- %.2f %%\n",
+         request->reference, qd_arithmetic_name(e->reference_arithmetic), d->kl.value, d->kl.error, d->kl_median, d->kl_99,
+         d->kl_99_9, d->kl_max, 100 * d->top1.value, 100 * d->top1.error);
   printf("  ln of the perplexities' ratio %.6f +/- %.6f (mean NLL there %.6f, here %.6f), change of the right token's "
          "probability: mean %.3f %%, RMS %.3f +/- %.3f %%\n",
          d->log_ratio.value, d->log_ratio.error, e->reference_mean_nll, e->mean_nll, 100 * d->delta_p.value,
@@ -109,4 +111,5 @@ void qd_evaluation_print(const qd_evaluation_request *request, const qd_evaluati
            e->tokens, qd_arithmetic_name(e->arithmetic), e->seconds);
   if (e->has_reference) print_divergence(request, e);
   for (size_t i = 0; i < e->tasks.n; i++) print_task(&e->tasks.at[i]);
+  if (!e->has_text) printf("(arithmetic %s, %.1f s)\n", qd_arithmetic_name(e->arithmetic), e->seconds);
 }

@@ -234,6 +234,8 @@ static void settle_method(struct argp_state *state, qd_job_options *options) {
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes) {
   qd_job *job = &options->job;
   qd_text_options_settle(state, &options->text);
+  if (options->text.compute == QD_COMPUTE_INT8)
+    qd_option_refuse(state, "--arithmetic int8 is for evaluate, compare and generate: no store is made in it");
   if (job->method == NULL) job->method = qd_method_find("gptq");
   bool compat = job->scheme.compat;
   job->scheme.symmetric = options->symmetric == 1;

@@ -180,7 +180,8 @@ const qd_common_options qd_common_defaults = {.device = "cpu"};
 
 static const struct argp_option common_options[] = {
     {"threads", 't', "N", 0, "Threads of each rank (OMP_NUM_THREADS, else 1); never changes a bit", 90},
-    {"isa", 'I', "NAME", 0, "Use no more than avx2, avx512, avx512_bf16 or amx (QDIST_ISA); never changes a bit", 90},
+    {"isa", 'I', "NAME", 0, "Use no more than avx2, avx512, avx512_vnni, avx512_bf16 or amx (QDIST_ISA); never changes a bit",
+     90},
     {"device", 'D', "NAME", 0, "cpu, or ref: the plain loops of the specification, same bits, slow", 90},
     {0}};
 

@@ -25,8 +25,9 @@ static const struct argp_option options_list[] = {
 static const struct argp_option computing_list[] = {
     {0, 0, 0, 0, "Arithmetic (part of the job, never of the machine):", 30},
     {"compute-dtype", KEY_COMPUTE, "model|fp32|bf16", 0, "What is computed in: the model's own type, fp32 or bf16", 30},
-    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx", 0,
-     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing",
+    {"arithmetic", KEY_ARITHMETIC, "f32|bf16-pairs|bf16-amx|int8", 0,
+     "The same by the order in which products are summed; bf16-amx is that of Intel's tile unit, emulated where it is missing; "
+     "int8, not for quantize and plan, rounds to 8 bits what quantized weights are multiplied with",
      30},
     {0, 0, 0, 0, "Reading and memory:", 50},
     {"readers", KEY_READERS, "coordinator|node|all", 0,
@@ -56,7 +57,7 @@ static void add_text(struct argp_state *state, qd_text_options *options, char *t
 static error_t parse(int key, char *text, struct argp_state *state) {
   static const char *const bos[] = {"auto", "yes", "no", NULL}, *const compute[] = {"model", "fp32", "bf16", NULL};
   static const char *const readers[] = {"coordinator", "node", "all", NULL};
-  static const char *const arithmetic[] = {"f32", "bf16-pairs", "bf16-amx", NULL};
+  static const char *const arithmetic[] = {"f32", "bf16-pairs", "bf16-amx", "int8", NULL};
   qd_text_options *options = state->input;
   switch (key) {
     case 'd': add_text(state, options, text); return 0;
@@ -83,10 +84,11 @@ static const struct argp_child computing[] = {{&qd_computing_argp, 0, NULL, 0}, 
 const struct argp qd_text_argp = {.options = options_list, .parser = parse_with_child, .children = computing};
 
 void qd_text_options_settle(struct argp_state *state, qd_text_options *options) {
-  static const qd_compute asked_by_name[] = {QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX};
+  static const qd_compute asked_by_name[] = {QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX, QD_COMPUTE_INT8};
+  options->reference_compute = options->compute;
   if (options->arithmetic < 0) return;
   qd_arithmetic arithmetic = (qd_arithmetic)options->arithmetic;
-  bool is_fp32 = arithmetic == QD_ARITHMETIC_F32;
+  bool is_fp32 = qd_arithmetic_act(arithmetic) == QD_F32;
   if (options->compute != QD_COMPUTE_MODEL && (options->compute == QD_COMPUTE_FP32) != is_fp32)
     qd_option_refuse(state, "--arithmetic %s contradicts --compute-dtype %s", qd_arithmetic_name(arithmetic),
                      is_fp32 ? "bf16" : "fp32");

@@ -14,6 +14,7 @@ typedef struct qd_text_options {
   qd_add_bos  bos;
   bool        pack;
   qd_compute  compute;
+  qd_compute  reference_compute; /* what --compute-dtype says, whatever the arithmetic; settled */
   qd_readers  readers;
   int         arithmetic; /* a qd_arithmetic; -1: not given */
 } qd_text_options;

@@ -20,6 +20,7 @@ static dnnl_cpu_isa_t limit_of(const qd_device *device) {
   switch (device->isa) {
     case QD_ISA_AVX2: return dnnl_cpu_isa_avx2;
     case QD_ISA_AVX512: return dnnl_cpu_isa_avx512_core;
+    case QD_ISA_AVX512_VNNI: return dnnl_cpu_isa_avx512_core_vnni;
     case QD_ISA_AVX512_BF16: return dnnl_cpu_isa_avx512_core_bf16;
     case QD_ISA_AMX:
       return device->arithmetic == QD_ARITHMETIC_BF16_AMX ? dnnl_cpu_isa_avx512_core_amx : dnnl_cpu_isa_avx512_core_bf16;

@@ -19,7 +19,7 @@ static const size_t default_scratch_bytes = (size_t)64 << 30;
 size_t qd_cpu_packing_bytes(int threads); /* gemm_cpu.c: what the packing buffers of so many threads take */
 
 const char *qd_isa_name(qd_isa isa) {
-  static const char *const names[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  static const char *const names[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   return names[isa];
 }
 
@@ -43,7 +43,8 @@ qd_isa qd_isa_best(void) {
   bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512vl");
   if (!wide) return QD_ISA_AVX2;
-  if (!__builtin_cpu_supports("avx512bf16")) return QD_ISA_AVX512;
+  if (!__builtin_cpu_supports("avx512vnni")) return QD_ISA_AVX512;
+  if (!__builtin_cpu_supports("avx512bf16")) return QD_ISA_AVX512_VNNI;
   return qd_amx_is_usable() ? QD_ISA_AMX : QD_ISA_AVX512_BF16;
 #else
   return QD_ISA_PORTABLE;
@@ -111,7 +112,7 @@ static qd_status choose_isa(const char *wanted, qd_isa *out) {
       *out = isa;
       return QD_OK;
     }
-  QD_FAIL(QD_EUSAGE, "--isa takes avx2, avx512, avx512_bf16 or amx, got \"%s\"", wanted);
+  QD_FAIL(QD_EUSAGE, "--isa takes avx2, avx512, avx512_vnni, avx512_bf16 or amx, got \"%s\"", wanted);
 }
 
 static int choose_threads(int wanted) {
@@ -144,9 +145,8 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
 }
 
 qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) {
-  bool has_bf16 = arithmetic == QD_ARITHMETIC_BF16_PAIRS || arithmetic == QD_ARITHMETIC_BF16_AMX;
   device->arithmetic = arithmetic;
-  return has_bf16 ? qd_unit_prove(device) : QD_OK;
+  return arithmetic == QD_ARITHMETIC_F32 ? QD_OK : qd_unit_prove(device);
 }
 
 size_t qd_device_packing_bytes(const qd_device *device) { return qd_cpu_packing_bytes(device->threads); }

@@ -8,7 +8,14 @@
 struct qd_ops; /* kernels/ops_table.h */
 
 /* Units that the cpu device may use.  All give the same bits. */
-typedef enum qd_isa { QD_ISA_PORTABLE, QD_ISA_AVX2, QD_ISA_AVX512, QD_ISA_AVX512_BF16, QD_ISA_AMX } qd_isa;
+typedef enum qd_isa {
+  QD_ISA_PORTABLE,
+  QD_ISA_AVX2,
+  QD_ISA_AVX512,
+  QD_ISA_AVX512_VNNI, /* products of bytes */
+  QD_ISA_AVX512_BF16,
+  QD_ISA_AMX
+} qd_isa;
 
 /* What a job computes in (docs/numerics.md): the dtype of activations, the order in which products of BF16 operands are summed,
  * and whether quantized weights meet activations rounded to int8 (ops.h).  Products of F32 and F64 operands with weights that
@@ -34,7 +41,7 @@ typedef struct qd_device {
 
 typedef struct qd_device_options {
   const char *name;    /* "cpu", "ref", "ref64"                                                  */
-  const char *isa;     /* NULL or "": QDIST_ISA, else the best found; "avx2", "avx512", "avx512_bf16", "amx" limit it */
+  const char *isa;     /* NULL or "": QDIST_ISA, else the best found; a name (qd_isa_name) limits it         */
   int    threads;      /* 0: OMP_NUM_THREADS, else 1                                             */
   size_t scratch_bytes; /* beside the packing buffers; 0: 64 GiB of address space, a reserve for who has no plan */
 } qd_device_options;
@@ -44,8 +51,8 @@ typedef struct qd_device_options {
  */
 qd_status qd_device_open(qd_device *device, qd_device_options options) QD_MUST_USE;
 
-/* The arithmetic of what follows; bf16-pairs after opening.  The unit that will multiply bf16 is tried against the plain loops
- * (unit_proof.h); one that gives other bits is left out, with a warning in the log. */
+/* The arithmetic of what follows; bf16-pairs after opening.  The unit that will multiply bf16, or bytes, is tried against the
+ * plain loops (unit_proof.h); one that gives other bits is left out, with a warning in the log. */
 qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) QD_MUST_USE;
 
 /* Jobs open the device with so much scratch and give it its size when they know it. */

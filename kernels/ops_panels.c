@@ -24,10 +24,12 @@ size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int6
   return order + (scheme != NULL ? qd_panels_copies_bytes(rows, columns, *scheme) : matrix_cost(act, rows, columns));
 }
 
-size_t qd_panels_outlier_bytes(int64_t columns, int64_t n) {
+size_t qd_panels_outlier_bytes(const qd_device *device, int64_t columns, int64_t n) {
   qd_dtype position = qd_qtensor_shape((qd_scheme){.spqr = true, .stat_group = 1, .group_size = 1}, 0, columns, false)
                           .outlier_columns.dtype;
-  return qd_arena_cost((size_t)n, qd_dtype_bytes(position)) + qd_arena_cost((size_t)n, sizeof(uint16_t));
+  bool steps = is_cpu(device) && device->arithmetic == QD_ARITHMETIC_INT8;
+  return qd_arena_cost((size_t)n, qd_dtype_bytes(position)) + qd_arena_cost((size_t)n, sizeof(uint16_t)) +
+         (steps ? qd_arena_cost((size_t)n, sizeof(float)) : 0);
 }
 
 /* What all devices keep beside the codes. */

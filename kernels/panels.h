@@ -23,6 +23,7 @@ typedef struct qd_panels {
   uint8_t   *zeros;         /* (G, the same)                                                                               */
   float     *real_zeros;    /* (G, the same), instead of zeros: of SpQR's grid                                             */
   bool       positive;      /* all scales are F16, positive and finite                                                     */
+  float     *outlier_steps; /* int8: each outlier's value less the weight of its code                                      */
 } qd_panels;
 
 /* Bytes of the arena that panels of such a weight take: scheme NULL for a dense one.  Of SpQR's grid it is without outliers. */
@@ -30,7 +31,7 @@ size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int6
                        bool has_order);
 
 /* What n outliers among so many columns add. */
-size_t qd_panels_outlier_bytes(int64_t columns, int64_t n);
+size_t qd_panels_outlier_bytes(const qd_device *device, int64_t columns, int64_t n);
 
 /* Bytes of copies of the parts, without order and outliers: all that the plain loops keep of a quantized weight. */
 size_t qd_panels_copies_bytes(int64_t rows, int64_t columns, qd_scheme scheme);

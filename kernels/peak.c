@@ -26,6 +26,27 @@ __attribute__((target("avx512f,avx512bf16"))) static double peak_bf16(int64_t ro
   return (double)rounds * ACCUMULATORS * LANES * PER_LANE + left;
 }
 
+__attribute__((target("avx512f,avx512vnni"))) static double peak_vnni(int64_t rounds) {
+  __m512i sum[ACCUMULATORS], a = _mm512_setzero_si512(), b = a;
+#pragma GCC unroll 12
+  for (int i = 0; i < ACCUMULATORS; i++) {
+    sum[i] = _mm512_setzero_si512();
+    __asm__ volatile("" : "+v"(sum[i]));
+  }
+  for (int64_t r = 0; r < rounds; r++) {
+#pragma GCC unroll 12
+    for (int i = 0; i < ACCUMULATORS; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
+    __asm__ volatile("" : "+v"(a), "+v"(b));
+  }
+  double left = 0;
+  for (int i = 0; i < ACCUMULATORS; i++) left += (double)_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[i]));
+  return (double)rounds * ACCUMULATORS * LANES * 2 * PER_LANE + left; /* four products and four sums a lane */
+}
+
+static double run_bytes(const qd_device *device, int64_t rounds) {
+  return device->isa >= QD_ISA_AVX512_VNNI ? peak_vnni(rounds) : QD_ISA_CALL(device, qd_peak_bytes, (rounds));
+}
+
 /* The matrix kernel's four sums; a product takes 16 cycles, longer than what is loaded beside it. */
 QD_AMX_TARGET static double peak_amx(int64_t rounds) {
   enum { ROWS = 16, COLUMNS = 16, K = 32 };
@@ -47,12 +68,14 @@ static double run_bf16(const qd_device *device, int64_t rounds) {
   return QD_ISA_CALL(device, qd_peak_f32, (rounds)); /* widened: fp32's rate */
 }
 #else
+static double run_bytes(const qd_device *device, int64_t rounds) { return QD_ISA_CALL(device, qd_peak_bytes, (rounds)); }
 static double run_bf16(const qd_device *device, int64_t rounds) { return QD_ISA_CALL(device, qd_peak_f32, (rounds)); }
 #endif
 
 double qd_peak_run(const qd_device *device, qd_dtype dtype, int64_t rounds) {
   if (dtype == QD_F64) return QD_ISA_CALL(device, qd_peak_f64, (rounds));
   if (dtype == QD_BF16) return run_bf16(device, rounds);
+  if (dtype == QD_U8) return run_bytes(device, rounds);
   return QD_ISA_CALL(device, qd_peak_f32, (rounds));
 }
 

@@ -61,6 +61,30 @@ static inline vector_f64 fma_f64(vector_f64 a, vector_f64 b, vector_f64 c) { ret
 PEAK(qd_peak_f32, vector_f32, fma_f32)
 PEAK(qd_peak_f64, vector_f64, fma_f64)
 
+#if defined(__AVX2__)
+typedef int vector_words __attribute__((vector_size(REGISTER_BYTES)));
+#if defined(__AVX512F__)
+#define PRODUCTS(a, b) (vector_words) _mm512_maddubs_epi16((__m512i)(a), (__m512i)(b))
+#else
+#define PRODUCTS(a, b) (vector_words) _mm256_maddubs_epi16((__m256i)(a), (__m256i)(b))
+#endif
+
+/* Each result is the next one's operand: chains as the sums'. */
+double QD_ISA(qd_peak_bytes)(int64_t rounds) {
+  vector_words sum[ACCUMULATORS] = {{0}}, b = {0};
+  for (int i = 0; i < ACCUMULATORS; i++) KEEP(sum[i]);
+  for (int64_t r = 0; r < rounds; r++) {
+    for (int i = 0; i < ACCUMULATORS; i++) sum[i] = PRODUCTS(sum[i], b);
+    KEEP(b);
+  }
+  double left = 0;
+  for (int i = 0; i < ACCUMULATORS; i++) left += (double)sum[i][0];
+  return 2.0 * (double)rounds * ACCUMULATORS * REGISTER_BYTES + left;
+}
+#else
+double QD_ISA(qd_peak_bytes)(int64_t rounds) { return QD_ISA(qd_peak_f32)(rounds); }
+#endif
+
 void QD_ISA(qd_peak_triad_part)(float *restrict a, const float *restrict b, const float *restrict c, int64_t n) {
   for (int64_t i = 0; i < n; i++) a[i] = b[i] + 3.0f * c[i];
 }

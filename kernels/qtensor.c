@@ -246,6 +246,14 @@ int qd_qtensor_code(const qd_qtensor *q, int64_t row, int64_t position) {
   return code_at(q->codes, row, position, q->scheme.bits);
 }
 
+int qd_qtensor_scale_code(const qd_qtensor *q, int64_t row, int64_t group) {
+  return code_at(q->scale_codes, row, group, q->scheme.scale_bits);
+}
+
+int qd_qtensor_zero_code(const qd_qtensor *q, int64_t row, int64_t group) {
+  return code_at(q->zero_codes, row, group, q->scheme.zero_bits);
+}
+
 /* Its code on its run's second level. */
 static float statistic(const qd_qtensor *q, qd_tensor codes, int bits, int at, int64_t row, int64_t group) {
   const uint16_t *second =

@@ -41,9 +41,58 @@ static qd_status try_unit(qd_device *device, trial *t, bool *proven) {
   return agrees(device, t, proven);
 }
 
+/* ---- int8: codes of any kind times tokens whose sums are large, so that an instruction that saturates would show ---- */
+
+static qd_status random_weight(qd_arena *arena, int bits, qd_qtensor *out) {
+  qd_scheme scheme = {.bits = bits, .group_size = 32, .scale_dtype = QD_F32};
+  QD_TRY(qd_qtensor_new(arena, scheme, N, K, false, out));
+  uint8_t *codes = out->codes.data, *zeros = out->zeros.data;
+  uint32_t seed = 1;
+  for (int64_t i = 0; i < qd_tensor_elements(out->codes); i++)
+    codes[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24 | (i % 3 ? 0xe0 : 0));
+  for (int64_t i = 0; i < qd_tensor_elements(out->zeros); i++) {
+    zeros[i] = (uint8_t)(codes[i] >> (QD_MAX_BITS - bits));
+    ((float *)out->scales.data)[i] = 1 + (float)codes[i];
+  }
+  return QD_OK;
+}
+
+static qd_status agrees_in_bytes(qd_device *device, trial *t, qd_arena *arena, int bits, bool *out) {
+  qd_qtensor w;
+  qd_tensor x;
+  QD_TRY(qd_tensor_new_2d(arena, QD_F32, M, K, &x));
+  for (int i = 0; i < M * K; i++) ((float *)x.data)[i] = qd_bf16_to_f32(t->a[i] & (i / K % 2 ? 0x7fff : 0xffff));
+  QD_TRY(random_weight(arena, bits, &w));
+  QD_TRY(qd_ref_qlinear(device, x, &w, NULL, qd_tensor_2d(t->expected, QD_F32, M, N)));
+  QD_TRY(device->ops->qlinear(device, x, &w, NULL, qd_tensor_2d(t->got, QD_F32, M, N)));
+  *out = memcmp(t->expected, t->got, sizeof t->got) == 0;
+  return QD_OK;
+}
+
+/* With scratch of its own: the device's may have no size yet. */
+static qd_status try_bytes(qd_device *device, trial *t, bool *proven) {
+  qd_arena kept = device->scratch, own = {0}, scratch;
+  qd_status status = QD_OK;
+  fill(t->a, M * K, 120, 1);
+  QD_TRY(qd_arena_open(&scratch, "unit proof", (size_t)1 << 30)); /* address space: costs what is touched */
+  QD_TRY_GOTO(status, done, qd_arena_open(&own, "unit proof", (size_t)1 << 20));
+  device->scratch = scratch;
+  *proven = true;
+  for (int bits = 4; bits <= QD_MAX_BITS && *proven && status == QD_OK; bits += 4) /* signed and unsigned codes */
+    status = agrees_in_bytes(device, t, &own, bits, proven);
+  scratch = device->scratch;
+  device->scratch = kept;
+done:
+  qd_arena_close(&own);
+  qd_arena_close(&scratch);
+  return status;
+}
+
+/* ---- all units ---- */
+
 static qd_status prove(qd_device *device, trial *t, qd_isa otherwise) {
   bool proven = false;
-  QD_TRY(try_unit(device, t, &proven));
+  QD_TRY((device->arithmetic == QD_ARITHMETIC_INT8 ? try_bytes : try_unit)(device, t, &proven));
   if (proven) return QD_OK;
   qd_log_warning("%s of this CPU (%s) does not sum as %s says: left out, same bits, slower", qd_isa_name(otherwise + 1),
                  qd_cpu_model(), qd_arithmetic_name(device->arithmetic));
@@ -54,7 +103,9 @@ static qd_status prove(qd_device *device, trial *t, qd_isa otherwise) {
 
 qd_status qd_unit_prove(qd_device *device) {
   trial *t;
-  qd_isa otherwise = device->arithmetic == QD_ARITHMETIC_BF16_AMX ? QD_ISA_AVX512_BF16 : QD_ISA_AVX512;
+  qd_isa otherwise = device->arithmetic == QD_ARITHMETIC_INT8       ? QD_ISA_AVX512
+                     : device->arithmetic == QD_ARITHMETIC_BF16_AMX ? QD_ISA_AVX512_BF16
+                                                                    : QD_ISA_AVX512_VNNI;
   if (strcmp(device->name, "cpu") != 0 || device->isa <= otherwise) return QD_OK;
   QD_TRY(qd_heap_new(1, sizeof *t, &t));
   qd_status status = prove(device, t, otherwise);

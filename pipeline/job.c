@@ -20,13 +20,16 @@ qd_arithmetic qd_compute_arithmetic(qd_compute compute, qd_dtype model) {
   switch (compute) {
     case QD_COMPUTE_BF16_AMX: return QD_ARITHMETIC_BF16_AMX;
     case QD_COMPUTE_BF16: return QD_ARITHMETIC_BF16_PAIRS;
+    case QD_COMPUTE_INT8: return QD_ARITHMETIC_INT8;
     case QD_COMPUTE_FP32: return QD_ARITHMETIC_F32;
     case QD_COMPUTE_MODEL: break;
   }
   return model == QD_BF16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32;
 }
 
-qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) { return arithmetic == QD_ARITHMETIC_F32 ? QD_F32 : QD_BF16; }
+qd_dtype qd_arithmetic_act(qd_arithmetic arithmetic) {
+  return arithmetic == QD_ARITHMETIC_F32 || arithmetic == QD_ARITHMETIC_INT8 ? QD_F32 : QD_BF16;
+}
 
 const char *qd_odd_shape_name(qd_odd_shape odd_shape) {
   static const char *const names[] = {"ragged", "per-channel", "skip"};

@@ -11,8 +11,15 @@
 enum { QD_MAX_RULES = 64 };
 #define QD_HESSIAN_BOUND 0x1p62 /* what a column's total may reach before the grid is widened */
 
-/* What a job asks to be computed in: the model's own type, or an arithmetic by name. */
-typedef enum qd_compute { QD_COMPUTE_MODEL, QD_COMPUTE_FP32, QD_COMPUTE_BF16, QD_COMPUTE_BF16_AMX } qd_compute;
+/* What a job asks to be computed in: the model's own type, or an arithmetic by name.  INT8 is for who computes with a store,
+ * never for who makes one. */
+typedef enum qd_compute {
+  QD_COMPUTE_MODEL,
+  QD_COMPUTE_FP32,
+  QD_COMPUTE_BF16,
+  QD_COMPUTE_BF16_AMX,
+  QD_COMPUTE_INT8
+} qd_compute;
 typedef enum qd_on_failure { QD_FAILURE_RTN, QD_FAILURE_STOP } qd_on_failure;
 typedef enum qd_moe_fallback { QD_MOE_RTN, QD_MOE_SHARED } qd_moe_fallback; /* of experts with few tokens */
 

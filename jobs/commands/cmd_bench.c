@@ -84,6 +84,11 @@ static void print_share(double share, int width) {
   else printf(" %*s", width, "-");
 }
 
+static void print_times(double times) {
+  if (times > 0) printf(" %8.2f", times);
+  else printf(" %8s", "-");
+}
+
 static void print_row(const qd_bench_row *row) {
   char bits[8] = "";
   if (row->bits) snprintf(bits, sizeof bits, "%d", row->bits);
@@ -93,19 +98,21 @@ static void print_row(const qd_bench_row *row) {
   print_share(row->share_of_yardstick, 9);
   print_share(row->share_of_triad, 8);
   print_share(row->share_of_loop, 8);
-  if (row->times_dense > 0) printf(" %8.2f\n", row->times_dense);
-  else printf(" %8s\n", "-");
+  print_times(row->times_dense);
+  print_times(row->times_f32);
+  printf("\n");
 }
 
 static void print_text(const qd_bench *bench) {
   const char *yardstick = qd_yardstick_name();
   printf(
-      "%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, own fp64 "
-      "%.1f; triad %.1f GB/s\n\n",
+      "%s, %s, %s, %d thread(s)\npeak of a core: fp32 %.1f, bf16 %.1f, int8 %.1f GFLOP/s; yardstick %s: fp32 %.1f, bf16 %.1f, "
+      "own fp64 %.1f; triad %.1f GB/s\n\n",
       qd_cpu_model(), bench->isa, qd_arithmetic_name(wanted.arithmetic), bench->threads, bench->peak[0], bench->peak[1],
+      bench->peak[2],
       yardstick ? yardstick : "none", bench->yardstick[0], bench->yardstick[1], bench->yardstick[2], bench->triad);
-  printf("%-10s %-5s %4s %-16s %10s %9s %8s %8s %9s %8s %8s %8s\n", "operation", "dtype", "bits", "shape", "seconds", "GFLOP/s",
-         "GB/s", "of peak", "yardstick", "of triad", "of loop", "x dense");
+  printf("%-10s %-5s %4s %-16s %10s %9s %8s %8s %9s %8s %8s %8s %8s\n", "operation", "dtype", "bits", "shape", "seconds",
+         "GFLOP/s", "GB/s", "of peak", "yardstick", "of triad", "of loop", "x dense", "x fp32");
   for (int i = 0; i < bench->n; i++) print_row(&bench->row[i]);
 }
 
@@ -123,6 +130,7 @@ static qd_json *row_json(const qd_bench_row *row) {
   if (row->share_of_triad > 0) qd_json_set_number(out, "share_of_triad", row->share_of_triad);
   if (row->share_of_loop > 0) qd_json_set_number(out, "share_of_loop", row->share_of_loop);
   if (row->times_dense > 0) qd_json_set_number(out, "times_dense", row->times_dense);
+  if (row->times_f32 > 0) qd_json_set_number(out, "times_f32", row->times_f32);
   return out;
 }
 
@@ -139,7 +147,9 @@ static qd_status print_json(const qd_bench *bench) {
   qd_json_set_text(out, "isa", bench->isa);
   qd_json_set_text(out, "arithmetic", qd_arithmetic_name(wanted.arithmetic));
   qd_json_set_integer(out, "threads", bench->threads);
-  qd_json_set(out, "peak", rates_json(bench->peak));
+  qd_json *peak = rates_json(bench->peak);
+  qd_json_set_number(peak, "int8_gflops", bench->peak[2]);
+  qd_json_set(out, "peak", peak);
   qd_json_set_number(out, "triad_gbytes_per_second", bench->triad);
   if (qd_yardstick_name() != NULL) {
     qd_json *yardstick = rates_json(bench->yardstick);

@@ -62,6 +62,7 @@ static void parse_command_line(int argc, char **argv) {
 
 typedef struct row {
   const char   *path;
+  bool          is_reference;
   char          method[CELL_BYTES];
   double        bits, whole_bits; /* of quantized weights (0: none are); of all */
   double        bytes;
@@ -159,6 +160,9 @@ static void print_text(const row *rows, int n) {
   if (e->has_text)
     printf("%s: %s style, %" PRId64 " windows of %" PRId64 " from %" PRId64 " tokens.\n", request->dataset,
            qd_ppl_style_name(request->style), e->windows, e->sequence_tokens, e->text_tokens);
+  if (request->compute == QD_COMPUTE_INT8)
+    printf("Arithmetic int8%s%s.\n", rows[0].is_reference ? ", the reference's " : "",
+           rows[0].is_reference ? qd_arithmetic_name(e->arithmetic) : "");
   if (e->tasks.n > 0) printf("Tasks: acc, or acc/acc_norm, in %%.\n");
 }
 
@@ -187,6 +191,7 @@ static qd_status print_json(const row *rows, int n) {
 static qd_status evaluate_row(row *r, const char *reference, qd_comm *comm, qd_device *device) {
   qd_evaluation_request request = wanted.evaluation.request;
   request.model = r->path, request.reference = reference;
+  if (r->is_reference && request.compute == QD_COMPUTE_INT8) request.compute = request.reference_compute;
   qd_log("%s", r->path);
   QD_TRY_ALL(comm, comm->rank == 0 ? describe(r) : QD_OK);
   return qd_evaluate(&request, comm, device, &r->result);
@@ -195,7 +200,7 @@ static qd_status evaluate_row(row *r, const char *reference, qd_comm *comm, qd_d
 /* The reference comes first, evaluated like the others but against nothing. */
 static qd_status evaluate_rows(row *rows, int *n, qd_comm *comm, qd_device *device) {
   if (wanted.reference != NULL) {
-    rows[*n].path = wanted.reference;
+    rows[*n].path = wanted.reference, rows[*n].is_reference = true;
     QD_TRY(evaluate_row(&rows[(*n)++], NULL, comm, device));
   }
   for (int i = 0; i < wanted.n; i++) {

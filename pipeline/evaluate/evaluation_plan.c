@@ -12,11 +12,12 @@ static const size_t hidden_bytes_a_rank = (size_t)2 << 30;
 static int n_subjects(const qd_evaluation_sizes *sizes) { return sizes->subject[1] != NULL ? 2 : 1; }
 
 /* A quantized head is multiplied as it is stored. */
-static size_t head_scratch(const qd_evaluation_sizes *sizes, const qd_subject *s) {
+static size_t head_scratch(const qd_subject *s) {
   const qd_record *head = s->source == NULL ? qd_feed_record(&s->store.rest, QD_HEAD, -1) : NULL;
   if (head == NULL || !qd_record_is_quantized(head)) return 0;
   qd_tensor rows = qd_tensor_2d(NULL, s->act, QD_LOGIT_ROWS, s->model.hidden);
-  return qd_scratch_qlinear(sizes->device, rows, s->model.vocabulary, true);
+  qd_device device = qd_subject_device(s);
+  return qd_scratch_qlinear(&device, rows, s->model.vocabulary, true);
 }
 
 size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes) {
@@ -24,11 +25,12 @@ size_t qd_evaluation_scratch(const qd_evaluation_sizes *sizes) {
   size_t most = (size_t)n_subjects(sizes) * rows + qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(double)) +
                 qd_arena_cost(2 * QD_LOGIT_ROWS, sizeof(int32_t)) +
                 qd_arena_cost(QD_LOGIT_ROWS, (size_t)sizes->subject[0]->model.hidden * sizeof(float)), head = 0;
-  for (int i = 0; i < n_subjects(sizes); i++) head = qd_larger(head, head_scratch(sizes, sizes->subject[i]));
+  for (int i = 0; i < n_subjects(sizes); i++) head = qd_larger(head, head_scratch(sizes->subject[i]));
   most += head;
   for (int i = 0; i < n_subjects(sizes); i++) {
     qd_experts_shape shape = qd_subject_experts(sizes->subject[i], sizes->windows, sizes->tokens);
-    most = qd_larger(most, qd_plan_forward_scratch(sizes->device, &shape));
+    qd_device device = qd_subject_device(sizes->subject[i]);
+    most = qd_larger(most, qd_plan_forward_scratch(&device, &shape));
   }
   return most;
 }

@@ -95,7 +95,8 @@ static qd_status open_models(evaluation *e) {
   QD_TRY(qd_subject_open(&e->subject, e->request->model, e->request->compute, e->comm, e->device));
   e->subject.readers = e->request->readers;
   if (e->request->reference == NULL || e->request->dataset == NULL) return QD_OK;
-  QD_TRY(qd_subject_open(&e->reference, e->request->reference, e->request->compute, e->comm, e->device));
+  qd_compute compute = e->request->compute == QD_COMPUTE_INT8 ? e->request->reference_compute : e->request->compute;
+  QD_TRY(qd_subject_open(&e->reference, e->request->reference, compute, e->comm, e->device));
   e->reference.readers = e->request->readers;
   return qd_agree(e->comm, check_vocabularies(e));
 }
@@ -275,7 +276,7 @@ static qd_status evaluate_text(evaluation *e, qd_evaluation *out) {
 
 static qd_status evaluate(evaluation *e, qd_evaluation *out) {
   QD_TRY(open_models(e));
-  out->arithmetic = e->subject.arithmetic;
+  out->arithmetic = e->subject.arithmetic, out->reference_arithmetic = e->reference.arithmetic;
   out->has_text = e->request->dataset != NULL;
   out->has_reference = out->has_text && e->request->reference != NULL;
   if (out->has_text) QD_TRY(evaluate_text(e, out));

@@ -23,6 +23,7 @@ typedef struct qd_evaluation_request {
   int64_t      max_windows;     /* 0: all */
   qd_ppl_style style;
   qd_compute   compute;
+  qd_compute   reference_compute; /* of the reference where `compute` is INT8, never INT8 itself */
   qd_add_bos   bos;
   int64_t      seed;
   bool         pack;
@@ -38,7 +39,7 @@ typedef struct qd_evaluation {
   qd_text_kind text_kind;
   double  reference_mean_nll;
   qd_divergence divergence;                     /* with has_reference */
-  qd_arithmetic arithmetic;
+  qd_arithmetic arithmetic, reference_arithmetic;
   double  seconds;
   int64_t planned_bytes, peak_bytes;            /* of this rank's memory */
   qd_task_scores tasks;                         /* on the coordinator */

@@ -2,6 +2,7 @@
 
 #include "kernels/base/heap.h"
 #include "pipeline/plan.h"
+#include "pipeline/record.h"
 #include "pipeline/same_model.h"
 #include "storage/bytes.h"
 #include "workers/agree.h"
@@ -41,9 +42,27 @@ static qd_status store_arithmetic(const qd_store *store, qd_arithmetic *out) {
           store->folder, qd_json_text(stored));
 }
 
+static bool multiplies_codes(const qd_store *store) {
+  for (int64_t b = QD_REST; b < store->n_blocks; b++) {
+    const qd_entry *entry = qd_feed_entry(store, b);
+    for (int i = 0; i < entry->n_records; i++) {
+      const qd_record *record = &entry->record[i];
+      if (qd_record_is_quantized(record) && strcmp(record->role, qd_role_name(QD_EMBEDDING)) != 0) return true;
+    }
+  }
+  return false;
+}
+
+static qd_status check_int8(const qd_subject *subject) {
+  QD_CHECK(subject->source == NULL && multiplies_codes(&subject->store), QD_EUSAGE,
+           "--arithmetic int8 is one of products with quantized weights, and %s has none", subject->path);
+  return QD_OK;
+}
+
 static qd_status choose_arithmetic(qd_subject *subject, qd_compute compute) {
   subject->arithmetic = qd_compute_arithmetic(compute, subject->model.dtype);
   if (compute == QD_COMPUTE_MODEL && subject->source == NULL) QD_TRY(store_arithmetic(&subject->store, &subject->arithmetic));
+  if (compute == QD_COMPUTE_INT8) QD_TRY(check_int8(subject));
   subject->act = qd_arithmetic_act(subject->arithmetic);
   return qd_device_use_arithmetic(subject->device, subject->arithmetic);
 }
@@ -74,6 +93,12 @@ static qd_acts_shape acts_shape(const qd_subject *subject, int64_t windows, int6
                          .tokens = tokens,
                          .hidden = subject->model.hidden,
                          .widest = qd_decoder_mid_widest(&subject->model)};
+}
+
+qd_device qd_subject_device(const qd_subject *subject) {
+  qd_device device = *subject->device;
+  device.arithmetic = subject->arithmetic;
+  return device;
 }
 
 size_t qd_subject_window_bytes(const qd_subject *subject, int64_t tokens) {
@@ -122,7 +147,7 @@ qd_status qd_subject_reserve(qd_subject *subject, int64_t windows, int64_t token
 
 /* ---- forward ------------------------------------------------------------------------------------------------------------- */
 
-/* Two subjects share a device, each with an arithmetic of its own; its unit was tried when the subject was opened. */
+/* Two subjects share a device; its unit was tried when the subject was opened. */
 static void take_device(qd_subject *subject) { subject->device->arithmetic = subject->arithmetic; }
 
 static qd_status next(qd_subject *subject, qd_block *block) {
@@ -139,9 +164,10 @@ static qd_status embed(qd_subject *subject, qd_block *rest, qd_tensor ids) {
 }
 
 /* With one window a weight is used once: then it is multiplied as it is stored, as an expert's always is.  Same bits either
- * way. */
+ * way; int8 is an arithmetic of weights as they are stored. */
 static qd_status expand(qd_subject *subject, qd_block *block, int64_t windows) {
-  for (int i = 0; windows > 1 && i < block->n; i++)
+  bool is_used_often = windows > 1 && subject->arithmetic != QD_ARITHMETIC_INT8;
+  for (int i = 0; is_used_often && i < block->n; i++)
     if (block->weight[i].quantized && block->weight[i].slot.expert < 0)
       QD_TRY(qd_weight_expand(subject->device, &block->weight[i], subject->act, &subject->block_arena));
   return QD_OK;

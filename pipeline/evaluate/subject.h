@@ -30,7 +30,8 @@ typedef struct qd_subject {
 bool qd_subject_is_store(const char *path);
 
 /* path: a store's folder (it has a manifest.json) or a model's.  compute MODEL: what the store was made with, or the model's
- * own.  QD_EUNSUPPORTED: the store names an arithmetic that is not known here.  Collective. */
+ * own.  QD_EUNSUPPORTED: the store names an arithmetic that is not known here; QD_EUSAGE: compute INT8 where no quantized
+ * weight is multiplied.  Collective. */
 qd_status qd_subject_open(qd_subject *subject, const char *path, qd_compute compute, qd_comm *comm,
                           qd_device *device) QD_MUST_USE;
 
@@ -40,6 +41,9 @@ void      qd_subject_release(qd_subject *subject); /* gives it back */
 
 /* What a rank's experts meet. */
 qd_experts_shape qd_subject_experts(const qd_subject *subject, int64_t windows, int64_t tokens);
+
+/* The device as this subject will use it, for planning: several share one, each with an arithmetic of its own. */
+qd_device qd_subject_device(const qd_subject *subject);
 
 /* Where its blocks come from: not opened. */
 qd_feed qd_subject_feed(const qd_subject *subject);

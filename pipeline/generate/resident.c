@@ -66,7 +66,7 @@ static size_t parts_cost(qd_qtensor shape) {
 
 static size_t weight_cost(const qd_resident *r, int64_t item, const qd_slot *slot, held form) {
   description d = describe(r, item, slot);
-  size_t outliers = d.quantized && d.scheme.spqr ? qd_panels_outlier_bytes(slot->dim[1], d.outliers) : 0;
+  size_t outliers = d.quantized && d.scheme.spqr ? qd_panels_outlier_bytes(r->device, slot->dim[1], d.outliers) : 0;
   if (form == PANELS)
     return qd_arena_cost(1, sizeof(qd_panels)) + outliers +
            qd_panels_bytes(r->device, r->subject.act, slot->dim[0], slot->dim[1], d.quantized ? &d.scheme : NULL, d.has_order);

@@ -46,6 +46,22 @@ Test(bad_input, options_that_are_missing_or_contradict) {
   EXPECT_ROW("a word that is no option", QUANTIZE, "stray");
 }
 
+Test(bad_input, int8_is_of_quantized_weights) {
+  static const char made[] = "a store to be made in int8", none[] = "int8 for a model that is not quantized";
+  EXPECT_ROW("int8 and a type of computing that it is not", EVALUATE, "--arithmetic", "int8", "--compute-dtype", "bf16");
+  EXPECT_ROW("int8 and a type of computing that it is not", "generate", "--model", out, "--prompt", "a", "--compute-dtype",
+             "bf16", "--arithmetic", "int8");
+  EXPECT_ROW(made, QUANTIZE, "--arithmetic", "int8");
+  EXPECT_ROW_RANKS(2, made, QUANTIZE, "--arithmetic", "int8", "--compute-dtype", "fp32");
+  EXPECT_ROW(made, "plan", "--model", model, "--arithmetic", "int8");
+  EXPECT_ROW(made, QUANTIZE, "--config", qd_temporary_write_text(&folder, "job.yaml", "arithmetic: int8\n"));
+  EXPECT_ROW(none, "evaluate", "--model", model, "--dataset", ids, "--seqlen", "16", "--arithmetic", "int8");
+  EXPECT_ROW_RANKS(3, none, "evaluate", "--model", model, "--dataset", ids, "--seqlen", "16", "--arithmetic", "int8");
+  EXPECT_ROW(none, "generate", "--model", model, "--prompt", "a", "--arithmetic", "int8");
+  make_store();
+  EXPECT(0, "", "", EVALUATE, "--arithmetic", "int8", "--compute-dtype", "fp32", "--reference", model);
+}
+
 static const char *configuration(const char *text) { return qd_temporary_write_text(&folder, "job.yaml", text); }
 
 Test(bad_input, configurations) {

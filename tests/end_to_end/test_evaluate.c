@@ -101,6 +101,51 @@ Test(evaluate, gives_the_same_at_any_number_of_ranks) {
   qd_json_free(first);
 }
 
+/* Of rounded activations, against the same store in its own arithmetic. */
+Test(evaluate, int8_gives_the_same_at_any_number_of_ranks_and_threads) {
+  static const int places[][2] = {{0, 1}, {1, 2}, {2, 1}, {3, 2}};
+  qd_json *first = NULL;
+  make_store("codes", 4);
+  for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    qd_run run = qd_program(places[i][0],
+                            "evaluate -m %s/codes --reference %s/codes --arithmetic int8 --threads %d -d %s --seqlen 96 "
+                            "--max-windows 4 --tasks piqa --tasks-path %s --json",
+                            folder.path, folder.path, places[i][1], text, folder.path);
+    qd_json *out = parse(&run);
+    double planned = qd_json_number(qd_json_get(out, "planned_host_bytes"));
+    cr_expect_leq(qd_json_number(qd_json_get(out, "peak_host_bytes")), 1.1 * planned);
+    if (first != NULL) expect_equal(first, out, places[i][0]);
+    if (first == NULL) first = out;
+    else qd_json_free(out);
+  }
+  double kl = qd_json_number(qd_json_get(first, "kl_mean"));
+  cr_expect(kl > 1e-7 && kl < 1e-2, "KL %g", kl);
+  cr_expect_str_eq(qd_json_text(qd_json_get(first, "arithmetic")), "int8");
+  cr_expect_str_eq(qd_json_text(qd_json_get(first, "reference_arithmetic")), "bf16-pairs");
+  qd_json_free(first);
+}
+
+/* compare's reference is no store, and so is in its own arithmetic; both are named. */
+Test(evaluate, the_arithmetic_is_told) {
+  make_store("codes", 4);
+  const char *const command[] = {"evaluate -m", "compare"};
+  for (int i = 0; i < 2; i++) {
+    qd_run run = qd_program(0,
+                            "%s %s/codes --reference %s --arithmetic int8 --compute-dtype fp32 -d %s --seqlen 32 "
+                            "--max-windows 2",
+                            command[i], folder.path, demo, text);
+    must_succeed(&run);
+    cr_expect_not_null(strstr(run.out.text, i == 0 ? "arithmetic int8," : "Arithmetic int8, the reference's f32."), "%s",
+                       run.out.text);
+    cr_expect(i == 1 || strstr(run.out.text, "(arithmetic f32): KL") != NULL, "%s", run.out.text);
+    qd_run_close(&run);
+  }
+  qd_run run = qd_program(0, "evaluate -m %s/codes --tasks piqa --tasks-path %s --arithmetic int8", folder.path, folder.path);
+  must_succeed(&run);
+  cr_expect_not_null(strstr(run.out.text, "(arithmetic int8, "), "%s", run.out.text);
+  qd_run_close(&run);
+}
+
 /* Where blocks have experts, all ranks' sequences meet in them. */
 Test(evaluate, tasks_of_a_model_with_experts_at_any_number_of_ranks) {
   const char *data = getenv("QDIST_TEST_DATA");

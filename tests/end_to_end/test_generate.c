@@ -34,7 +34,7 @@ static const char *make_model(const char *name, qd_made_llama widths) {
 
 /* Of --json; the tokens as text. */
 typedef struct answer {
-  char      ids[2048];
+  char      ids[2048], arithmetic[16];
   long long new_tokens, planned, peak;
 } answer;
 
@@ -48,6 +48,7 @@ static answer ask(int ranks, const char *options) {
   cr_assert_eq(qd_json_print(qd_json_get(document, "new_ids"), 0, &ids), QD_OK);
   snprintf(a.ids, sizeof a.ids, "%s", ids);
   qd_heap_free(ids);
+  snprintf(a.arithmetic, sizeof a.arithmetic, "%s", qd_json_text(qd_json_get(document, "arithmetic")));
   a.new_tokens = qd_json_integer(qd_json_get(document, "new_tokens"));
   a.planned = qd_json_integer(qd_json_get(document, "planned_host_bytes"));
   a.peak = qd_json_integer(qd_json_get(document, "peak_host_bytes"));
@@ -62,28 +63,54 @@ static void quantize(const char *model, const char *store, const char *how) {
   qd_run_close(&run);
 }
 
+/* What stores are made of here: codes, and codes with outliers, of dense and sparse blocks. */
+static void make_stores(const char **model, char codes[1024], char outliers[1024]) {
+  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 4, .hidden = 32, .ffn = 48, .heads = 4, .kv_heads = 2, .vocabulary = 24,
+                          .positions = 256, .experts = 4, .top_k = 2, .expert_ffn = 16, .shared_ffn = 16};
+  const char *text = qd_temporary_path(&folder, "text.i32");
+  char how[2048];
+  *model = make_model("model", widths);
+  qd_make_ids(text, 4 * 64, widths.vocabulary, 1);
+  snprintf(codes, 1024, "%s", qd_temporary_path(&folder, "store"));
+  snprintf(outliers, 1024, "%s", qd_temporary_path(&folder, "outliers"));
+  quantize(*model, codes, "--method rtn --group-size 16");
+  snprintf(how, sizeof how, "--method spqr --outlier-threshold 0.1 --seqlen 64 -d %s", text);
+  quantize(*model, outliers, how);
+}
+
+static answer expect_same_tokens(const char *options, long long new_tokens, const int *ranks, int n) {
+  answer alone = ask(0, options);
+  cr_expect_eq(alone.new_tokens, new_tokens);
+  for (int i = 0; i < n; i++) {
+    answer a = ask(ranks[i], options);
+    cr_expect_str_eq(a.ids, alone.ids, "%d ranks: %s, alone %s", ranks[i], a.ids, alone.ids);
+  }
+  return alone;
+}
+
 /* Dense blocks and sparse ones, codes with and without outliers, and originals, on more ranks than there are blocks. */
 Test(generate, the_same_tokens_on_any_number_of_ranks) {
   static const int ranks[] = {1, 2, 3, 8};
-  qd_made_llama widths = {.dtype = QD_BF16, .blocks = 4, .hidden = 32, .ffn = 48, .heads = 4, .kv_heads = 2, .vocabulary = 24,
-                          .positions = 256, .experts = 4, .top_k = 2, .expert_ffn = 16, .shared_ffn = 16};
-  const char *model = make_model("model", widths), *store = qd_temporary_path(&folder, "store");
-  const char *outliers = qd_temporary_path(&folder, "outliers"), *text = qd_temporary_path(&folder, "text.i32");
-  char options[3][2048];
-  qd_make_ids(text, 4 * 64, widths.vocabulary, 1);
-  quantize(model, store, "--method rtn --group-size 16");
-  snprintf(options[0], sizeof options[0], "--method spqr --outlier-threshold 0.1 --seqlen 64 -d %s", text);
-  quantize(model, outliers, options[0]);
+  char options[3][2048], store[1024], outliers[1024];
+  const char *model;
+  make_stores(&model, store, outliers);
   snprintf(options[0], sizeof options[0], "-m %s -p abcabh --max-new-tokens 30 --temperature 1 --seed 5", store);
   snprintf(options[1], sizeof options[1], "-m %s -p hg --max-new-tokens 20 --compute-dtype fp32 --threads 2", model);
   snprintf(options[2], sizeof options[2], "-m %s -p abcabh --max-new-tokens 20 --temperature 1 --seed 6", outliers);
-  for (int o = 0; o < 3; o++) {
-    answer alone = ask(0, options[o]);
-    cr_expect_eq(alone.new_tokens, o == 0 ? 30 : 20);
-    for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++) {
-      answer a = ask(ranks[i], options[o]);
-      cr_expect_str_eq(a.ids, alone.ids, "%d ranks: %s, alone %s", ranks[i], a.ids, alone.ids);
-    }
+  for (int o = 0; o < 3; o++) expect_same_tokens(options[o], o == 0 ? 30 : 20, ranks, 4);
+}
+
+Test(generate, the_same_tokens_in_int8) {
+  static const int ranks[] = {1, 2, 3};
+  char options[2][2048], store[2][1024];
+  const char *model;
+  make_stores(&model, store[0], store[1]);
+  for (int o = 0; o < 2; o++) {
+    snprintf(options[o], sizeof options[o],
+             "-m %s -p abcabh --max-new-tokens 20 --temperature 1 --seed 5 --arithmetic int8 --threads %d", store[o], 1 + o);
+    answer a = expect_same_tokens(options[o], 20, ranks, 3);
+    cr_expect_str_eq(a.arithmetic, "int8");
+    cr_expect_leq(a.peak, a.planned + a.planned / 10, "%lld of %lld planned", a.peak, a.planned);
   }
 }
 

@@ -17,7 +17,8 @@ static int usable_isas(void) {
   switch (qd_isa_best()) {
     case QD_ISA_PORTABLE: return 0;
     case QD_ISA_AVX2: return 1;
-    case QD_ISA_AVX512: return 2;
+    case QD_ISA_AVX512:
+    case QD_ISA_AVX512_VNNI: return 2; /* whose bytes no store is made of */
     case QD_ISA_AVX512_BF16: return 3;
     case QD_ISA_AMX: return 4;
   }

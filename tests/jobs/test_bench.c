@@ -61,13 +61,23 @@ Test(bench, codes_are_compared_with_memory_units_and_the_dense_product) {
   qd_json_free(out);
 }
 
+Test(bench, int8_is_compared_with_the_same_codes_in_fp32) {
+  static const char *const shares[] = {"share_of_peak", "share_of_triad", "times_f32", "bits", NULL};
+  qd_json *out = bench("int8 int8_spqr --shape 1x70x256");
+  const qd_json *ops = qd_json_get(out, "ops");
+  for (size_t i = 0; i < qd_json_length(ops); i++) expect_positive(qd_json_at(ops, i), shares);
+  cr_expect_eq(qd_json_length(ops), 5, "2, 3, 4 and 8 bits, and 3 on SpQR's grid: there are %zu rows", qd_json_length(ops));
+  cr_expect_gt(number(qd_json_get(out, "peak"), "int8_gflops"), 0);
+  qd_json_free(out);
+}
+
 /* Every operation runs at a shape that fits none of its tiles. */
 Test(bench, all_operations_run_at_any_shape) {
   qd_json *out = bench("--shape 5x70x130 --group-size 30");
   const qd_json *ops = qd_json_get(out, "ops");
-  static const char *const expected[] = {"gemm",     "token",   "qmatmul",   "dequant", "hessian", "factor",   "gptq",
-                                         "mse_grid", "forward", "attention", "rmsnorm", "swiglu",  "compress", "digest",
-                                         "gguf"};
+  static const char *const expected[] = {"gemm",    "token",  "qmatmul",  "int8",     "int8_spqr", "dequant",
+                                         "hessian", "factor", "gptq",     "mse_grid", "forward",   "attention",
+                                         "rmsnorm", "swiglu", "compress", "digest",   "gguf"};
   size_t next = 0, n = sizeof expected / sizeof *expected;
   for (size_t i = 0; i < qd_json_length(ops); i++) {
     const char *op = qd_json_text(qd_json_get(qd_json_at(ops, i), "op"));

@@ -162,7 +162,7 @@ static void run_panels(qd_device *device, qd_arena *arena, const qd_qtensor *q, 
   size_t before = qd_arena_mark(arena), bytes;
   OK(qd_panels_quantized(device, arena, q, QD_F32, &panels));
   bytes = qd_panels_bytes(device, QD_F32, q->rows, q->columns, &q->scheme, q->order.rank != 0);
-  if (q->scheme.spqr) bytes += qd_panels_outlier_bytes(q->columns, q->outlier_values.dim[0]);
+  if (q->scheme.spqr) bytes += qd_panels_outlier_bytes(device, q->columns, q->outlier_values.dim[0]);
   cr_assert_eq(qd_arena_mark(arena) - before, bytes, "announced %zu bytes, took %zu", bytes, qd_arena_mark(arena) - before);
   for (int i = 0; i < N_TOKEN_COUNTS; i++) {
     qd_tensor got = new_matrix(arena, QD_F32, token_counts[i], q->rows);

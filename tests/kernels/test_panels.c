@@ -25,7 +25,7 @@ static qd_panels make_panels(qd_device *device, qd_arena *arena, const subject *
   if (s->q) {
     OK(qd_panels_quantized(device, arena, s->q, s->act, &panels));
     bytes = qd_panels_bytes(device, s->act, s->q->rows, s->q->columns, &s->q->scheme, s->q->order.rank != 0);
-    if (s->q->scheme.spqr) bytes += qd_panels_outlier_bytes(s->q->columns, s->q->outlier_values.dim[0]);
+    if (s->q->scheme.spqr) bytes += qd_panels_outlier_bytes(device, s->q->columns, s->q->outlier_values.dim[0]);
   } else {
     OK(qd_panels_dense(device, arena, s->w, &panels));
     bytes = qd_panels_bytes(device, s->act, s->w.dim[0], s->w.dim[1], NULL, false);

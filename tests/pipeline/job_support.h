@@ -41,6 +41,13 @@ static inline void gptq_job(qd_job *job, const char *ids, qd_act_order act_order
   job->method = &qd_method_gptq, job->dataset = ids, job->act_order = act_order, job->scheme.mse = true;
 }
 
+/* The dense grid of 16 x 16 and enough outliers for every linear to have some. */
+static inline void spqr_job(qd_job *job, const char *ids, qd_act_order act_order) {
+  job->method = &qd_method_spqr, job->dataset = ids, job->act_order = act_order, job->outlier_threshold = 0.05;
+  job->scheme = (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true,
+                            .scale_bits = 3, .zero_bits = 3, .stat_group = 16};
+}
+
 static inline qd_status run_job(const qd_job *job) {
   qd_comm *comm = open_team();
   qd_device device = open_device((place){"cpu", NULL, 1});

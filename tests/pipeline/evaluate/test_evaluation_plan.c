@@ -66,6 +66,20 @@ Test(evaluation_plan, logits_of_both_models_are_held) {
   cr_expect_eq(qd_evaluation_scratch(&both) - qd_evaluation_scratch(&alone), (size_t)4 * QD_LOGIT_ROWS << 20);
 }
 
+/* Whatever the device they share was set to last.  A wide linear takes more than attention and logits. */
+Test(evaluation_plan, each_model_counts_in_its_own_arithmetic) {
+  qd_evaluation_sizes sizes = sizes_of(&reference, 1, 1);
+  sizes.tokens = 256, llama.model.ffn = 1 << 14;
+  size_t f32 = qd_evaluation_scratch(&sizes), int8[2];
+  llama.arithmetic = QD_ARITHMETIC_INT8;
+  for (int i = 0; i < 2; i++) {
+    device.arithmetic = i == 0 ? reference.arithmetic : QD_ARITHMETIC_INT8;
+    int8[i] = qd_evaluation_scratch(&sizes);
+  }
+  cr_expect_gt(int8[0], f32, "activations in int8 stand beside those that are gathered");
+  cr_expect_eq(int8[0], int8[1]);
+}
+
 Test(evaluation_plan, as_many_windows_as_there_are_or_fit) {
   qd_evaluation_sizes sizes = sizes_of(NULL, 0, 1);
   MUST(qd_evaluation_choose_windows(&sizes, 7, 0, comm));

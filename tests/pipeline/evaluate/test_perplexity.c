@@ -167,6 +167,40 @@ Test(perplexity, of_a_store_and_a_reference_in_two_arithmetics) {
   golden_close(&g);
 }
 
+/* The same store, as it is and with rounded activations: both planned and computed each in its own arithmetic, the head too. */
+Test(perplexity, of_int8_against_the_store_in_its_own_arithmetic) {
+  enum { T = 128 };
+  char store[PATH_BYTES], text[PATH_BYTES];
+  snprintf(text, sizeof text, "%s", write_ids(&folder, "text.i32", 3 * T));
+  for (int bf16 = 0; bf16 < 2; bf16++) {
+    qd_evaluation own, fp32, int8, both;
+    snprintf(store, sizeof store, "%s", qd_temporary_path(&folder, bf16 ? "bf16" : "f32"));
+    qd_job job = small_job(golden_path(bf16 ? "llama_bf16" : "llama"), store);
+    gptq_job(&job, text, QD_ORDER_DYNAMIC);
+    job.head_bits = 8;
+    MUST(run_job(&job));
+    qd_evaluation_request request = {.model = store, .dataset = text, .sequence_tokens = T};
+    MUST(evaluate(request, &own));
+    request.compute = QD_COMPUTE_FP32;
+    MUST(evaluate(request, &fp32));
+    request.compute = QD_COMPUTE_INT8;
+    MUST(evaluate(request, &int8));
+    request.reference = store;
+    MUST(evaluate(request, &both));
+    cr_expect(both.arithmetic == QD_ARITHMETIC_INT8 && int8.arithmetic == QD_ARITHMETIC_INT8);
+    cr_expect_eq(both.reference_arithmetic, bf16 ? QD_ARITHMETIC_BF16_PAIRS : QD_ARITHMETIC_F32);
+    cr_expect_eq(both.mean_nll, int8.mean_nll);
+    cr_expect(near(both.reference_mean_nll, own.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll, own.mean_nll);
+    cr_expect(both.divergence.kl.value > 1e-8 && both.divergence.kl.value < 1e-2, "KL %g", both.divergence.kl.value);
+    request.reference_compute = QD_COMPUTE_FP32;
+    MUST(evaluate(request, &both));
+    cr_expect_eq(both.reference_arithmetic, QD_ARITHMETIC_F32);
+    cr_expect(near(both.reference_mean_nll, fp32.mean_nll, 1e-14), "%.17g, alone %.17g", both.reference_mean_nll,
+              fp32.mean_nll);
+    cr_expect_neq(int8.mean_nll, fp32.mean_nll, "int8 leaves no trace");
+  }
+}
+
 /* ---- with a tokenizer --------------------------------------------------------------------------------------------------- */
 
 static const char demo[] = QDIST_SOURCE_DIR "/jobs/demo/qdist-tiny";

@@ -36,14 +36,21 @@ Test(subject, windows_do_not_know_each_other) {
 
 /* ---- stores ------------------------------------------------------------------------------------------------------------- */
 
-static const char *make_store(const char *model, const char *name, qd_act_order act_order, qd_compute compute) {
+typedef void (*method_job)(qd_job *job, const char *ids, qd_act_order act_order);
+
+static const char *make_store_by(method_job by, const char *model, const char *name, qd_act_order act_order,
+                                 qd_compute compute) {
   static char output[QD_TEMPORARY_PATH_BYTES];
   snprintf(output, sizeof output, "%s", qd_temporary_path(&folder, name));
   qd_job job = small_job(golden_path(model), output);
   job.compute = compute;
-  gptq_job(&job, write_ids(&folder, "calibration.i32", JOB_SEQUENCES * JOB_TOKENS), act_order);
+  by(&job, write_ids(&folder, "calibration.i32", JOB_SEQUENCES * JOB_TOKENS), act_order);
   MUST(run_job(&job));
   return output;
+}
+
+static const char *make_store(const char *model, const char *name, qd_act_order act_order, qd_compute compute) {
+  return make_store_by(gptq_job, model, name, act_order, compute);
 }
 
 /* One window multiplies codes as they are stored, several windows multiply expanded weights: the same bits, on every device. */
@@ -70,6 +77,173 @@ Test(subject, fused_and_expanded_weights_give_the_same_bits) {
   expect_same_bits(make_store("llama_grouped", "static", QD_ORDER_STATIC, QD_COMPUTE_FP32), QD_COMPUTE_FP32);
   expect_same_bits(make_store("qwen2", "dynamic", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32), QD_COMPUTE_FP32);
   expect_same_bits(make_store("qwen3_biases", "dynamic bf16", QD_ORDER_DYNAMIC, QD_COMPUTE_BF16), QD_COMPUTE_BF16);
+}
+
+/* ---- fused and expanded, block by block --------------------------------------------------------------------------------- */
+
+typedef struct seen {
+  int fused, expanded, ordered, outliers; /* linears */
+} seen;
+
+/* All linears of a block as dense weights, by qd_dequant, an expert's too. */
+static void expand_all(qd_subject *subject, qd_block *block, qd_arena *arena, seen *count) {
+  for (int i = 0; i < block->n; i++) {
+    qd_weight *weight = &block->weight[i];
+    if (!weight->quantized) continue;
+    MUST(qd_weight_expand(subject->device, weight, subject->act, arena));
+    count->ordered += qd_qtensor_has_order(&weight->q);
+    count->outliers += weight->q.scheme.spqr && weight->q.outlier_values.dim[0] > 0;
+  }
+}
+
+static void count_forms(const qd_block *block, seen *count) {
+  for (int i = 0; i < block->n; i++)
+    if (block->weight[i].quantized) *(block->weight[i].compute.rank == 0 ? &count->fused : &count->expanded) += 1;
+}
+
+static void next_item(qd_subject *subject, qd_block *block) {
+  qd_arena_rewind(&subject->block_arena, 0);
+  MUST(qd_feed_next(&subject->feed, block));
+  MUST(qd_block_prepare(block, subject->act, &subject->block_arena));
+}
+
+/* One window through all blocks of a store: quantized weights as they are, or each expanded before its block runs. */
+static logits run_blocks(const char *path, place where, int32_t *ids, int64_t tokens, bool expanded, seen *count) {
+  qd_comm *comm = open_team();
+  qd_device device = open_device(where);
+  qd_arena arena;
+  qd_subject s;
+  qd_block block;
+  MUST(qd_subject_open(&s, path, QD_COMPUTE_MODEL, comm, &device));
+  MUST(qd_subject_reserve(&s, 1, tokens));
+  MUST(qd_arena_open(&arena, "dense", (size_t)16 << 20));
+  s.feed = qd_subject_feed(&s);
+  MUST(qd_feed_open(&s.feed, comm));
+  next_item(&s, &block);
+  MUST(qd_decoder_embed(&s.decoder, &block, qd_tensor_1d(ids, QD_I32, tokens), qd_tensor_at(s.h, 0)));
+  for (int64_t b = 0; b < s.model.n_blocks; b++) {
+    next_item(&s, &block);
+    qd_arena_rewind(&arena, 0);
+    if (expanded) expand_all(&s, &block, &arena, count);
+    MUST(qd_subject_block(&s, &block, 1));
+    count_forms(&block, count);
+  }
+  next_item(&s, &block);
+  MUST(qd_decoder_final_norm(&s.decoder, &block, qd_tensor_at(s.h, 0)));
+  logits out = {.windows = 1, .tokens = tokens, .vocabulary = s.model.vocabulary};
+  out.value = must_new((size_t)(tokens * out.vocabulary), sizeof *out.value);
+  all_logits(&s, &block, &out);
+  qd_subject_forward_done(&s);
+  qd_subject_close(&s);
+  qd_arena_close(&arena);
+  qd_device_close(&device);
+  qd_team_close(comm, false, 0);
+  return out;
+}
+
+static void expect_fused_is_expanded(const char *path, bool has_outliers) {
+  golden g = golden_open("llama");
+  place where[8];
+  int n = places(where);
+  int64_t tokens = g.expected.tokens;
+  seen first = {0}, other;
+  logits dense = run_blocks(path, where[0], g.ids, tokens, true, &first);
+  cr_expect(first.expanded > 0 && first.fused == 0 && first.ordered > 0);
+  cr_expect_eq(first.outliers, has_outliers ? first.expanded : 0, "%d linears with outliers", first.outliers);
+  for (int i = 0; i < n; i++) {
+    other = (seen){0};
+    logits codes = run_blocks(path, where[i], g.ids, tokens, false, &other);
+    logits whole = run_model(path, QD_COMPUTE_MODEL, where[i], g.ids, 1, tokens);
+    cr_expect(other.fused == first.expanded && other.expanded == 0);
+    cr_expect_eq(memcmp(codes.value, dense.value, logits_bytes(&dense)), 0, "%s %s", where[i].device, where[i].isa);
+    cr_expect_eq(memcmp(whole.value, dense.value, logits_bytes(&dense)), 0, "%s %s", where[i].device, where[i].isa);
+    qd_heap_free(codes.value);
+    qd_heap_free(whole.value);
+  }
+  qd_heap_free(dense.value);
+  golden_close(&g);
+}
+
+Test(subject, codes_as_they_are_give_the_logits_of_dense_weights) {
+  expect_fused_is_expanded(make_store("llama", "gptq", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32), false);
+  expect_fused_is_expanded(make_store("llama_bf16", "gptq bf16", QD_ORDER_DYNAMIC, QD_COMPUTE_BF16), false);
+  expect_fused_is_expanded(make_store("qwen3_moe", "experts", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32), false);
+}
+
+Test(subject, outliers_stand_in_the_chain_where_they_stand_in_dense_weights) {
+  expect_fused_is_expanded(make_store_by(spqr_job, "llama", "spqr", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32), true);
+  expect_fused_is_expanded(make_store_by(spqr_job, "llama_bf16", "spqr bf16", QD_ORDER_DYNAMIC, QD_COMPUTE_BF16), true);
+}
+
+/* ---- int8 --------------------------------------------------------------------------------------------------------------- */
+
+/* Rounded activations are near, and another model's: so many windows as one, on every device, and near what f32 gives. */
+static void expect_int8(const char *path) {
+  enum { WINDOWS = 3, TOKENS_A_WINDOW = 8 };
+  golden g = golden_open("llama");
+  place where[8];
+  int n = places(where);
+  logits all = run_model(path, QD_COMPUTE_INT8, where[0], g.ids, WINDOWS, TOKENS_A_WINDOW);
+  logits exact = run_model(path, QD_COMPUTE_FP32, fast, g.ids, WINDOWS, TOKENS_A_WINDOW);
+  for (int i = 0; i < n; i++) {
+    logits again = run_model(path, QD_COMPUTE_INT8, where[i], g.ids, WINDOWS, TOKENS_A_WINDOW);
+    cr_expect_eq(memcmp(again.value, all.value, logits_bytes(&all)), 0, "%s %s", where[i].device, where[i].isa);
+    qd_heap_free(again.value);
+  }
+  double away = largest_difference(all.value, exact.value, logits_bytes(&all) / sizeof(float));
+  cr_expect(away > 1e-4 && away < 0.3, "int8 changes logits by %g", away);
+  qd_heap_free(exact.value);
+  qd_heap_free(all.value);
+  golden_close(&g);
+}
+
+Test(subject, int8_gives_the_same_bits_on_every_device) {
+  expect_int8(make_store("llama", "int8 gptq", QD_ORDER_DYNAMIC, QD_COMPUTE_BF16));
+  expect_int8(make_store("qwen3_moe", "int8 experts", QD_ORDER_STATIC, QD_COMPUTE_FP32));
+  const char *store = make_store_by(spqr_job, "llama_bf16", "int8 spqr", QD_ORDER_DYNAMIC, QD_COMPUTE_FP32);
+  expect_int8(store);
+  expect_windows_alone(store, QD_COMPUTE_INT8);
+}
+
+/* Of given hidden states. */
+static logits head_of(const char *path, qd_compute compute, int32_t *ids) {
+  enum { T = 8, MOST = T * 256 };
+  float h[MOST];
+  for (int i = 0; i < MOST; i++) h[i] = (float)((i * 37) % 101) / 101 - 0.5f;
+  qd_comm *comm = open_team();
+  qd_device device = open_device(fast);
+  qd_subject subject;
+  qd_block rest;
+  MUST(qd_subject_open(&subject, path, compute, comm, &device));
+  MUST(qd_subject_reserve(&subject, 1, T));
+  MUST(qd_subject_forward(&subject, qd_tensor_2d(ids, QD_I32, 1, T), &rest));
+  cr_assert_leq(subject.model.hidden, MOST / T);
+  logits out = {.windows = 1, .tokens = T, .vocabulary = subject.model.vocabulary};
+  out.value = must_new((size_t)(out.tokens * out.vocabulary), sizeof *out.value);
+  qd_tensor rows = qd_tensor_2d(h, QD_F32, T, subject.model.hidden);
+  MUST(qd_subject_logits(&subject, &rest, rows, qd_tensor_2d(out.value, QD_F32, out.tokens, out.vocabulary)));
+  qd_subject_forward_done(&subject);
+  qd_subject_close(&subject);
+  qd_device_close(&device);
+  qd_team_close(comm, false, 0);
+  return out;
+}
+
+/* A head is a linear like the others where it is quantized, and left alone where it is not. */
+Test(subject, int8_is_of_a_quantized_head_only) {
+  golden g = golden_open("llama");
+  for (int bits = 0; bits <= 8; bits += 8) {
+    qd_job job = small_job(golden_path("llama"), qd_temporary_path(&folder, bits ? "head" : "no head"));
+    job.head_bits = bits;
+    MUST(run_job(&job));
+    const char *store = qd_temporary_path(&folder, bits ? "head" : "no head");
+    logits f32 = head_of(store, QD_COMPUTE_FP32, g.ids), int8 = head_of(store, QD_COMPUTE_INT8, g.ids);
+    double away = largest_difference(f32.value, int8.value, logits_bytes(&f32) / sizeof(float));
+    cr_expect(bits ? away > 1e-5 && away < 0.1 : away == 0, "%d bits: int8 changes logits by %g", bits, away);
+    qd_heap_free(f32.value);
+    qd_heap_free(int8.value);
+  }
+  golden_close(&g);
 }
 
 enum { MOST_TENSORS = 64 };
@@ -191,15 +365,26 @@ Test(subject, arithmetic_is_the_models_or_the_stores) {
   cr_expect_eq(arithmetic_of(amx, QD_COMPUTE_BF16), QD_ARITHMETIC_BF16_PAIRS);
 }
 
-static void expect_refusal(const char *path, qd_status expected, const char *text) {
+static void expect_refusal_of(const char *path, qd_compute compute, qd_status expected, const char *text) {
   qd_comm *comm = open_team();
   qd_device device = open_device(fast);
   qd_subject subject;
-  cr_expect_eq(qd_subject_open(&subject, path, QD_COMPUTE_MODEL, comm, &device), expected, "%s", qd_error_text());
+  cr_expect_eq(qd_subject_open(&subject, path, compute, comm, &device), expected, "%s", qd_error_text());
   cr_expect(strstr(qd_error_text(), text) != NULL, "%s", qd_error_text());
   qd_subject_close(&subject);
   qd_device_close(&device);
   qd_team_close(comm, false, 0);
+}
+
+static void expect_refusal(const char *path, qd_status expected, const char *text) {
+  expect_refusal_of(path, QD_COMPUTE_MODEL, expected, text);
+}
+
+Test(subject, refuses_int8_where_no_quantized_weight_is_multiplied) {
+  expect_refusal_of(golden_path("llama"), QD_COMPUTE_INT8, QD_EUSAGE, "has none");
+  const char *store = make_store("llama", "codes", QD_ORDER_STATIC, QD_COMPUTE_FP32);
+  cr_expect_eq(arithmetic_of(store, QD_COMPUTE_INT8), QD_ARITHMETIC_INT8);
+  cr_expect_eq(arithmetic_of(store, QD_COMPUTE_MODEL), QD_ARITHMETIC_F32);
 }
 
 Test(subject, refuses_what_is_neither_model_nor_store) {

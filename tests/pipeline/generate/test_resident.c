@@ -89,6 +89,30 @@ Test(resident, decodes_a_quantized_head_and_embedding) {
   qd_heap_free(ids);
 }
 
+/* Rows of a product are independent, rounded activations too. */
+Test(resident, decodes_in_int8_as_the_full_forward) {
+  enum { T = 21 };
+  int32_t *ids = some_ids(T);
+  place where[8];
+  int n = places(where);
+  char dense[PATH_BYTES], sparse[PATH_BYTES], outliers[PATH_BYTES], text[PATH_BYTES];
+  snprintf(dense, sizeof dense, "%s", store_of("llama_bf16", QD_COMPUTE_MODEL, true));
+  snprintf(sparse, sizeof sparse, "%s", store_of("qwen2_moe", QD_COMPUTE_MODEL, false));
+  snprintf(text, sizeof text, "%s", write_ids(&folder, "ids.i32", JOB_SEQUENCES * JOB_TOKENS));
+  snprintf(outliers, sizeof outliers, "%s", qd_temporary_path(&folder, "outliers"));
+  qd_job job = small_job(golden_path("llama"), outliers);
+  spqr_job(&job, text, QD_ORDER_DYNAMIC);
+  job.head_bits = 8;
+  MUST(run_job(&job));
+  for (int i = 0; i < n; i++) {
+    where[i].threads = i % 2 + 1;
+    expect_full_forward(dense, QD_COMPUTE_INT8, where[i], ids, T, 5);
+    expect_full_forward(sparse, QD_COMPUTE_INT8, where[i], ids, T, 1);
+    expect_full_forward(outliers, QD_COMPUTE_INT8, where[i], ids, T, 7);
+  }
+  qd_heap_free(ids);
+}
+
 /* Longer than a pass, and than a chunk of a product over keys. */
 Test(resident, cuts_a_long_prompt) {
   enum { T = 2 * QD_PASS_TOKENS + 5 };
@@ -111,15 +135,12 @@ Test(resident, refuses_an_id_beyond_the_vocabulary) {
   qd_team_close(comm, false, 0);
 }
 
-/* Codes take an eighth of fp32, and what a rank holds falls with their number; its arenas are filled to the brim. */
-Test(resident, plans_what_it_takes) {
-  char store[PATH_BYTES];
-  snprintf(store, sizeof store, "%s", store_of("llama", QD_COMPUTE_MODEL, false));
+static void expect_plan(const char *store, qd_compute compute) {
   qd_comm *comm = open_team();
   qd_device device = open_device(fast);
   qd_resident r;
   qd_plan_rank alone, of_three;
-  MUST(qd_resident_open(&r, store, QD_COMPUTE_MODEL, comm, &device));
+  MUST(qd_resident_open(&r, store, compute, comm, &device));
   qd_resident_plan(&r, 50, 0, &alone);
   comm->size = 3;
   qd_resident_plan(&r, 50, 0, &of_three);
@@ -132,4 +153,12 @@ Test(resident, plans_what_it_takes) {
   qd_resident_close(&r);
   qd_device_close(&device);
   qd_team_close(comm, false, 0);
+}
+
+/* Codes take an eighth of fp32, and what a rank holds falls with their number; its arenas are filled to the brim. */
+Test(resident, plans_what_it_takes) {
+  char store[PATH_BYTES];
+  snprintf(store, sizeof store, "%s", store_of("llama", QD_COMPUTE_MODEL, true));
+  expect_plan(store, QD_COMPUTE_MODEL);
+  expect_plan(store, QD_COMPUTE_INT8);
 }
