@@ -18,7 +18,7 @@ typedef struct side {
 
 /* Positions along k are filled up to whole blocks, as every kind has them. */
 static side side_of(const qd_device *device, const qd_kv *kv, bool values) {
-  side s = {.kind = qd_gemm_kind(device, kv->act)};
+  side s = {.kind = qd_gemm_kept_kind(device, kv->act)};
   s.unit = QD_ISA_CALL(device, qd_gemm_find_unit, (s.kind));
   s.data = values ? kv->values : kv->keys;
   s.lanes = values ? kv->size : kv->positions;
