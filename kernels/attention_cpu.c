@@ -6,6 +6,7 @@
  * tile changes nothing. */
 #include "kernels/forward_isa.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/kv_cpu.h"
 #include "kernels/ops_table.h"
 #include "kernels/scratch.h"
 
@@ -17,6 +18,7 @@ enum { QUERY_TILE = 84 }; /* a multiple of 14 and of 6, the rows of register til
 typedef struct scratch {
   float    *score, *sum;
   uint16_t *p; /* NULL in fp32 */
+  unsigned char *panels; /* for keys that are packed already; else NULL */
   int64_t   width;
   size_t    bytes;
 } scratch;
@@ -42,21 +44,51 @@ typedef struct tile {
   int64_t   position, step; /* of row i: position + i step */
 } tile;
 
-static void attend(qd_device *device, int thread, const qd_attention_args *args, tile t, scratch s) {
-  int64_t n = t.q.dim[0], d = t.out.dim[1], start = first_seen(args, t.position) / QD_PRODUCT_CHUNK * QD_PRODUCT_CHUNK;
-  int64_t end = t.position + (n - 1) * t.step + 1;
-  qd_tensor k = head_of(args->k, t.kv_head, start, end - start), v = head_of(args->v, t.kv_head, start, end - start);
+/* What all tiles share.  With a cache the args' k and v are its shape alone. */
+typedef struct work {
+  qd_device *device;
+  const qd_attention_args *args;
+  const qd_kv *kv;
+} work;
 
-  qd_gemm_serial(device, thread, QD_GEMM_SET, t.q, qd_tensor_transposed(k), matrix(s.score, QD_F32, n, end - start, s.width));
-  for (int64_t i = 0; i < n; i++) {
-    int64_t position = t.position + i * t.step, seen = first_seen(args, position);
-    qd_seen_keys keys = {.start = start, .end = end, .first_seen = seen, .n_seen = position + 1 - seen};
-    QD_ISA_CALL(device, qd_softmax_row, (s.score + i * s.width, s.p ? s.p + i * s.width : NULL, args->scale, keys));
+/* Keys [start, end). */
+typedef struct span {
+  int64_t start, end;
+} span;
+
+static void scores(const work *w, int thread, tile t, span seen, scratch s) {
+  int64_t n = seen.end - seen.start;
+  if (w->kv != NULL) {
+    qd_kv_scores(&(qd_kv_keys){w->device, w->kv, t.kv_head, seen.start, seen.end, s.panels}, t.q, s.score, s.width);
+    return;
   }
-  qd_tensor p = s.p ? matrix(s.p, QD_BF16, n, end - start, s.width) : matrix(s.score, QD_F32, n, end - start, s.width);
-  qd_gemm_serial(device, thread, QD_GEMM_SET, p, v, matrix(s.sum, QD_F32, n, d, d));
+  qd_tensor k = qd_tensor_transposed(head_of(w->args->k, t.kv_head, seen.start, n));
+  qd_gemm_serial(w->device, thread, QD_GEMM_SET, t.q, k, matrix(s.score, QD_F32, t.q.dim[0], n, s.width));
+}
+
+static void sums(const work *w, int thread, tile t, span seen, scratch s) {
+  int64_t rows = t.q.dim[0], n = seen.end - seen.start, d = t.out.dim[1];
+  qd_tensor p = s.p ? matrix(s.p, QD_BF16, rows, n, s.width) : matrix(s.score, QD_F32, rows, n, s.width);
+  if (w->kv != NULL) {
+    qd_kv_sums(&(qd_kv_keys){w->device, w->kv, t.kv_head, seen.start, seen.end, s.panels}, p, s.sum, d);
+    return;
+  }
+  qd_tensor v = head_of(w->args->v, t.kv_head, seen.start, n);
+  qd_gemm_serial(w->device, thread, QD_GEMM_SET, p, v, matrix(s.sum, QD_F32, rows, d, d));
+}
+
+static void attend(const work *w, int thread, tile t, scratch s) {
+  int64_t n = t.q.dim[0], d = t.out.dim[1];
+  span seen = {first_seen(w->args, t.position) / QD_PRODUCT_CHUNK * QD_PRODUCT_CHUNK, t.position + (n - 1) * t.step + 1};
+  scores(w, thread, t, seen, s);
+  for (int64_t i = 0; i < n; i++) {
+    int64_t position = t.position + i * t.step, first = first_seen(w->args, position);
+    qd_seen_keys row = {.start = seen.start, .end = seen.end, .first_seen = first, .n_seen = position + 1 - first};
+    QD_ISA_CALL(w->device, qd_softmax_row, (s.score + i * s.width, s.p ? s.p + i * s.width : NULL, w->args->scale, row));
+  }
+  sums(w, thread, t, seen, s);
   for (int64_t i = 0; i < n; i++)
-    QD_ISA_CALL(device, qd_attention_out_row, (s.sum + i * d, qd_tensor_at(t.out, i).data, t.out.dtype, d));
+    QD_ISA_CALL(w->device, qd_attention_out_row, (s.sum + i * d, qd_tensor_at(t.out, i).data, t.out.dtype, d));
 }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -94,27 +126,28 @@ static scratch of_thread(scratch s, int thread) {
   s.score += offset / sizeof *s.score;
   s.sum += offset / sizeof *s.sum;
   if (s.p) s.p += offset / sizeof *s.p;
+  if (s.panels) s.panels += offset;
   return s;
 }
 
-static void attend_all(qd_device *device, const qd_attention_args *args, scratch s) {
-  int64_t n = n_tiles(args);
-#pragma omp parallel num_threads(device->threads)
+static void attend_all(const work *w, scratch s) {
+  int64_t n = n_tiles(w->args);
+#pragma omp parallel num_threads(w->device->threads)
   {
     qd_flush_denormals();
     int thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < n; i++) attend(device, thread, args, tile_at(args, i), of_thread(s, thread));
+    for (int64_t i = 0; i < n; i++) attend(w, thread, tile_at(w->args, i), of_thread(s, thread));
   }
 }
 
-/* What a thread takes: scores, sums, rounded scores. */
+/* What a thread takes: scores, sums, rounded scores, panels of q and P. */
 typedef struct parts {
   int64_t width;
-  size_t  score, sum, p;
+  size_t  score, sum, p, panels;
 } parts;
 
-static parts parts_of(const qd_attention_args *args) {
+static parts parts_of(const qd_device *device, const qd_attention_args *args, bool packed) {
   int64_t keys = args->k.dim[0], rows = heads_together(args) ? heads_a_key(args) : least(args->q.dim[0], QUERY_TILE);
   const int64_t margin = QUERY_TILE + QD_PRODUCT_CHUNK; /* what a tile's keys may exceed the window by */
   if (args->window > 0 && args->window < keys - margin) keys = args->window + margin;
@@ -122,24 +155,49 @@ static parts parts_of(const qd_attention_args *args) {
   n.score = qd_arena_cost((size_t)(rows * n.width), sizeof(float));
   n.sum = qd_arena_cost((size_t)(rows * args->q.dim[2]), sizeof(float));
   if (args->q.dtype == QD_BF16) n.p = qd_arena_cost((size_t)(rows * n.width), sizeof(uint16_t));
+  if (packed) n.panels = qd_arena_cost(qd_kv_panel_bytes(device, args->q.dtype, rows), 1);
   return n;
 }
 
-size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args) {
-  parts n = parts_of(args);
-  return qd_arena_cost((size_t)device->threads, n.score + n.sum + n.p);
+static size_t bytes_of(const parts *n) { return n->score + n->sum + n->p + n->panels; }
+
+static qd_attention_args args_of(const qd_kv_attend_args *args) {
+  qd_tensor shape = qd_tensor_3d(NULL, args->kv->act, args->kv->n, args->kv->heads, args->kv->size);
+  return (qd_attention_args){.q = args->q, .k = shape, .v = shape, .out = args->out, .scale = args->scale,
+                             .window = args->window};
 }
 
-qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
-  parts n = parts_of(args);
-  scratch s = {.width = n.width, .bytes = n.score + n.sum + n.p};
-  size_t mark = qd_arena_mark(&device->scratch);
+size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args) {
+  parts n = parts_of(device, args, false);
+  return qd_arena_cost((size_t)device->threads, bytes_of(&n));
+}
+
+size_t qd_cpu_scratch_kv_attend(const qd_device *device, const qd_kv_attend_args *args) {
+  qd_attention_args shape = args_of(args);
+  parts n = parts_of(device, &shape, true);
+  return qd_arena_cost((size_t)device->threads, bytes_of(&n));
+}
+
+static qd_status attend_in_scratch(const work *w) {
+  parts n = parts_of(w->device, w->args, w->kv != NULL);
+  scratch s = {.width = n.width, .bytes = bytes_of(&n)};
+  size_t mark = qd_arena_mark(&w->device->scratch);
   unsigned char *memory;
-  QD_TRY(qd_arena_new(&device->scratch, (size_t)device->threads, s.bytes, &memory));
+  QD_TRY(qd_arena_new(&w->device->scratch, (size_t)w->device->threads, s.bytes, &memory));
   s.score = (float *)(void *)memory;
   s.sum = (float *)(void *)(memory + n.score);
   if (n.p > 0) s.p = (uint16_t *)(void *)(memory + n.score + n.sum);
-  attend_all(device, args, s);
-  qd_arena_rewind(&device->scratch, mark);
+  if (n.panels > 0) s.panels = memory + n.score + n.sum + n.p;
+  attend_all(w, s);
+  qd_arena_rewind(&w->device->scratch, mark);
   return QD_OK;
+}
+
+qd_status qd_cpu_attention(qd_device *device, const qd_attention_args *args) {
+  return attend_in_scratch(&(work){.device = device, .args = args});
+}
+
+qd_status qd_cpu_kv_attend(qd_device *device, const qd_kv_attend_args *args) {
+  qd_attention_args shape = args_of(args);
+  return attend_in_scratch(&(work){.device = device, .args = &shape, .kv = args->kv});
 }

@@ -71,14 +71,9 @@ static qd_gemm_rows rows_of(qd_tensor t, int64_t first, int64_t rows, const bloc
   return (qd_gemm_rows){element(t, first, at->k), t.stride[0], t.stride[1], rows, at->kc};
 }
 
-/* Rows of the block in panels; the last panel is as narrow as its rows. */
 static void pack_a(const task *job, const block *at, unsigned char *to) {
-  int64_t whole = at->m / job->width * job->width, rest = at->m - whole;
-  qd_gemm_rows rows = rows_of(job->product->a, at->i, whole, at);
-  qd_gemm_rows last = rows_of(job->product->a, at->i + whole, rest, at);
-  void (*pack)(const qd_gemm_rows *, int, void *) = job->unit->pack_a ? job->unit->pack_a : job->unit->pack;
-  if (whole) pack(&rows, job->width, to);
-  if (rest) pack(&last, (int)rest, to + whole / job->width * panel_stride(job, at->kc, job->width));
+  qd_gemm_rows rows = rows_of(job->product->a, at->i, at->m, at);
+  qd_panel_pack_a(job->unit, job->kind, &rows, job->width, to);
 }
 
 static void pack_quantized(const task *job, const block *at, unsigned char *to) {

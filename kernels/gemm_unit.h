@@ -80,12 +80,36 @@ static inline int64_t qd_panel_steps(qd_panel_kind kind, int64_t k) {
   }
 }
 
+/* Kinds that keep bf16 as it is. */
+static inline bool qd_panel_in_halves(qd_panel_kind kind) { return kind == QD_PANEL_PAIRS || kind == QD_PANEL_TILES; }
+
+/* Where a panel of b of so many lanes has k of a lane: counted in bf16 where it keeps them, in fp32 (fp64) elsewhere. */
+static inline int64_t qd_panel_element(qd_panel_kind kind, int width, int64_t k, int64_t lane) {
+  if (qd_panel_in_halves(kind)) return 2 * (k / 2 * width + lane) + (k & 1);
+  bool odd_first = kind == QD_PANEL_WIDE || kind == QD_PANEL_BLOCKS;
+  return (odd_first ? k ^ 1 : k) * width + lane;
+}
+
 /* Kinds of bf16-amx: two chains, closed every 32 k. */
 static inline bool qd_panel_in_blocks(qd_panel_kind kind) { return kind == QD_PANEL_BLOCKS || kind == QD_PANEL_TILES; }
 
 /* Elements from one panel to the next; a multiple of 64 bytes. */
 static inline int64_t qd_panel_stride(int64_t steps, int width) {
   return (steps * width + QD_PANEL_TAIL - 1) / QD_PANEL_TAIL * QD_PANEL_TAIL + QD_PANEL_TAIL;
+}
+
+/* Rows in panels of a of `width`; the last panel is as narrow as its rows. */
+static inline void qd_panel_pack_a(const qd_gemm_unit *unit, qd_panel_kind kind, const qd_gemm_rows *from, int width,
+                                   void *panels) {
+  int64_t rest = from->rows % width, whole = from->rows - rest;
+  size_t stride = (size_t)qd_panel_stride(qd_panel_steps(kind, from->k), width) * unit->bytes;
+  size_t element = kind == QD_PANEL_F64 ? sizeof(double) : kind == QD_PANEL_F32 ? sizeof(float) : sizeof(uint16_t);
+  void (*pack)(const qd_gemm_rows *, int, void *) = unit->pack_a ? unit->pack_a : unit->pack;
+  qd_gemm_rows first = *from, last = *from;
+  first.rows = whole, last.rows = rest;
+  last.data = (const unsigned char *)from->data + whole * from->row_stride * (int64_t)element;
+  if (whole) pack(&first, width, panels);
+  if (rest) pack(&last, (int)rest, (unsigned char *)panels + (size_t)(whole / width) * stride);
 }
 
 #endif

@@ -26,6 +26,7 @@
 #define QDIST_KERNELS_OPS_H
 
 #include "kernels/device.h"
+#include "kernels/kv.h"
 #include "kernels/panels.h"
 #include "kernels/qtensor.h"
 #include "kernels/tri.h"
@@ -110,6 +111,20 @@ typedef struct qd_attention_args {
   int64_t   window;
 } qd_attention_args;
 qd_status qd_attention(qd_device *device, const qd_attention_args *args) QD_MUST_USE;
+
+/* The same with keys and values that are kept (kv.h).   new: room for so many positions, as much memory of the arena as
+ * qd_kv_bytes says; nothing is there yet.   append: k, v act (T, K, D) become the positions from `first` <= n on; what was
+ * there behind it is forgotten.   attend: what qd_attention gives for all positions that are there, whatever the parts they
+ * came in.  QD_EINVAL: the cache was made by a device with other units, or is full. */
+typedef struct qd_kv_attend_args {
+  qd_tensor    q, out;
+  const qd_kv *kv;
+  float        scale;
+  int64_t      window;
+} qd_kv_attend_args;
+qd_status qd_kv_new(qd_device *device, qd_arena *arena, const qd_kv *shape, qd_kv *out) QD_MUST_USE;
+qd_status qd_kv_append(qd_device *device, qd_kv *kv, int64_t first, qd_tensor k, qd_tensor v) QD_MUST_USE;
+qd_status qd_kv_attend(qd_device *device, const qd_kv_attend_args *args) QD_MUST_USE;
 
 /* y = round(silu(gate) * up), silu(z) = z / (1 + exp(-z)) in fp32.   all act (T, F); y may be gate or up. */
 qd_status qd_swiglu(qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y) QD_MUST_USE;

@@ -1,6 +1,7 @@
 /* The contract's checks of the forward's and the evaluation's operations; the device does the rest. */
 #include "kernels/ops_table.h"
 
+#include <string.h>
 
 /* What the contract calls F32 is F64 on the device that computes everything in double; so are its activations. */
 static qd_dtype real_dtype(const qd_device *device) { return strcmp(device->name, "ref64") == 0 ? QD_F64 : QD_F32; }
@@ -39,11 +40,19 @@ static qd_status check_matrix(const char *op, const char *name, qd_tensor t, int
   return QD_OK;
 }
 
-static qd_status check_heads(const char *name, qd_tensor t, int64_t tokens, int64_t heads, int64_t size) {
-  QD_TRY(check_rank("attention", name, t, 3));
+static qd_status check_heads(const char *op, const char *name, qd_tensor t, int64_t tokens, int64_t heads, int64_t size) {
+  QD_TRY(check_rank(op, name, t, 3));
   QD_CHECK(t.dim[0] == tokens && t.dim[1] == heads && t.dim[2] == size, QD_ESHAPE,
-           "attention: %s is %" PRId64 " x %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64 " x %" PRId64, name,
+           "%s: %s is %" PRId64 " x %" PRId64 " x %" PRId64 ", expected %" PRId64 " x %" PRId64 " x %" PRId64, op, name,
            t.dim[0], t.dim[1], t.dim[2], tokens, heads, size);
+  return QD_OK;
+}
+
+/* Queries against so many keys of kv heads. */
+static qd_status check_shared(const char *op, qd_tensor q, int64_t kv_heads, int64_t keys) {
+  QD_CHECK(kv_heads > 0 && q.dim[1] % kv_heads == 0, QD_ESHAPE,
+           "%s: %" PRId64 " heads do not share %" PRId64 " key-value heads evenly", op, q.dim[1], kv_heads);
+  QD_CHECK(q.dim[0] <= keys, QD_ESHAPE, "%s: %" PRId64 " queries, but only %" PRId64 " keys", op, q.dim[0], keys);
   return QD_OK;
 }
 
@@ -106,13 +115,70 @@ qd_status qd_attention(qd_device *device, const qd_attention_args *args) {
   QD_TRY(check_dtype("attention", "v", args->v, q.dtype));
   QD_TRY(check_dtype("attention", "out", args->out, q.dtype));
   QD_TRY(check_rank("attention", "q", q, 3));
-  QD_TRY(check_heads("k", k, k.dim[0], k.dim[1], q.dim[2]));
-  QD_TRY(check_heads("v", args->v, k.dim[0], k.dim[1], q.dim[2]));
-  QD_TRY(check_heads("out", args->out, q.dim[0], q.dim[1], q.dim[2]));
-  QD_CHECK(k.dim[1] > 0 && q.dim[1] % k.dim[1] == 0, QD_ESHAPE,
-           "attention: %" PRId64 " heads do not share %" PRId64 " key-value heads evenly", q.dim[1], k.dim[1]);
-  QD_CHECK(q.dim[0] <= k.dim[0], QD_ESHAPE, "attention: %" PRId64 " queries, but only %" PRId64 " keys", q.dim[0], k.dim[0]);
+  QD_TRY(check_heads("attention", "k", k, k.dim[0], k.dim[1], q.dim[2]));
+  QD_TRY(check_heads("attention", "v", args->v, k.dim[0], k.dim[1], q.dim[2]));
+  QD_TRY(check_heads("attention", "out", args->out, q.dim[0], q.dim[1], q.dim[2]));
+  QD_TRY(check_shared("attention", q, k.dim[1], k.dim[0]));
   return device->ops->attention(device, args);
+}
+
+/* ---- keys and values that are kept ---- */
+
+static bool is_cpu(const qd_device *device) { return strcmp(device->name, "cpu") == 0; }
+
+qd_kv qd_kv_shape(const qd_device *device, qd_dtype act, int64_t positions, int64_t heads, int64_t size) {
+  return (qd_kv){.act = act, .arithmetic = device->arithmetic, .isa = device->isa, .positions = positions, .heads = heads,
+                 .size = size, .packed = is_cpu(device)};
+}
+
+size_t qd_kv_bytes(const qd_device *device, const qd_kv *shape) {
+  size_t n = (size_t)(shape->positions * shape->heads * shape->size);
+  if (!is_cpu(device)) return 2 * qd_arena_cost(n, qd_dtype_bytes(shape->act));
+  return qd_arena_cost(qd_cpu_kv_side_bytes(device, shape, false), 1) +
+         qd_arena_cost(qd_cpu_kv_side_bytes(device, shape, true), 1);
+}
+
+static qd_status check_kv(const qd_device *device, const char *op, const qd_kv *kv) {
+  QD_CHECK(kv->packed == is_cpu(device) && kv->isa == device->isa && kv->arithmetic == device->arithmetic, QD_EINVAL,
+           "%s: the cache was made by a device with other units or another arithmetic (%s, %s; here %s, %s)", op,
+           qd_isa_name(kv->isa), qd_arithmetic_name(kv->arithmetic), qd_isa_name(device->isa),
+           qd_arithmetic_name(device->arithmetic));
+  return QD_OK;
+}
+
+qd_status qd_kv_new(qd_device *device, qd_arena *arena, const qd_kv *shape, qd_kv *out) {
+  *out = *shape;
+  QD_TRY(check_act(device, "kv_new", "the cache", (qd_tensor){.dtype = shape->act}));
+  QD_TRY(check_kv(device, "kv_new", shape));
+  QD_CHECK(shape->positions >= 0 && shape->heads > 0 && shape->size > 0, QD_ESHAPE,
+           "kv_new: %" PRId64 " positions of %" PRId64 " heads of %" PRId64 ", expected heads and a size", shape->positions,
+           shape->heads, shape->size);
+  return device->ops->kv_new(device, arena, out);
+}
+
+qd_status qd_kv_append(qd_device *device, qd_kv *kv, int64_t first, qd_tensor k, qd_tensor v) {
+  QD_TRY(check_kv(device, "kv_append", kv));
+  QD_TRY(check_dtype("kv_append", "k", k, kv->act));
+  QD_TRY(check_dtype("kv_append", "v", v, kv->act));
+  QD_TRY(check_heads("kv_append", "k", k, k.dim[0], kv->heads, kv->size));
+  QD_TRY(check_heads("kv_append", "v", v, k.dim[0], kv->heads, kv->size));
+  QD_CHECK(first >= 0 && first <= kv->n && k.dim[0] <= kv->positions - first, QD_EINVAL,
+           "kv_append: %" PRId64 " tokens from position %" PRId64 " on, where %" PRId64 " of %" PRId64 " are there", k.dim[0],
+           first, kv->n, kv->positions);
+  kv->n = first + k.dim[0];
+  return device->ops->kv_append(device, kv, first, k, v);
+}
+
+qd_status qd_kv_attend(qd_device *device, const qd_kv_attend_args *args) {
+  qd_tensor q = args->q;
+  const qd_kv *kv = args->kv;
+  QD_TRY(check_kv(device, "kv_attend", kv));
+  QD_TRY(check_dtype("kv_attend", "q", q, kv->act));
+  QD_TRY(check_dtype("kv_attend", "out", args->out, kv->act));
+  QD_TRY(check_heads("kv_attend", "q", q, q.dim[0], q.dim[1], kv->size));
+  QD_TRY(check_heads("kv_attend", "out", args->out, q.dim[0], q.dim[1], kv->size));
+  QD_TRY(check_shared("kv_attend", q, kv->heads, kv->n));
+  return device->ops->kv_attend(device, args);
 }
 
 qd_status qd_swiglu(qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y) {

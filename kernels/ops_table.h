@@ -17,6 +17,9 @@
   X(rope_table, (qd_device *device, qd_tensor frequency, int64_t first, double factor, qd_tensor cosine, qd_tensor sine))  \
   X(rope, (qd_device *device, qd_tensor x, qd_tensor cosine, qd_tensor sine))                                              \
   X(attention, (qd_device *device, const qd_attention_args *args))                                                         \
+  X(kv_new, (qd_device *device, qd_arena *arena, qd_kv *kv))                                                               \
+  X(kv_append, (qd_device *device, qd_kv *kv, int64_t first, qd_tensor k, qd_tensor v))                                    \
+  X(kv_attend, (qd_device *device, const qd_kv_attend_args *args))                                                         \
   X(swiglu, (qd_device *device, qd_tensor gate, qd_tensor up, qd_tensor y))                                                \
   X(add, (qd_device *device, qd_tensor a, qd_tensor b, qd_tensor y))                                                       \
   X(route, (qd_device *device, const qd_route_args *args))                                                                 \

@@ -10,8 +10,7 @@ static bool is_cpu(const qd_device *device) { return strcmp(device->name, "cpu")
 
 /* The plain loops', in fp32 (attention_ref.c, gptq_ref.c, factor_ref.c, qmatmul_ref.c). */
 
-static size_t plain_attention(const qd_attention_args *args) {
-  int64_t keys = args->k.dim[0], head = args->q.dim[2];
+static size_t plain_attention(int64_t keys, int64_t head) {
   return qd_arena_cost((size_t)(keys > head ? keys : head), 3 * sizeof(float));
 }
 
@@ -20,7 +19,11 @@ static size_t matrix_cost(qd_dtype dtype, int64_t rows, int64_t columns) {
 }
 
 size_t qd_scratch_attention(const qd_device *device, const qd_attention_args *args) {
-  return is_cpu(device) ? qd_cpu_scratch_attention(device, args) : plain_attention(args);
+  return is_cpu(device) ? qd_cpu_scratch_attention(device, args) : plain_attention(args->k.dim[0], args->q.dim[2]);
+}
+
+size_t qd_scratch_kv_attend(const qd_device *device, const qd_kv_attend_args *args) {
+  return is_cpu(device) ? qd_cpu_scratch_kv_attend(device, args) : plain_attention(args->kv->n, args->kv->size);
 }
 
 size_t qd_scratch_qlinear(const qd_device *device, qd_tensor x, int64_t rows, bool has_order) {

@@ -7,6 +7,7 @@
 
 /* Only shapes, window and act's dtype are read of args, nothing of their data. */
 size_t qd_scratch_attention(const qd_device *device, const qd_attention_args *args);
+size_t qd_scratch_kv_attend(const qd_device *device, const qd_kv_attend_args *args);
 
 /* act (tokens, C) times a quantized linear of (rows, C), with an order or without. */
 size_t qd_scratch_qlinear(const qd_device *device, qd_tensor x, int64_t rows, bool has_order);
@@ -30,6 +31,7 @@ size_t qd_scratch_spearman_order(const qd_device *device, int64_t rows, int64_t 
 
 /* The cpu device's, each beside the code that takes it. */
 size_t qd_cpu_scratch_attention(const qd_device *device, const qd_attention_args *args);
+size_t qd_cpu_scratch_kv_attend(const qd_device *device, const qd_kv_attend_args *args);
 size_t qd_cpu_scratch_hessian(const qd_device *device, int64_t columns);
 size_t qd_cpu_scratch_cross(const qd_device *device, int64_t columns, int64_t tokens, qd_dtype act);
 size_t qd_cpu_scratch_sqerror(const qd_device *device);

@@ -153,34 +153,32 @@ static qd_status finish_heads(qd_decoder *decoder, qd_block *block, qd_role head
   return qd_rope(decoder->device, qd_tensor_3d(x.data, x.dtype, decoder->tokens, heads, d), decoder->cosine, decoder->sine);
 }
 
-/* Where k or v go, and all that there is of them then. */
-static qd_status cached(qd_decoder *decoder, qd_tensor cache, qd_tensor *now, qd_tensor *all) {
-  const qd_model *m = decoder->model;
-  int64_t there = cache.rank != 0 ? decoder->first : 0;
-  if (cache.rank != 0) *now = qd_tensor_rows(cache, there, decoder->tokens);
-  else QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, now));
-  *all = qd_tensor_3d(cache.rank != 0 ? cache.data : now->data, now->dtype, there + decoder->tokens, m->kv_heads, m->head_dim);
-  return QD_OK;
+/* Of the sequence itself, or of all that the cache has with it. */
+static qd_status attend(qd_decoder *decoder, const qd_attention_args *args) {
+  if (decoder->kv == NULL) return qd_attention(decoder->device, args);
+  QD_TRY(qd_kv_append(decoder->device, decoder->kv, decoder->first, args->k, args->v));
+  return qd_kv_attend(decoder->device, &(qd_kv_attend_args){.q = args->q, .out = args->out, .kv = decoder->kv,
+                                                            .scale = args->scale, .window = args->window});
 }
 
 static qd_status attention_stage(qd_decoder *decoder, qd_block *block, qd_tensor mid, void *out) {
   const qd_model *m = decoder->model;
-  qd_tensor q, k, v, keys, values;
+  qd_tensor q, k, v;
   QD_TRY(new_work(decoder, m->heads * m->head_dim, &q));
-  QD_TRY(cached(decoder, decoder->keys, &k, &keys));
-  QD_TRY(cached(decoder, decoder->values, &v, &values));
+  QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, &k));
+  QD_TRY(new_work(decoder, m->kv_heads * m->head_dim, &v));
   QD_TRY(linear(decoder, block, QD_Q_PROJ, mid, q));
   QD_TRY(linear(decoder, block, QD_K_PROJ, mid, k));
   QD_TRY(linear(decoder, block, QD_V_PROJ, mid, v));
   QD_TRY(finish_heads(decoder, block, QD_Q_NORM, q, m->heads));
   QD_TRY(finish_heads(decoder, block, QD_K_NORM, k, m->kv_heads));
   qd_attention_args args = {.q = qd_tensor_3d(q.data, q.dtype, decoder->tokens, m->heads, m->head_dim),
-                            .k = keys,
-                            .v = values,
+                            .k = qd_tensor_3d(k.data, k.dtype, decoder->tokens, m->kv_heads, m->head_dim),
+                            .v = qd_tensor_3d(v.data, v.dtype, decoder->tokens, m->kv_heads, m->head_dim),
                             .out = qd_tensor_3d(out, decoder->act, decoder->tokens, m->heads, m->head_dim),
                             .scale = (float)(1.0 / sqrt((double)m->head_dim)),
                             .window = qd_model_window(m, block->index)};
-  return qd_attention(decoder->device, &args);
+  return attend(decoder, &args);
 }
 
 static qd_status residual_stage(qd_decoder *decoder, qd_block *block, qd_role role, qd_tensor mid, qd_tensor h) {

@@ -67,8 +67,8 @@ typedef struct qd_decoder {
   qd_tensor       frequency;     /* F64 (D/2) */
   qd_tensor       cosine, sine;  /* F32 (T, D/2) */
   int64_t         first;         /* position of the first token */
-  qd_tensor       keys, values;  /* act (positions, K D), the block's cache, of which `first` are there: k and v join them; rank
-                                    0: the sequence sees itself alone */
+  qd_kv          *kv;            /* the block's cache, of which `first` positions are there: k and v join them; NULL: the
+                                    sequence sees itself alone */
   qd_arena        arena;         /* intermediates of one sequence, and the tables */
 } qd_decoder;
 

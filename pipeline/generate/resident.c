@@ -90,7 +90,7 @@ typedef struct weight_bytes {
 static weight_bytes weights_of(const qd_resident *r, int rank) {
   const qd_model *m = &r->subject.model;
   size_t blocks = (size_t)qd_partition_even(m->n_blocks, rank, r->comm->size).n;
-  weight_bytes sum = {.kept = qd_arena_cost(blocks, sizeof(qd_block)) + 2 * qd_arena_cost(blocks, sizeof(qd_tensor))};
+  weight_bytes sum = {.kept = qd_arena_cost(blocks, sizeof(qd_block)) + qd_arena_cost(blocks, sizeof(qd_kv))};
   for (int64_t item = 0; item < m->n_blocks + 2; item++) {
     int n = qd_model_n_slots(m, block_of_item(r, item)), here = 0;
     for (int i = 0; i < n; i++) {
@@ -107,12 +107,17 @@ static weight_bytes weights_of(const qd_resident *r, int rank) {
   return sum;
 }
 
+static qd_kv kv_shape(const qd_resident *r, int64_t positions) {
+  const qd_model *m = &r->subject.model;
+  return qd_kv_shape(r->device, r->subject.act, positions, m->kv_heads, m->head_dim);
+}
+
 static size_t cache_bytes(const qd_resident *r, int64_t positions, int rank) {
   const qd_model *m = &r->subject.model;
-  size_t elements = (size_t)(positions * m->kv_heads * m->head_dim);
+  qd_kv shape = kv_shape(r, positions);
   size_t v = (size_t)m->vocabulary, choice = qd_arena_cost(v, sizeof(float)) + qd_arena_cost(v, QD_SAMPLING_WORK_BYTES);
-  return (rank == last_rank(r) ? choice : 0) + (size_t)qd_partition_even(m->n_blocks, rank, r->comm->size).n * 2 *
-                      qd_arena_cost(elements, qd_dtype_bytes(r->subject.act));
+  size_t blocks = (size_t)qd_partition_even(m->n_blocks, rank, r->comm->size).n;
+  return (rank == last_rank(r) ? choice : 0) + blocks * qd_kv_bytes(r->device, &shape);
 }
 
 /* Tokens of a pass. */
@@ -130,11 +135,12 @@ size_t qd_resident_scratch(const qd_resident *r, int64_t positions) {
   qd_experts_shape shape = experts_shape(r, positions);
   size_t most = qd_plan_forward_scratch(r->device, &shape);
   qd_dtype act = r->subject.act;
-  qd_attention_args args = {.k = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim),
-                            .v = qd_tensor_3d(NULL, act, positions, m->kv_heads, m->head_dim)};
+  qd_kv kv = kv_shape(r, positions);
+  qd_kv_attend_args args = {.kv = &kv};
+  kv.n = positions;
   for (int whole = 0; whole < 2; whole++) { /* a token, and as many as a pass has */
     args.q = qd_tensor_3d(NULL, act, whole ? shape.tokens : 1, m->heads, m->head_dim);
-    most = qd_larger(most, qd_scratch_attention(r->device, &args));
+    most = qd_larger(most, qd_scratch_kv_attend(r->device, &args));
   }
   return qd_larger(most, qd_scratch_qlinear(r->device, qd_tensor_2d(NULL, act, 1, m->hidden), m->vocabulary, true));
 }
@@ -196,17 +202,14 @@ qd_status qd_resident_open(qd_resident *r, const char *path, qd_compute compute,
 }
 
 static qd_status new_caches(qd_resident *r) {
-  const qd_model *m = &r->subject.model;
+  int64_t vocabulary = r->subject.model.vocabulary;
   size_t n = (size_t)r->blocks.n;
-  QD_TRY(qd_arena_new(&r->weights, n, sizeof *r->keys, &r->keys));
-  QD_TRY(qd_arena_new(&r->weights, n, sizeof *r->values, &r->values));
-  for (size_t i = 0; i < n; i++) {
-    QD_TRY(qd_tensor_new_2d(&r->cache, r->subject.act, r->positions, m->kv_heads * m->head_dim, &r->keys[i]));
-    QD_TRY(qd_tensor_new_2d(&r->cache, r->subject.act, r->positions, m->kv_heads * m->head_dim, &r->values[i]));
-  }
+  qd_kv shape = kv_shape(r, r->positions);
+  QD_TRY(qd_arena_new(&r->weights, n, sizeof *r->kv, &r->kv));
+  for (size_t i = 0; i < n; i++) QD_TRY(qd_kv_new(r->device, &r->cache, &shape, &r->kv[i]));
   if (r->comm->rank != last_rank(r)) return QD_OK;
-  QD_TRY(qd_tensor_new_2d(&r->cache, QD_F32, 1, m->vocabulary, &r->logits));
-  return qd_arena_new(&r->cache, (size_t)m->vocabulary, QD_SAMPLING_WORK_BYTES, &r->candidates);
+  QD_TRY(qd_tensor_new_2d(&r->cache, QD_F32, 1, vocabulary, &r->logits));
+  return qd_arena_new(&r->cache, (size_t)vocabulary, QD_SAMPLING_WORK_BYTES, &r->candidates);
 }
 
 static qd_status open_arenas(qd_resident *r) {
@@ -318,7 +321,7 @@ static qd_status run_mine(qd_resident *r, const int32_t *ids, bool ends) {
   if (r->comm->rank == 0)
     QD_TRY(qd_decoder_embed(&s->decoder, &r->embedding, qd_tensor_1d((void *)(uintptr_t)ids, QD_I32, n), h));
   for (int64_t i = 0; i < r->blocks.n; i++) {
-    s->decoder.keys = r->keys[i], s->decoder.values = r->values[i];
+    s->decoder.kv = &r->kv[i];
     QD_TRY(qd_subject_block(s, &r->block[i], 1));
   }
   return ends && r->comm->rank == last_rank(r) ? logits_behind(r, qd_tensor_rows(h, n - 1, 1)) : QD_OK;

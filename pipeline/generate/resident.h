@@ -20,7 +20,7 @@ typedef struct qd_resident {
   qd_block  *block;       /* these */
   qd_block   embedding;   /* rank 0 */
   qd_block   rest;        /* the last rank: final norm and head */
-  qd_tensor *keys, *values; /* act (positions, K D), a block's */
+  qd_kv     *kv;          /* of each block */
   qd_tensor  logits;      /* the last rank: F32 (1, V) */
   void      *candidates;  /* the last rank: to choose a token with (sampling.h) */
   qd_arena   weights, cache;

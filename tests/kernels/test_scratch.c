@@ -64,6 +64,32 @@ static void expect_attention(stand *s, int64_t queries, int64_t keys, int64_t he
   expect_bound(s, qd_scratch_attention(&s->device, &args), run_attention, &args);
 }
 
+static qd_status run_kv_attend(stand *s, void *context) { return qd_kv_attend(&s->device, context); }
+
+static void expect_kv_attend(stand *s, int64_t queries, int64_t keys, int64_t head, int64_t window, qd_dtype act) {
+  size_t mark = qd_arena_mark(&s->data), bytes = (size_t)(queries * 4 * head) * qd_dtype_bytes(act);
+  qd_kv shape = qd_kv_shape(&s->device, act, keys, 2, head), kv;
+  qd_tensor k = qd_tensor_3d(zeros(s, (size_t)(keys * 2 * head) * qd_dtype_bytes(act)), act, keys, 2, head);
+  MUST(qd_kv_new(&s->device, &s->data, &shape, &kv));
+  MUST(qd_kv_append(&s->device, &kv, 0, k, k));
+  qd_kv_attend_args args = {.q = qd_tensor_3d(zeros(s, bytes), act, queries, 4, head),
+                            .out = qd_tensor_3d(zeros(s, bytes), act, queries, 4, head),
+                            .kv = &kv, .scale = 1, .window = window};
+  expect_bound(s, qd_scratch_kv_attend(&s->device, &args), run_kv_attend, &args);
+  qd_arena_rewind(&s->data, mark);
+}
+
+Test(scratch, kv_attend) {
+  FOR_EACH_DEVICE {
+    expect_kv_attend(&s, 7, 7, 4, 0, QD_F32);
+    expect_kv_attend(&s, 300, 300, 16, 0, QD_BF16);
+    expect_kv_attend(&s, 700, 700, 10, 33, QD_F32);
+    expect_kv_attend(&s, 1, 90, 128, 0, QD_BF16);
+    MUST(qd_device_use_arithmetic(&s.device, QD_ARITHMETIC_BF16_AMX));
+    expect_kv_attend(&s, 40, 90, 33, 0, QD_BF16);
+  }
+}
+
 Test(scratch, attention) {
   FOR_EACH_DEVICE {
     expect_attention(&s, 7, 7, 4, 0, QD_F32);
