@@ -94,8 +94,8 @@ static void settle_scheme(const qd_spqr_options *o, qd_scheme *scheme) {
   scheme->round_zero = o->round_zero;
 }
 
-/* Bits and groups that nobody gave: those of the preset that was `asked` for where they leave something for an outlier, else the
- * best that the average pays for. */
+/* Bits and groups that nobody gave: those of the preset that was `asked` for where they leave something for an outlier, else
+ * the best that the average pays for. */
 static void settle_bits(struct argp_state *state, const preset *p, bool asked, qd_spqr_shared given, qd_job *job) {
   qd_scheme usual = job->scheme, open = job->scheme;
   double low, high;
