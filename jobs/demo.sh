@@ -100,7 +100,7 @@ watch() { # as run; the lines of finished blocks are shown as they come
   local log=$1 command="${*:2}"
   shift
   echo "\$ ${command//$root\//}" >&2
-  "$@" 2>&1 >/dev/null | tee "$log" | sed -un '/^calibration:/p; /^first sequence:/p; /^block /p; /^wrote /p' >&2 \
+  "$@" 2>&1 >/dev/null | tee "$log" | sed -un '/^calibration:/p; /^first sequence:/p; /^[0-9]* of [0-9]* blocks on disk/p; /^wrote /p' >&2 \
     || { cat "$log" >&2; fail "this failed: ${command//$root\//}"; }
 }
 

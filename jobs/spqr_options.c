@@ -94,13 +94,14 @@ static void settle_scheme(const qd_spqr_options *o, qd_scheme *scheme) {
   scheme->round_zero = o->round_zero;
 }
 
-/* The preset's bits and groups where they leave something for an outlier, else what fits. */
-static void settle_bits(struct argp_state *state, const preset *p, qd_spqr_shared given, qd_job *job) {
+/* Bits and groups that nobody gave: those of the preset that was `asked` for where they leave something for an outlier, else
+ * the best that the average pays for. */
+static void settle_bits(struct argp_state *state, const preset *p, bool asked, qd_spqr_shared given, qd_job *job) {
   qd_scheme usual = job->scheme, open = job->scheme;
   double low, high;
   if (!given.bits) usual.bits = p->bits, open.bits = 0;
   if (!given.group) usual.group_size = p->group_size, open.group_size = 0;
-  if (job->avg_bits == 0 || qd_budget_choose(&usual, job->avg_bits, &low, &high)) {
+  if (job->avg_bits == 0 || (asked && qd_budget_choose(&usual, job->avg_bits, &low, &high))) {
     job->scheme = usual;
     return;
   }
@@ -132,5 +133,5 @@ void qd_spqr_options_settle(struct argp_state *state, const qd_spqr_options *o, 
   if (!given.damp) job->damp_auto = p->damp == 0, job->damp = p->damp;
   settle_scheme(o, &job->scheme);
   settle_threshold(state, o, p, job);
-  settle_bits(state, p, given, job);
+  settle_bits(state, p, o->preset >= 0 || job->scheme.compat, given, job);
 }

@@ -6,16 +6,19 @@
 
 typedef struct setting { int bits; int64_t group_size; } setting;
 
-static const setting table[] = {{8, 16}, {7, 16}, {6, 16}, {5, 16}, {4, 16},  {3, 16},
-                                {3, 32}, {3, 64}, {2, 16}, {2, 32}, {2, 64}, {2, 128}};
-enum { N_SETTINGS = (int)(sizeof table / sizeof table[0]) };
+/* Down from 8 bits in groups of 16: each costs less than the one before.  A bit of code is worth more than what it costs in
+ * outliers, and so are smaller groups (docs/methods.md has the measurements). */
+static const int64_t groups[] = {16, 32, 64, 128};
+enum { MOST_BITS = 8, LEAST_BITS = 2, N_GROUPS = 4, N_SETTINGS = (MOST_BITS - LEAST_BITS + 1) * N_GROUPS };
+
+static setting setting_at(int i) { return (setting){MOST_BITS - i / N_GROUPS, groups[i % N_GROUPS]}; }
 
 static const double outlier_bits = 32; /* value and column */
 
 static double floor_of(qd_scheme scheme) { return qd_scheme_formula_bits(scheme, 0); }
 
-static bool fits(const setting *s, const qd_scheme *scheme) {
-  return (scheme->bits == 0 || scheme->bits == s->bits) && (scheme->group_size == 0 || scheme->group_size == s->group_size);
+static bool fits(setting s, const qd_scheme *scheme) {
+  return (scheme->bits == 0 || scheme->bits == s.bits) && (scheme->group_size == 0 || scheme->group_size == s.group_size);
 }
 
 /* A setting that a person gave whole need not be in the table. */
@@ -25,8 +28,8 @@ bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *h
   *low = 1e9, *high = 0;
   for (int i = 0; i < (open ? N_SETTINGS : 1); i++) {
     qd_scheme s = wanted;
-    if (open && !fits(&table[i], &wanted)) continue;
-    if (open) s.bits = table[i].bits, s.group_size = table[i].group_size;
+    if (open && !fits(setting_at(i), &wanted)) continue;
+    if (open) s.bits = setting_at(i).bits, s.group_size = setting_at(i).group_size;
     double least = floor_of(s), most = least + outlier_bits * QD_MOST_WANTED_OUTLIERS;
     *low = least < *low ? least : *low, *high = most > *high ? most : *high;
     if (found || avg_bits < least) continue;

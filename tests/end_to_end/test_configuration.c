@@ -55,6 +55,14 @@ Test(configuration, a_job_of_usual_settings_is_written_whole) {
   qd_heap_free(text);
 }
 
+/* A preset that is named keeps its bits and groups. */
+Test(configuration, an_average_takes_the_best_setting_that_fits) {
+  EXPECT(0, "spqr, 4 bits, groups of 64", out, QUANTIZE, "--method", "spqr", "--avg-bits", "4.2");
+  snprintf(again, sizeof again, "%s/again", folder.path);
+  EXPECT(0, "spqr, 3 bits, groups of 16", again, QUANTIZE, "-o", again, "--method", "spqr", "--avg-bits", "4.2", "--preset",
+         "spqr-4bit");
+}
+
 /* The file decides bits; the command line goes before it. */
 Test(configuration, decides_as_the_command_line_does) {
   const char *path = qd_temporary_write_text(&folder, "rtn.json", "{\"method\": \"rtn\", \"bits\": 3, \"group_size\": 4}");

@@ -14,15 +14,20 @@ static void expect_choice(double avg_bits, int bits, int64_t group_size) {
   cr_expect(s.bits == bits && s.group_size == group_size, "%g: %d bits in groups of %d", avg_bits, s.bits, (int)s.group_size);
 }
 
-/* 3 + 6 / 16 + 64 / 256 = 3.625 and so on. */
+/* 3 + 6 / 16 + 64 / 256 = 3.625, 4 + 6 / 128 + 64 / 2048 = 4.078125 and so on. */
 Test(budget, takes_the_best_setting_that_fits) {
   expect_choice(3.99, 3, 16);
   expect_choice(3.625, 3, 16);
   expect_choice(3.6, 3, 32);
   expect_choice(3.2, 3, 64);
+  expect_choice(3.1, 3, 128);
   expect_choice(3.07, 2, 16);
   expect_choice(2.5, 2, 32);
   expect_choice(2.1, 2, 128);
+  expect_choice(4.07, 3, 16);
+  expect_choice(4.08, 4, 128);
+  expect_choice(4.16, 4, 64);
+  expect_choice(4.625, 4, 16);
   expect_choice(8.7, 8, 16);
 }
 
