@@ -58,7 +58,8 @@ static int find_preset(struct argp_state *state, const char *text) {
 }
 
 static double threshold_of(struct argp_state *state, const char *text) {
-  return strcmp(text, "none") == 0 ? INFINITY : qd_option_number(state, "--outlier-threshold", text, 0, 1e9);
+  return strcmp(text, "none") == 0 ? INFINITY
+                                   : qd_option_number_or(state, "--outlier-threshold", text, (qd_option_range){0, 1e9, "none"});
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -95,7 +96,8 @@ static void settle_scheme(const qd_spqr_options *o, qd_scheme *scheme) {
 }
 
 /* The preset's bits and groups where they leave something for an outlier, else what fits. */
-static void settle_bits(struct argp_state *state, const preset *p, qd_spqr_shared given, qd_job *job) {
+static void settle_bits(struct argp_state *state, const qd_spqr_options *o, const preset *p, qd_spqr_shared given,
+                        qd_job *job) {
   qd_scheme usual = job->scheme, open = job->scheme;
   double low, high;
   if (!given.bits) usual.bits = p->bits, open.bits = 0;
@@ -105,7 +107,8 @@ static void settle_bits(struct argp_state *state, const preset *p, qd_spqr_share
     return;
   }
   if (!qd_budget_choose(&open, job->avg_bits, &low, &high))
-    qd_option_refuse(state, "--avg-bits %g cannot be reached%s: %.4f to %.4f can", job->avg_bits,
+    qd_option_refuse(state, "--avg-bits %g%s cannot be reached%s: %.4f to %.4f can", job->avg_bits,
+                     o->avg_bits >= 0 ? "" : ", which is taken where none is given,",
                      given.bits || given.group ? " with this --bits and --group-size" : "", low, high);
   job->scheme = open;
 }
@@ -132,5 +135,5 @@ void qd_spqr_options_settle(struct argp_state *state, const qd_spqr_options *o, 
   if (!given.damp) job->damp_auto = p->damp == 0, job->damp = p->damp;
   settle_scheme(o, &job->scheme);
   settle_threshold(state, o, p, job);
-  settle_bits(state, p, given, job);
+  settle_bits(state, o, p, given, job);
 }
