@@ -83,8 +83,8 @@ static void append_fallback(const qd_job *job, const qd_plan_setting *s, char *t
 
 /* What SpQR stores beside codes. */
 static void append_statistics(const qd_job *job, const qd_scheme *scheme, char *text) {
-  append(text, ", scales of %d and zero points of %d bits over %" PRId64 " rows (0: as they are)", scheme->scale_bits,
-         scheme->zero_bits, scheme->stat_group);
+  append(text, ", scales of %d and zero points of %d bits over %" PRId64 " rows", scheme->scale_bits, scheme->zero_bits,
+         scheme->stat_group);
   if (job->avg_bits > 0) append(text, ", outliers up to %g bits a weight of the whole job", job->avg_bits);
   else if (isinf(job->outlier_threshold)) append(text, ", no outliers");
   else append(text, ", outliers beyond %g", job->outlier_threshold);
