@@ -48,7 +48,8 @@ static const known *find(const catalogue *all, const char *name) {
 
 bool qd_config_same_setting(const char *a, const char *b) {
   static const char *const groups[][4] = {
-      {"sym", "asym"}, {"act-order", "desc-act", "static-groups"}, {"arithmetic", "compute-dtype"}};
+      {"sym", "asym"}, {"act-order", "permutation-order", "desc-act", "static-groups"}, {"arithmetic", "compute-dtype"},
+      {"avg-bits", "outlier-threshold"}};
   if (strcmp(a, b) == 0) return true;
   const char *bare_a = strncmp(a, "no-", 3) == 0 ? a + 3 : a, *bare_b = strncmp(b, "no-", 3) == 0 ? b + 3 : b;
   if (strcmp(bare_a, bare_b) == 0) return true;

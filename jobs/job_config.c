@@ -1,6 +1,7 @@
 #include "jobs/job_config.h"
 
 #include "jobs/config.h"
+#include "jobs/job_options.h"
 #include "kernels/base/heap.h"
 
 #include <math.h>
@@ -57,9 +58,19 @@ static void settle_codes(settings *s) {
   if (job->gptaq) settle_number(s, "gptaq-alpha", job->gptaq_alpha);
 }
 
-/* How SpQR's outliers are bounded; grids follow from it unless they were given. */
-static void settle_outliers(settings *s) {
+/* What SpQR does: how outliers are bounded, and the grids, which follow from that unless they were given. */
+static void settle_spqr(settings *s) {
   const qd_job *job = s->job;
+  const qd_scheme *scheme = &job->scheme;
+  settle_integer(s, "bits", scheme->bits);
+  settle_integer(s, "group-size", scheme->group_size);
+  settle(s, scheme->symmetric ? "sym" : "asym", NULL);
+  settle_integer(s, "scale-bits", scheme->scale_bits);
+  settle_integer(s, "zero-bits", scheme->zero_bits);
+  settle_integer(s, "stat-group", scheme->stat_group);
+  settle(s, "scale-dtype", scheme->scale_dtype == QD_F32 ? "f32" : "f16");
+  settle(s, "permutation-order", qd_permutation_name(job->act_order));
+  settle_integer(s, "block-size", job->block);
   if (job->avg_bits > 0) settle_number(s, "avg-bits", job->avg_bits);
   else if (isinf(job->outlier_threshold)) settle(s, "outlier-threshold", "none");
   else settle_number(s, "outlier-threshold", job->outlier_threshold);
@@ -100,7 +111,7 @@ qd_status qd_job_config_print(const qd_job *job, const qd_job_settled *settled, 
   s->job = job, s->n = s->n_given = n;
   if (n > 0) memcpy(s->item, given, n * sizeof *given);
   settle(s, "method", job->method->name);
-  if (job->method->has_outliers) settle_outliers(s);
+  if (job->method->has_outliers) settle_spqr(s);
   else settle_codes(s);
   settle_job(s, settled);
   qd_status status = qd_config_print(s->item, s->n, text);

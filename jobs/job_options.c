@@ -192,10 +192,17 @@ static int find_act_order(struct argp_state *state, const char *text) {
   return qd_option_choice(state, "--act-order", text, orders);
 }
 
+static const char *const permutations[] = {"identity", "act_order", "spearman", NULL};
+static const qd_act_order permutation_orders[] = {QD_ORDER_NONE, QD_ORDER_DYNAMIC, QD_ORDER_SPEARMAN};
+
 static int find_permutation(struct argp_state *state, const char *text) {
-  static const char *const names[] = {"identity", "act_order", "spearman", NULL};
-  static const qd_act_order orders[] = {QD_ORDER_NONE, QD_ORDER_DYNAMIC, QD_ORDER_SPEARMAN};
-  return (int)orders[qd_option_choice(state, "--permutation-order", text, names)];
+  return (int)permutation_orders[qd_option_choice(state, "--permutation-order", text, permutations)];
+}
+
+const char *qd_permutation_name(qd_act_order order) {
+  int i = 0;
+  while (permutations[i + 1] != NULL && permutation_orders[i] != order) i++;
+  return permutations[i];
 }
 
 /* What needs the original model's activations beside the others. */
@@ -297,7 +304,7 @@ static error_t parse_method(int key, char *text, struct argp_state *state) {
     case KEY_ODD_SHAPE: job->odd_shape = (qd_odd_shape)qd_option_choice(state, "--odd-shape", text, shapes); return 0;
     case KEY_DAMP:
       options->damp = true, job->damp_auto = strcmp(text, "auto") == 0;
-      if (!job->damp_auto) job->damp = qd_option_number(state, "--damp", text, 0, 1e6);
+      if (!job->damp_auto) job->damp = qd_option_number_or(state, "--damp", text, (qd_option_range){0, 1e6, "auto"});
       return 0;
     case KEY_ON_FAILURE:
       job->on_failure = (qd_on_failure)qd_option_choice(state, "--on-hessian-failure", text, failures);

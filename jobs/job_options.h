@@ -26,6 +26,9 @@ qd_job_options qd_job_options_new(void);
 /* What was not given, and what contradicts itself (usage error).  writes: --output and calibration text are needed. */
 void qd_job_options_settle(struct argp_state *state, qd_job_options *options, bool writes);
 
+/* What --permutation-order calls an order that SpQR has. */
+const char *qd_permutation_name(qd_act_order order);
+
 /* Find the model by its name; compile the rules; open the device, whose scratch gets its size from the plan.  Collective.
  * _close: name and rules, after a failure too. */
 qd_status qd_job_options_open(qd_job_options *options, qd_comm *comm, qd_device *device) QD_MUST_USE;

@@ -1,6 +1,7 @@
 #include "jobs/model_options.h"
 
 #include "kernels/base/heap.h"
+#include "kernels/base/log.h"
 #include "workers/agree.h"
 
 #include <stdio.h>
@@ -96,6 +97,7 @@ qd_status qd_model_locate(qd_model_options *options, qd_comm *comm, const char *
   if (status == QD_OK) status = qd_agree(comm, take_path(options, *model, name, path));
   qd_heap_free(name);
   QD_TRY(status);
+  if (strcmp(*path, *model) != 0) qd_log("%s is %s", *model, *path);
   *model = *path;
   return QD_OK;
 }

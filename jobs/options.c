@@ -2,6 +2,7 @@
 #include "jobs/options.h"
 
 #include "jobs/config.h"
+#include "jobs/help.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -61,17 +62,24 @@ static void dashes_for_underscores(int argc, char **argv) {
         if (*c == '_') *c = '-';
 }
 
-static bool asks_for_help(int argc, char **argv) {
+static bool is_there(int argc, char **argv, const char *option) {
   for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-?") == 0 || strcmp(argv[i], "--usage") == 0) return true;
+    if (strcmp(argv[i], option) == 0) return true;
   return false;
+}
+
+/* Under a launcher all ranks are asked, and one answers. */
+static void help(const struct argp *argp, int argc, char **argv, bool speaks) {
+  bool wanted = is_there(argc, argv, "--help") || is_there(argc, argv, "-?");
+  if (wanted && speaks) qd_help_print(argp, argv[0], stdout);
+  if (wanted || (!speaks && is_there(argc, argv, "--usage"))) exit(0);
 }
 
 void qd_options_parse(const struct argp *argp, int argc, char **argv, void *input) {
   bool speaks = qd_launcher_rank() == 0;
   argp_err_exit_status = USAGE_EXIT;
   dashes_for_underscores(argc, argv);
-  if (!speaks && asks_for_help(argc, argv)) exit(0);
+  help(argp, argc, argv, speaks);
   refuse_misspelt(argp, argc, argv);
   qd_status status = qd_config_apply(argp, &argc, &argv);
   if (status != QD_OK) {
@@ -103,12 +111,17 @@ int64_t qd_option_integer(struct argp_state *state, const char *option, const ch
   return value;
 }
 
-double qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high) {
+double qd_option_number_or(struct argp_state *state, const char *option, const char *text, qd_option_range range) {
   char *end;
   double value = strtod(text, &end);
-  if (end == text || *end != '\0' || !(value >= low && value <= high))
-    qd_option_refuse(state, "%s takes a number from %g to %g, got \"%s\"", option, low, high, text);
+  if (end == text || *end != '\0' || !(value >= range.low && value <= range.high))
+    qd_option_refuse(state, "%s takes a number from %g to %g%s%s, got \"%s\"", option, range.low, range.high,
+                     range.word != NULL ? ", or " : "", range.word != NULL ? range.word : "", text);
   return value;
+}
+
+double qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high) {
+  return qd_option_number_or(state, option, text, (qd_option_range){low, high, NULL});
 }
 
 int64_t qd_option_bytes(struct argp_state *state, const char *option, const char *text) {

@@ -28,6 +28,12 @@ _Noreturn void qd_option_refuse(const struct argp_state *state, const char *form
 /* Values; a wrong one is refused by the option, what it takes and what was given. */
 int64_t qd_option_integer(struct argp_state *state, const char *option, const char *text, int64_t low, int64_t high);
 double  qd_option_number(struct argp_state *state, const char *option, const char *text, double low, double high);
+/* A number, or a word in its place that the caller knows. */
+typedef struct qd_option_range {
+  double low, high;
+  const char *word;
+} qd_option_range;
+double  qd_option_number_or(struct argp_state *state, const char *option, const char *text, qd_option_range range);
 int64_t qd_option_bytes(struct argp_state *state, const char *option, const char *text);   /* 4G, 512M, 4GiB */
 double  qd_option_seconds(struct argp_state *state, const char *option, const char *text); /* 90, 90s, 15m, 2h, 1:30:00 */
 const char *qd_option_text(struct argp_state *state, const char *option, const char *text); /* not empty */

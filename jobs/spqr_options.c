@@ -58,7 +58,8 @@ static int find_preset(struct argp_state *state, const char *text) {
 }
 
 static double threshold_of(struct argp_state *state, const char *text) {
-  return strcmp(text, "none") == 0 ? INFINITY : qd_option_number(state, "--outlier-threshold", text, 0, 1e9);
+  return strcmp(text, "none") == 0 ? INFINITY
+                                   : qd_option_number_or(state, "--outlier-threshold", text, (qd_option_range){0, 1e9, "none"});
 }
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -94,9 +95,11 @@ static void settle_scheme(const qd_spqr_options *o, qd_scheme *scheme) {
   scheme->round_zero = o->round_zero;
 }
 
-/* Bits and groups that nobody gave: those of the preset that was `asked` for where they leave something for an outlier, else
- * the best that the average pays for. */
-static void settle_bits(struct argp_state *state, const preset *p, bool asked, qd_spqr_shared given, qd_job *job) {
+/* Bits and groups that nobody gave: those of a preset that was asked for where they leave something for an outlier, else the
+ * best that the average pays for. */
+static void settle_bits(struct argp_state *state, const qd_spqr_options *o, const preset *p, qd_spqr_shared given,
+                        qd_job *job) {
+  bool asked = o->preset >= 0 || job->scheme.compat;
   qd_scheme usual = job->scheme, open = job->scheme;
   double low, high;
   if (!given.bits) usual.bits = p->bits, open.bits = 0;
@@ -106,7 +109,8 @@ static void settle_bits(struct argp_state *state, const preset *p, bool asked, q
     return;
   }
   if (!qd_budget_choose(&open, job->avg_bits, &low, &high))
-    qd_option_refuse(state, "--avg-bits %g cannot be reached%s: %.4f to %.4f can", job->avg_bits,
+    qd_option_refuse(state, "--avg-bits %g%s cannot be reached%s: %.4f to %.4f can", job->avg_bits,
+                     o->avg_bits >= 0 ? "" : ", which is taken where none is given,",
                      given.bits || given.group ? " with this --bits and --group-size" : "", low, high);
   job->scheme = open;
 }
@@ -133,5 +137,5 @@ void qd_spqr_options_settle(struct argp_state *state, const qd_spqr_options *o, 
   if (!given.damp) job->damp_auto = p->damp == 0, job->damp = p->damp;
   settle_scheme(o, &job->scheme);
   settle_threshold(state, o, p, job);
-  settle_bits(state, p, o->preset >= 0 || job->scheme.compat, given, job);
+  settle_bits(state, o, p, given, job);
 }

@@ -1,5 +1,6 @@
 #include "pipeline/plan_settings.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,12 +71,23 @@ static void append_kept(const qd_job *job, const qd_plan_tensor *t, char *text) 
 static void append_fallback(const qd_job *job, const qd_plan_setting *s, char *text) {
   bool factored = job->method->needs_factor && s->tensor->slot.role != QD_EMBEDDING;
   if (!factored) return;
-  append(text, ", act-order %s; without a factor %s", qd_act_order_name(job->act_order),
-         job->on_failure == QD_FAILURE_RTN ? "rtn" : "the job stops");
+  append(text, ", act-order %s, damping ", qd_act_order_name(job->act_order));
+  if (job->damp_auto) append(text, "auto");
+  else append(text, "%g", job->damp);
+  append(text, "; without a factor %s", job->on_failure == QD_FAILURE_RTN ? "rtn" : "the job stops");
   if (s->experts > 0)
     append(
         text, "; with fewer than %" PRId64 " tokens %s", job->moe_min_tokens,
         job->moe_fallback == QD_MOE_RTN || s->tensor->slot.role == QD_EXPERT_DOWN_PROJ ? "rtn" : "the Hessian of all tokens");
+}
+
+/* What SpQR stores beside codes. */
+static void append_statistics(const qd_job *job, const qd_scheme *scheme, char *text) {
+  append(text, ", scales of %d and zero points of %d bits over %" PRId64 " rows", scheme->scale_bits, scheme->zero_bits,
+         scheme->stat_group);
+  if (job->avg_bits > 0) append(text, ", outliers up to %g bits a weight of the whole job", job->avg_bits);
+  else if (isinf(job->outlier_threshold)) append(text, ", no outliers");
+  else append(text, ", outliers beyond %g", job->outlier_threshold);
 }
 
 static void append_codes(const qd_job *job, const qd_plan_setting *s, char *text) {
@@ -87,15 +99,17 @@ static void append_codes(const qd_job *job, const qd_plan_setting *s, char *text
     append(text, "groups of %" PRId64, t->scheme.group_size);
   if (t->fate == QD_FATE_RAGGED) append(text, " (the last of a row is shorter)");
   if (t->fate == QD_FATE_WHOLE_ROWS) append(text, " (no group divides its columns)");
-  append(text, ", %s, scales %s%s", t->scheme.symmetric ? "symmetric" : "zero points", qd_dtype_name(t->scheme.scale_dtype),
-         t->scheme.mse ? ", clipping searched" : "");
+  append(text, ", %s", t->scheme.symmetric ? "symmetric" : "zero points");
+  if (t->scheme.spqr) append_statistics(job, &t->scheme, text);
+  else append(text, ", scales %s%s", qd_dtype_name(t->scheme.scale_dtype), t->scheme.mse ? ", clipping searched" : "");
   append_fallback(job, s, text);
 }
 
 void qd_plan_setting_text(const qd_plan *plan, const qd_plan_setting *s, char text[QD_SETTING_BYTES]) {
   const qd_plan_tensor *t = s->tensor;
   *text = '\0';
-  if (s->first_block != QD_REST) append(text, "%" PRId64 " blocks as block %" PRId64 ": ", s->blocks, s->first_block);
+  if (s->first_block != QD_REST)
+    append(text, "%" PRId64 " block%s as block %" PRId64 ": ", s->blocks, s->blocks == 1 ? "" : "s", s->first_block);
   if (s->experts > 0) append(text, "%" PRId64 " x ", s->experts);
   append(text, "%s [%" PRId64 ", %" PRId64 "]: ", qd_role_name(t->slot.role), t->slot.dim[0], t->slot.dim[1]);
   if (t->quantized)

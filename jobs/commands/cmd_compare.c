@@ -116,9 +116,21 @@ static void print_cell(int width, int digits, double value) {
   else printf(" %*.*f", width, digits, value);
 }
 
-static void print_head(const row *rows) {
+static const char *name_of(const row *r) {
+  const char *slash = strrchr(r->path, '/');
+  return slash != NULL && slash[1] != '\0' ? slash + 1 : r->path;
+}
+
+/* Of the first column: names are whole. */
+static int width_of(const row *rows, int n) {
+  int width = 24;
+  for (int i = 0; i < n; i++) width = (int)strlen(name_of(&rows[i])) > width ? (int)strlen(name_of(&rows[i])) : width;
+  return width;
+}
+
+static void print_head(const row *rows, int width) {
   const qd_task_scores *tasks = &rows[0].result.tasks;
-  printf("%-24s %-12s %7s %7s %10s", "model", "method", "bits/w", "all", "MiB");
+  printf("%-*s %-12s %7s %7s %10s", width, "model", "method", "bits/w", "all", "MiB");
   if (rows[0].result.has_text) printf(" %11s %10s %10s %8s", "perplexity", "KL (nats)", "KL 99.9 %", "top-1 %");
   for (size_t i = 0; i < tasks->n; i++) printf(" %13s", tasks->at[i].task->name);
   printf(" %8s\n", "seconds");
@@ -132,11 +144,10 @@ static void print_task(const qd_task_score *score) {
   printf(" %13s", text);
 }
 
-static void print_row(const row *r) {
+static void print_row(const row *r, int width) {
   const qd_evaluation *e = &r->result;
-  const char *slash = strrchr(r->path, '/'), *name = slash != NULL && slash[1] != '\0' ? slash + 1 : r->path;
   double none = (double)NAN;
-  printf("%-24.24s %-12.12s", name, r->method);
+  printf("%-*s %-12.12s", width, name_of(r), r->method);
   print_cell(7, 3, r->bits > 0 ? r->bits : none);
   print_cell(7, 3, r->whole_bits);
   print_cell(10, 2, r->bytes / 1048576);
@@ -154,8 +165,9 @@ static void print_row(const row *r) {
 static void print_text(const row *rows, int n) {
   const qd_evaluation_request *request = &wanted.evaluation.request;
   const qd_evaluation *e = &rows[0].result;
-  print_head(rows);
-  for (int i = 0; i < n; i++) print_row(&rows[i]);
+  int width = width_of(rows, n);
+  print_head(rows, width);
+  for (int i = 0; i < n; i++) print_row(&rows[i], width);
   printf("\nbits/w: of the quantized weights, scales and zeros included; all: of all weights; seconds: this evaluation.\n");
   if (e->has_text)
     printf("%s: %s style, %" PRId64 " windows of %" PRId64 " from %" PRId64 " tokens.\n", request->dataset,

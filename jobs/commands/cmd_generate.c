@@ -25,7 +25,7 @@ static struct {
 static const struct argp_option options_list[] = {
     {"model", 'm', "MODEL", 0, "A store, or an original model: its folder, its GGUF file or its name", 1},
     {"prompt", 'p', "TEXT", 0, "The text to go on from, as it is: no chat template is put around it", 1},
-    {"prompt-file", KEY_PROMPT_FILE, "FILE", 0, "The same from a file, whole", 1},
+    {"prompt-file", KEY_PROMPT_FILE, "FILE", 0, "The text to go on from: this file, whole", 1},
     {"max-new-tokens", KEY_MAX_NEW, "N", 0, "Tokens at the most (256, or as many as the model has positions for)", 1},
     {"add-bos", KEY_BOS, "auto|yes|no", 0,
      "Special tokens in front of the prompt: as the tokenizer does by default, exactly one BOS, none", 1},

@@ -169,7 +169,9 @@ static void print_head(const qd_model_places *places, const qd_model_entries *al
     return;
   }
   printf("no models; looked in");
-  for (size_t i = 0; i < places->n; i++) printf("%s %s (%s)", i ? "," : "", places->at[i].path, places->at[i].origin);
+  for (size_t i = 0; i < places->n; i++)
+    printf("%s %s (%s%s)", i ? "," : "", places->at[i].path, places->at[i].origin,
+           qd_folder_exists(places->at[i].path) ? "" : ": no such folder");
   printf("%s\n", places->n == 0 ? " no place: --model-path and QDIST_MODELS name some" : "");
 }
 

@@ -215,12 +215,13 @@ static void print_time(const report *r) {
       {"forward", t->forward}, {"exact sums", t->sums}, {"factors (one rank works)", t->factor}, {"codes", t->codes},
       {"wires", t->wires},     {"waiting for the reader", t->waiting}};
   if (*r->hardware.name == '\0') printf("time: about %.0f s, by a short probe of this machine\n", t->total);
-  else printf("time: about %.3g s on %d x %s\n", t->total, ranks, r->hardware.name);
+  else printf("time: about %.*f s on %d x %s\n", t->total < 10 ? 1 : 0, t->total, ranks, r->hardware.name);
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-    printf("  %-28s %10.3g s %5.1f %%\n", parts[i].name, parts[i].seconds,
+    printf("  %-28s %10.*f s %5.1f %%\n", parts[i].name, parts[i].seconds < 10 ? 3 : 1, parts[i].seconds,
            t->total > 0 ? 100 * parts[i].seconds / t->total : 0);
   qd_size_text(ranks > 1 ? (double)r->plan.traffic_bytes / (ranks - 1) : 0, link, sizeof link);
-  printf("reading takes %.3g s behind the work; each rank but the first receives %s\n", t->reading, link);
+  printf("reading takes %.*f s behind the work; each rank but the first receives %s\n", t->reading < 10 ? 3 : 1,
+         t->reading, link);
 }
 
 static void print_output(const report *r) {

@@ -39,14 +39,15 @@ static qd_status find_group(qd_task_score *score, const char *name, qd_group_sco
   return QD_OK;
 }
 
-/* The harness's pooled_sample_stderr: the variance within groups, over all documents. */
+/* The harness's pooled_sample_stderr: the variance within groups, over all documents.  Where no group has two documents
+ * there is none within them (the harness divides by zero): the error of the mean as it is. */
 static double pooled_error(const qd_task_score *score) {
   double sum = 0, n = (double)score->documents, spare = n - (double)score->n_groups;
   for (size_t i = 0; i < score->n_groups; i++) {
     const qd_group_score *g = &score->group[i];
     sum += (double)(g->documents - 1) * g->acc.error * g->acc.error * (double)g->documents;
   }
-  return spare > 0 ? sqrt(sum / spare / n) : 0;
+  return spare > 0 ? sqrt(sum / spare / n) : score->acc.error;
 }
 
 static qd_status score_groups(const qd_task_set *set, const qd_loglikelihood *found, qd_task_score *out) {

@@ -63,6 +63,24 @@ Test(configuration, an_average_takes_the_best_setting_that_fits) {
          "spqr-4bit");
 }
 
+/* SpQR's whole grid as well; a threshold typed takes the place of the average, an order that of its other name. */
+Test(configuration, a_job_with_outliers_is_written_whole) {
+  static const char *const lines[] = {"method: spqr\n",    "avg-bits: 3.99\n", "bits: 3\n",
+                                      "group-size: 16\n",  "asym: true\n",     "scale-bits: 3\n",
+                                      "zero-bits: 3\n",    "stat-group: 16\n", "permutation-order: act_order\n",
+                                      "block-size: 128\n", "damp: auto\n"};
+  char *text;
+  size_t n;
+  expect_same((const char *const[]){QUANTIZE, "--method", "spqr", NULL});
+  cr_assert_eq(qd_file_read(written, 1 << 16, &text, &n), QD_OK);
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+    cr_expect_not_null(strstr(text, lines[i]), "%s in %s", lines[i], text);
+  qd_heap_free(text);
+  snprintf(again, sizeof again, "%s/third", folder.path);
+  EXPECT(0, "wrote", again, "quantize", "--config", written, "--output", again, "--outlier-threshold", "0.3", "--act-order",
+         "none");
+}
+
 /* The file decides bits; the command line goes before it. */
 Test(configuration, decides_as_the_command_line_does) {
   const char *path = qd_temporary_write_text(&folder, "rtn.json", "{\"method\": \"rtn\", \"bits\": 3, \"group_size\": 4}");

@@ -238,11 +238,18 @@ Test(evaluate, compare_puts_the_same_figures_in_one_table) {
 
 Test(evaluate, compare_prints_a_line_a_model) {
   make_store("four", 4);
+  make_store("four-bits-and-a-name-of-some-length", 4);
   qd_run run = qd_program(0, "compare %s/four %s --tasks %s/lambada.jsonl --limit 1", folder.path, demo, folder.path);
   must_succeed(&run);
   cr_expect_not_null(strstr(run.out.text, "lambada  seconds\nfour                     rtn 4 "), "%s", run.out.text);
   cr_expect_not_null(strstr(run.out.text, "\nqdist-tiny               original           -  16.000"), "%s", run.out.text);
   cr_expect_null(strstr(run.out.text, "perplexity"), "%s", run.out.text);
+  qd_run_close(&run);
+  run = qd_program(0, "compare %s/four %s/four-bits-and-a-name-of-some-length --tasks %s/lambada.jsonl --limit 1", folder.path,
+                   folder.path, folder.path);
+  must_succeed(&run);
+  cr_expect_not_null(strstr(run.out.text, "\nfour-bits-and-a-name-of-some-length rtn 4 "), "%s", run.out.text);
+  cr_expect_not_null(strstr(run.out.text, "\nfour                                rtn 4 "), "%s", run.out.text);
   qd_run_close(&run);
 }
 

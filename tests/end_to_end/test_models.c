@@ -42,7 +42,8 @@ Test(models, are_found_by_name) {
   cr_assert_eq(setenv("HF_HOME", folder.path, 1), 0); /* its hub/ */
   EXPECT(0, "wrote", out, JOB("sound"));
   EXPECT(0, "perplexity", "", "evaluate", "--model", out, "--reference", "sound", "--dataset", ids, "--seqlen", "16");
-  EXPECT(0, "", "", "plan", "--model", "sound", "--method", "rtn", "--nsamples", "2", "--seqlen", "16");
+  EXPECT(0, "sound is ", "models--org--sound", "plan", "--model", "sound", "--method", "rtn", "--nsamples", "2",
+         "--seqlen", "16");
 }
 
 /* The path is no part of the job. */
@@ -109,7 +110,7 @@ Test(models, says_where_there_are_none) {
   qd_run run = run_words(0, (const char *const[]){"models", NULL});
   expect_code(&run, 0, "models");
   cr_expect_not_null(strstr(run.out.text, "no models; looked in"), "%s", run.out.text);
-  cr_expect_not_null(strstr(run.out.text, "absent (the Hugging Face cache)"), "%s", run.out.text);
+  cr_expect_not_null(strstr(run.out.text, "absent (the Hugging Face cache: no such folder)"), "%s", run.out.text);
   qd_run_close(&run);
   EXPECT(2, "\"x\" is no option", "", "models", "x");
 }

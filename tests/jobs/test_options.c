@@ -22,7 +22,11 @@ typedef struct values {
 enum { KEY_COUNT = 0x300, KEY_SIZE, KEY_SHARE, KEY_TIME, KEY_COLOUR, KEY_TEXT };
 
 static const struct argp_option list[] = {{"count", KEY_COUNT, "N", 0, "", 0}, {"shard-size", KEY_SIZE, "S", 0, "", 0},
-                                          {"share", KEY_SHARE, "X", 0, "", 0}, {"stop-after", KEY_TIME, "T", 0, "", 0},
+                                          {"share", KEY_SHARE, "X", 0,
+                                           "How much, in words enough that they do not find room on one line of the help", 0},
+                                          {"part-of-the-whole", 0, 0, OPTION_ALIAS, 0, 0},
+                                          {"percentage-by-a-long-name", 0, 0, OPTION_ALIAS, 0, 0},
+                                          {"stop-after", KEY_TIME, "T", 0, "", 0},
                                           {"colour", KEY_COLOUR, "C", 0, "", 0}, {"text", KEY_TEXT, "S", 0, "", 0}, {0}};
 
 static error_t parse(int key, char *text, struct argp_state *state) {
@@ -42,7 +46,10 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 }
 
 static const struct argp_child children[] = {{&qd_common_argp, 0, "Running:", 90}, {0}};
-static const struct argp argp = {.options = list, .parser = parse, .children = children};
+#define EXAMPLE "  qdist test --count 1 --shard-size 4G --share 0.25 --stop-after 90s --colour light-blue"
+static const struct argp argp = {
+    .options = list, .parser = parse, .children = children,
+    .doc = "Tries options.\vExample:\n" EXAMPLE};
 
 /* What became of a command line in a process of its own. */
 typedef struct outcome {
@@ -213,6 +220,19 @@ Test(options, common_ones_say_where_to_compute) {
   cr_expect_null(d.isa);
   refuse_one("--threads", "0");
   refuse_one("--device", "cuda");
+}
+
+/* Nothing is cut that is to be copied, nothing else is too long, and what goes on stands below what it goes on with. */
+Test(options, the_help_is_cut_where_it_should_be) {
+  outcome o = RUN("--help");
+  cr_expect_eq(o.exit_code, 0);
+  cr_expect_not_null(strstr(o.said, "\n" EXAMPLE "\n"));
+  cr_expect_not_null(strstr(o.said, "\n      --share=X, --part-of-the-whole=X, --percentage-by-a-long-name=X\n"
+                                    "                             How much, in words enough that they do not find\n"
+                                    "                             room on one line of the help\n"), "%s", o.said);
+  cr_expect_null(strstr(o.said, "\n\n\n"));
+  for (const char *line = o.said, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
+    cr_expect(end - line <= 79 || strncmp(line, "  qdist", 7) == 0, "%.*s", (int)(end - line), line);
 }
 
 Test(options, helps) {

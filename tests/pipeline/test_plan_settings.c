@@ -56,11 +56,29 @@ Test(plan_settings, each_linear_has_its_setting) {
   make_plan(&s, 1);
   cr_expect_eq(count(&s), 9); /* seven linears, embedding, head */
   expect_setting(&s, 0, "3 blocks as block 0: q_proj [64, 64]: gptq, 3 bits, groups of 32");
-  expect_setting(&s, 0, "act-order static; without a factor rtn");
+  expect_setting(&s, 0, "act-order static, damping 0.01; without a factor rtn");
   expect_setting(&s, 6, "down_proj [64, 300]: gptq, 3 bits, groups of 32 (the last of a row is shorter)");
   expect_setting(&s, 7, "embedding [500, 64]: kept; --quant-embeddings quantizes it");
   expect_setting(&s, 8, "head [500, 64]: kept; --quant-lm-head quantizes it");
   cr_expect_eq(qd_plan_weights(&s.plan), 3.0 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 300));
+  close_stand(&s);
+}
+
+Test(plan_settings, statistics_and_outliers_are_told) {
+  stand s;
+  open_stand(&s);
+  s.job.method = qd_method_find("spqr"), s.job.act_order = QD_ORDER_DYNAMIC, s.job.damp_auto = true, s.job.avg_bits = 3.99;
+  s.job.scheme = (qd_scheme){.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3,
+                             .zero_bits = 2, .stat_group = 8};
+  make_plan(&s, 1);
+  expect_setting(&s, 0, "spqr, 3 bits, groups of 16, zero points, scales of 3 and zero points of 2 bits over 8 rows");
+  expect_setting(&s, 0, ", outliers up to 3.99 bits a weight of the whole job, act-order dynamic, damping auto; without");
+  s.job.avg_bits = 0, s.job.outlier_threshold = 0.25;
+  make_plan(&s, 1);
+  expect_setting(&s, 0, ", outliers beyond 0.25, ");
+  s.job.outlier_threshold = (double)INFINITY;
+  make_plan(&s, 1);
+  expect_setting(&s, 0, ", no outliers, ");
   close_stand(&s);
 }
 
@@ -76,7 +94,7 @@ Test(plan_settings, what_is_kept_says_why) {
   expect_setting(&s, 0, "2 blocks as block 0: q_proj");
   expect_setting(&s, 1, "k_proj [32, 64]: kept: --ignore \"k_proj\"");
   expect_setting(&s, 6, "down_proj [64, 300]: kept: no group of 32 divides its columns (--odd-shape skip)");
-  expect_setting(&s, 7, "1 blocks as block 1: q_proj [64, 64]: gptq, 5 bits, one group a row");
+  expect_setting(&s, 7, "1 block as block 1: q_proj [64, 64]: gptq, 5 bits, one group a row");
   close_stand(&s);
 }
 

@@ -79,6 +79,19 @@ Test(task_scores, subjects_by_their_size) {
   qd_task_score_release(&score);
 }
 
+/* With one document of each nothing varies within a subject, which is no reason to be certain. */
+Test(task_scores, subjects_of_one_document) {
+  static char names[4][2] = {"a", "b", "c", "d"};
+  static const qd_loglikelihood of_four[8] = {{-1, 0}, {-2, 0}, {-1, 0}, {-2, 0}, {-2, 0}, {-1, 0}, {-2, 0}, {-1, 0}};
+  qd_task_score score;
+  qd_task_set set = set_of("mmlu", DOCUMENTS, 2);
+  for (int i = 0; i < 4; i++) documents[i].subject = names[i];
+  MUST(qd_task_score_of(&set, of_four, &score));
+  cr_assert_eq(score.n_groups, 4);
+  expect_near(score.acc.error, sqrt(0.5 * 0.5 / 3), "of the mean");
+  qd_task_score_release(&score);
+}
+
 Test(task_scores, a_line_of_json_a_document) {
   static const qd_request requests[4] = {{0, 5, 2}, {5, 6, 3}, {11, 4, 1}, {15, 4, 1}};
   qd_task_text out = {0};
