@@ -18,15 +18,23 @@ static bool fits(const setting *s, const qd_scheme *scheme) {
   return (scheme->bits == 0 || scheme->bits == s->bits) && (scheme->group_size == 0 || scheme->group_size == s->group_size);
 }
 
-/* A setting that a person gave whole need not be in the table. */
+static bool in_table(const qd_scheme *scheme) {
+  bool found = false;
+  for (int i = 0; i < N_SETTINGS && !found; i++) found = fits(&table[i], scheme);
+  return found;
+}
+
+/* A setting that a person gave whole need not be in the table, nor need groups that he gave: any bits go with others. */
 bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *high) {
   qd_scheme wanted = *scheme, best = *scheme;
-  bool open = wanted.bits == 0 || wanted.group_size == 0, found = false;
+  bool open = wanted.bits == 0 || wanted.group_size == 0, by_table = in_table(&wanted), found = false;
+  int n = !open ? 1 : by_table ? N_SETTINGS : QD_MAX_BITS - QD_MIN_BITS + 1;
   *low = 1e9, *high = 0;
-  for (int i = 0; i < (open ? N_SETTINGS : 1); i++) {
+  for (int i = 0; i < n; i++) {
     qd_scheme s = wanted;
-    if (open && !fits(&table[i], &wanted)) continue;
-    if (open) s.bits = table[i].bits, s.group_size = table[i].group_size;
+    if (open && by_table && !fits(&table[i], &wanted)) continue;
+    if (open && by_table) s.bits = table[i].bits, s.group_size = table[i].group_size;
+    if (open && !by_table) s.bits = QD_MAX_BITS - i;
     double least = floor_of(s), most = least + outlier_bits * QD_MOST_WANTED_OUTLIERS;
     *low = least < *low ? least : *low, *high = most > *high ? most : *high;
     if (found || avg_bits < least) continue;

@@ -5,6 +5,7 @@
 #include "storage/sources/gguf_blocks.h"
 #include "storage/utf8.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -342,6 +343,7 @@ qd_status qd_gguf_number(const qd_gguf *gguf, const char *key, double otherwise,
   if (v->kind != QD_GGUF_F32 && v->kind != QD_GGUF_F64) return refuse_kind(gguf, v, "a number");
   QD_TRY(read_scalar(gguf, v, &s));
   *out = v->kind == QD_GGUF_F32 ? as_written(s.f32) : s.f64;
+  QD_CHECK(isfinite(*out), QD_EBADINPUT, "%s: %s is NaN or infinite", gguf->bytes->name, key);
   return QD_OK;
 }
 

@@ -51,6 +51,10 @@ Test(bad_texts, messages) {
   EXPECT_ROW_RANKS(2, "a chat template that asks for what is not known", OF_TEXT(path));
   qd_temporary_write_text(&folder, "model/chat_template.jinja", "{{ raise_exception('no') }}");
   EXPECT_ROW("a chat template that refuses the messages", OF_TEXT(path));
+  qd_temporary_write_text(&folder, "model/chat_template.jinja",
+                          "{% set ns = namespace(t='a') %}{% for i in range(24) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}"
+                          "{{ ns.t.find(ns.t[:8000000] ~ 'b') }}");
+  EXPECT_ROW("a chat template that takes for ever", OF_TEXT(path));
 }
 
 Test(bad_texts, mixtures) {

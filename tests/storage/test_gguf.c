@@ -6,6 +6,7 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <math.h>
 #include <string.h>
 
 enum { F32 = 0, TYPE_U8 = 0, TYPE_I64 = 11, TYPE_U64 = 10, TYPE_F64 = 12, TYPE_ARRAY = 9, TYPE_TEXT = 8 };
@@ -62,6 +63,8 @@ Test(gguf, values_of_all_kinds) {
   qd_make_gguf_raw(&maker, "huge", TYPE_U64, &huge, sizeof huge);
   qd_make_gguf_raw(&maker, "f64", TYPE_F64, &f64, sizeof f64);
   qd_make_gguf_f32(&maker, "f32", 1e-6f);
+  qd_make_gguf_f32(&maker, "nan", NAN);
+  qd_make_gguf_f32(&maker, "infinite", -INFINITY);
   qd_make_gguf_bool(&maker, "bool", 1);
   qd_make_gguf_text(&maker, "text", "x y");
   qd_make_gguf_texts(&maker, "texts", texts, 3);
@@ -95,6 +98,8 @@ Test(gguf, values_of_all_kinds) {
   cr_expect_eq(qd_gguf_integer(&g, "text", 0, 1, 0, &whole), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_integer(&g, "f32", 0, 1, 0, &whole), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_number(&g, "u8", 0, &number), QD_EBADINPUT);
+  cr_expect_eq(qd_gguf_number(&g, "nan", 0, &number), QD_EBADINPUT);
+  cr_expect_eq(qd_gguf_number(&g, "infinite", 0, &number), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_bool(&g, "u8", 0, &truth), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_text(&g, "ints", &text), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_read_texts(&g, "ints", &list), QD_EBADINPUT);
