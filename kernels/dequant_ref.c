@@ -1,22 +1,12 @@
 #include "kernels/ref_real.h"
 
-static int code_at(const qd_qtensor *q, int64_t r, int64_t p) {
-  const uint8_t *row = (const uint8_t *)q->codes.data + r * q->codes.stride[0];
-  int code = 0;
-  for (int bit = 0; bit < q->scheme.bits; bit++) {
-    int64_t place = p * q->scheme.bits + bit;
-    code |= ((row[place / 8] >> (place % 8)) & 1) << bit;
-  }
-  return code;
-}
-
 qd_status QD_REF(dequant)(qd_device *device, const qd_qtensor *q, qd_tensor w) {
   (void)device;
   int64_t size = qd_scheme_group_size(q->scheme, q->columns);
   for (int64_t r = 0; r < q->rows; r++) {
     for (int64_t p = 0; p < q->columns; p++) {
       qd_real scale = (qd_real)qd_qtensor_scale(q, r, p / size), zero = (qd_real)qd_qtensor_zero(q, r, p / size);
-      qd_ref_store(w, r * w.stride[0] + p * w.stride[1], scale * ((qd_real)code_at(q, r, p) - zero));
+      qd_ref_store(w, r * w.stride[0] + p * w.stride[1], scale * ((qd_real)qd_qtensor_code(q, r, p) - zero));
     }
     const int32_t *outliers = q->scheme.spqr ? (const int32_t *)q->outlier_rows.data + r : (const int32_t[]){0, 0};
     for (int64_t i = outliers[0]; i < outliers[1]; i++)

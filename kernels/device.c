@@ -24,7 +24,7 @@ const char *qd_isa_name(qd_isa isa) {
 }
 
 const char *qd_arithmetic_name(qd_arithmetic arithmetic) {
-  static const char *const names[] = {"f32", "bf16-pairs", "bf16-amx"};
+  static const char *const names[] = {"f32", "bf16-pairs", "bf16-amx", "int8"};
   return names[arithmetic];
 }
 
@@ -75,14 +75,35 @@ void qd_flush_denormals(void) {
 #endif
 }
 
+/* Intel's cores take two cycles for a VDPBF16PS, in which they do four multiply-adds of fp32 vectors: the same products. */
+static bool pairs_are_slow(void) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("intel");
+#else
+  return false;
+#endif
+}
+
+/* The limit that is set, by option or else by the environment; NULL: none. */
+static const char *limit_of(const char *wanted) {
+  if (wanted == NULL || wanted[0] == '\0') wanted = getenv("QDIST_ISA");
+  return wanted == NULL || wanted[0] == '\0' ? NULL : wanted;
+}
+
+static bool asks_for(const char *wanted, qd_isa isa) {
+  const char *limit = limit_of(wanted);
+  return limit != NULL && strcmp(limit, qd_isa_name(isa)) == 0;
+}
+
 static qd_status choose_isa(const char *wanted, qd_isa *out) {
   qd_isa best = qd_isa_best();
 #if defined(__x86_64__)
   QD_CHECK(best != QD_ISA_PORTABLE, QD_EUNSUPPORTED, "this CPU (%s) has no AVX2 with FMA, which qdist needs", qd_cpu_model());
 #endif
   *out = best;
-  if (wanted == NULL || wanted[0] == '\0') wanted = getenv("QDIST_ISA");
-  if (wanted == NULL || wanted[0] == '\0') return QD_OK;
+  wanted = limit_of(wanted);
+  if (wanted == NULL) return QD_OK;
   for (qd_isa isa = QD_ISA_PORTABLE; isa <= QD_ISA_AMX; isa++)
     if (strcmp(wanted, qd_isa_name(isa)) == 0 && (isa != QD_ISA_PORTABLE || best == QD_ISA_PORTABLE)) {
       QD_CHECK(isa <= best, QD_EUSAGE, "--isa %s: this CPU (%s) has no more than %s", wanted, qd_cpu_model(),
@@ -114,6 +135,7 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
   *device = (qd_device){.name = options.name, .threads = choose_threads(options.threads), .ops = find_ops(options.name)};
   QD_CHECK(device->ops != NULL, QD_EUSAGE, "there is no device \"%s\"", options.name);
   QD_TRY(choose_isa(options.isa, &device->isa));
+  device->widens_pairs = pairs_are_slow() && !asks_for(options.isa, QD_ISA_AVX512_BF16);
   qd_flush_denormals();
   QD_TRY(qd_device_reserve(device, options.scratch_bytes ? options.scratch_bytes : default_scratch_bytes));
   qd_status status = qd_device_use_arithmetic(device, QD_ARITHMETIC_BF16_PAIRS);
@@ -122,8 +144,9 @@ qd_status qd_device_open(qd_device *device, qd_device_options options) {
 }
 
 qd_status qd_device_use_arithmetic(qd_device *device, qd_arithmetic arithmetic) {
+  bool has_bf16 = arithmetic == QD_ARITHMETIC_BF16_PAIRS || arithmetic == QD_ARITHMETIC_BF16_AMX;
   device->arithmetic = arithmetic;
-  return arithmetic == QD_ARITHMETIC_F32 ? QD_OK : qd_unit_prove(device);
+  return has_bf16 ? qd_unit_prove(device) : QD_OK;
 }
 
 size_t qd_device_packing_bytes(const qd_device *device) { return qd_cpu_packing_bytes(device->threads); }

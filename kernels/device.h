@@ -10,15 +10,22 @@ struct qd_ops; /* kernels/ops_table.h */
 /* Units that the cpu device may use.  All give the same bits. */
 typedef enum qd_isa { QD_ISA_PORTABLE, QD_ISA_AVX2, QD_ISA_AVX512, QD_ISA_AVX512_BF16, QD_ISA_AMX } qd_isa;
 
-/* What a job computes in (docs/numerics.md): the dtype of activations, and the order in which products of BF16 operands are
- * summed (ops.h).  Products of F32 and F64 operands are the same in all. */
-typedef enum qd_arithmetic { QD_ARITHMETIC_F32, QD_ARITHMETIC_BF16_PAIRS, QD_ARITHMETIC_BF16_AMX } qd_arithmetic;
+/* What a job computes in (docs/numerics.md): the dtype of activations, the order in which products of BF16 operands are summed,
+ * and whether quantized weights meet activations rounded to int8 (ops.h).  Products of F32 and F64 operands with weights that
+ * are not quantized are the same in all. */
+typedef enum qd_arithmetic {
+  QD_ARITHMETIC_F32,
+  QD_ARITHMETIC_BF16_PAIRS,
+  QD_ARITHMETIC_BF16_AMX,
+  QD_ARITHMETIC_INT8 /* never what a store is made with */
+} qd_arithmetic;
 
 typedef struct qd_device {
   const char *name;
   const struct qd_ops *ops;
   qd_isa   isa;
   bool     unit_refused;    /* a better one gives other bits than its manual says */
+  bool     widens_pairs;    /* VDPBF16PS is there, but slower than widening bf16 for fp32's units (gemm_unit.h) */
   qd_arithmetic arithmetic; /* BF16 operands: QD_ARITHMETIC_BF16_AMX, or pairs with any other */
   int      threads;
   qd_arena scratch; /* operations mark it, use it and rewind it */
@@ -54,7 +61,7 @@ size_t    qd_device_packing_bytes(const qd_device *device);
 void      qd_device_close(qd_device *device);
 
 const char *qd_isa_name(qd_isa isa);
-const char *qd_arithmetic_name(qd_arithmetic arithmetic); /* "f32", "bf16-pairs", "bf16-amx" */
+const char *qd_arithmetic_name(qd_arithmetic arithmetic); /* "f32", "bf16-pairs", "bf16-amx", "int8" */
 qd_isa      qd_isa_best(void);     /* of this machine; QD_ISA_PORTABLE where nothing fits or on other architectures */
 const char *qd_cpu_model(void);    /* the machine's own name for its CPU */
 

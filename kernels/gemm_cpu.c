@@ -345,15 +345,21 @@ static grid best_grid(const task *whole, int threads) {
   return best;
 }
 
-qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype) {
+qd_panel_kind qd_gemm_kept_kind(const qd_device *device, qd_dtype dtype) {
   if (dtype != QD_BF16) return dtype == QD_F32 ? QD_PANEL_F32 : QD_PANEL_F64;
   if (device->arithmetic == QD_ARITHMETIC_BF16_AMX) return device->isa >= QD_ISA_AMX ? QD_PANEL_TILES : QD_PANEL_BLOCKS;
   return device->isa >= QD_ISA_AVX512_BF16 ? QD_PANEL_PAIRS : QD_PANEL_WIDE;
 }
 
+qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype) {
+  qd_panel_kind kind = qd_gemm_kept_kind(device, dtype);
+  return kind == QD_PANEL_PAIRS && device->widens_pairs ? QD_PANEL_WIDE : kind;
+}
+
 static task whole_of(const qd_device *device, const qd_gemm_product *product) {
   task whole = {.product = product, .device = device, .m = product->c.dim[0], .n = product->c.dim[1], .k = product->a.dim[1]};
-  whole.kind = qd_gemm_kind(device, product->a.dtype);
+  bool kept = product->panels != NULL && !product->panels->quantized;
+  whole.kind = (kept ? qd_gemm_kept_kind : qd_gemm_kind)(device, product->a.dtype);
   whole.unit = QD_ISA_CALL(device, qd_gemm_find_unit, (whole.kind));
   return whole;
 }

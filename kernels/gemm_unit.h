@@ -56,8 +56,10 @@ QD_ISA_DECLARE(void, qd_panel_pack_f64, (const qd_gemm_rows *from, int width, vo
 QD_ISA_DECLARE(void, qd_panel_pack_wide, (const qd_gemm_rows *from, int width, void *panels));
 QD_ISA_DECLARE(void, qd_panel_pack_pairs, (const qd_gemm_rows *from, int width, void *panels));
 
-/* What operands of a dtype (F32, BF16, F64) are packed as on the units of the device. */
+/* What operands of a dtype (F32, BF16, F64) are packed as on the units of the device; and weights that stay in panels: never
+ * widened where a unit takes them as they are, since few tokens wait for memory. */
 qd_panel_kind qd_gemm_kind(const qd_device *device, qd_dtype dtype);
+qd_panel_kind qd_gemm_kept_kind(const qd_device *device, qd_dtype dtype);
 
 /* NULL where the build has no such kind (QD_PANEL_PAIRS and QD_PANEL_TILES but on AVX-512). */
 QD_ISA_DECLARE(const qd_gemm_unit *, qd_gemm_find_unit, (qd_panel_kind kind));

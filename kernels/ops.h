@@ -34,6 +34,7 @@ enum {
   QD_ARITHMETIC_VERSION = 1,
   QD_PRODUCT_CHUNK = 256,
   QD_AMX_BLOCK = 32,
+  QD_INT8_RUN = 32,
   QD_SUM_RUN = 4096,
   QD_GPTQ_BLOCK = 128,
   QD_LOSS_TILE = 128
@@ -52,6 +53,17 @@ qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor
 /* As qd_linear with the effective weight of `w` (rounded once to bf16 when x is BF16), dequantized while it is packed.  With
  * an order the chain runs over stored positions p, and x is read at column order[p].  Same bits as qd_linear on
  * qd_dequant(w) (and gathered x). */
+/* The arithmetic int8 (x and y F32) has a sentence of its own, over stored positions:
+ *   runs      of 32 consecutive positions of a token, counted from 0, the last one shorter: top = largest |x|, s_a = top / 127,
+ *             a = clamp(rint(x / s_a), -127, 127), true division, half to even; where s_a is 0, a is 0.  A run with a NaN or an
+ *             infinity: s_a is NaN, a is 0.
+ *   pieces    where runs and weight groups intersect, ascending: dot = sum of code * a, sum = sum of a, both exact;
+ *             d = fma(-zero, (float)sum, (float)dot);  acc = fma(d, scale * s_a, acc), scale * s_a rounded, from 0 over all
+ *             pieces of the row: no chunks.
+ *   outliers  of a row that has some: acc = acc + chain over them, ascending, of (v - w) and x: v the outlier's value,
+ *             w = scale * (code - zero) what its code stands for, v - w rounded, x as it is.  (An outlier is kept because it
+ *             matters: so it meets its input in full, as in LLM.int8(), arXiv:2208.07339, and the codes stay one stream.)
+ * Then + bias.   QD_EBADINPUT: an outlier out of bounds. */
 qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const qd_tensor *bias, qd_tensor y) QD_MUST_USE;
 
 /* A weight in panels (panels.h), for many products with few tokens.  Memory from the arena, as much as qd_panels_bytes says; w

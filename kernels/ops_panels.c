@@ -9,11 +9,9 @@ static size_t matrix_cost(qd_dtype dtype, int64_t rows, int64_t columns) {
   return qd_arena_cost((size_t)rows * (size_t)columns, qd_dtype_bytes(dtype));
 }
 
-/* Copies of the parts, which the plain loops keep. */
-static size_t copies(qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme) {
-  if (scheme == NULL) return matrix_cost(act, rows, columns);
+size_t qd_panels_copies_bytes(int64_t rows, int64_t columns, qd_scheme scheme) {
   qd_part parts[QD_MAX_PARTS];
-  qd_qtensor q = qd_qtensor_shape(*scheme, rows, columns, false);
+  qd_qtensor q = qd_qtensor_shape(scheme, rows, columns, false);
   size_t bytes = 0;
   for (int i = qd_qtensor_parts(&q, parts) - 1; i >= 0; i--) bytes += qd_arena_cost(qd_tensor_bytes(parts[i].tensor), 1);
   return bytes;
@@ -22,8 +20,8 @@ static size_t copies(qd_dtype act, int64_t rows, int64_t columns, const qd_schem
 size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme,
                        bool has_order) {
   size_t order = has_order ? qd_arena_cost((size_t)columns, sizeof(int32_t)) : 0;
-  return order + (is_cpu(device) ? qd_cpu_panels_bytes(device, act, rows, columns, scheme)
-                                 : copies(act, rows, columns, scheme));
+  if (is_cpu(device)) return order + qd_cpu_panels_bytes(device, act, rows, columns, scheme);
+  return order + (scheme != NULL ? qd_panels_copies_bytes(rows, columns, *scheme) : matrix_cost(act, rows, columns));
 }
 
 size_t qd_panels_outlier_bytes(int64_t columns, int64_t n) {
@@ -61,6 +59,7 @@ qd_status qd_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtens
   if (qd_qtensor_has_order(q)) QD_TRY(qd_qtensor_check_order_range("panels", q));
   if (q->scheme.spqr) QD_TRY(qd_qtensor_check_outliers(q));
   QD_TRY(check_act(device, "panels", act));
+  QD_TRY(qd_int8_check(device, "panels", act, QD_F32));
   *out = (qd_panels){.act = act, .arithmetic = device->arithmetic, .rows = q->rows, .columns = q->columns, .quantized = true,
                      .q = {.scheme = q->scheme, .rows = q->rows, .columns = q->columns}};
   QD_TRY(copy(arena, q->order, &out->q.order));
@@ -76,6 +75,7 @@ qd_status qd_panels_linear(qd_device *device, qd_tensor x, const qd_panels *w, c
   QD_CHECK(x.dtype == w->act, QD_EDTYPE, "panels_linear: x is %s, the panels are made for %s", qd_dtype_name(x.dtype),
            qd_dtype_name(w->act));
   QD_TRY(qd_linear_check_output(device, "panels_linear", bias, y, x.dim[0], w->rows));
+  if (w->quantized) QD_TRY(qd_int8_check(device, "panels_linear", x.dtype, y.dtype));
   int width = is_cpu(device) ? qd_cpu_panel_width(device) : 0;
   QD_CHECK(w->width == width, QD_EINVAL, "panels_linear: panels of %d rows were made by a device with other units (%d here)",
            w->width, width);

@@ -53,6 +53,13 @@ qd_status qd_linear_check_output(const qd_device *device, const char *op, const 
   return check_bias_and_output(device, op, bias, y);
 }
 
+qd_status qd_int8_check(const qd_device *device, const char *op, qd_dtype x, qd_dtype y) {
+  QD_CHECK(device->arithmetic != QD_ARITHMETIC_INT8 || (x != QD_BF16 && y != QD_BF16), QD_EDTYPE,
+           "%s: x is %s and y is %s, expected both %s in the arithmetic int8", op, qd_dtype_name(x), qd_dtype_name(y),
+           qd_dtype_name(real_dtype(device)));
+  return QD_OK;
+}
+
 qd_status qd_linear(qd_device *device, qd_tensor x, qd_tensor w, const qd_tensor *bias, qd_tensor y) {
   QD_CHECK(x.rank == 2 && w.rank == 2, QD_ESHAPE, "linear: x has %d dimensions and w has %d, expected 2", x.rank, w.rank);
   QD_CHECK(x.dim[1] == w.dim[1], QD_ESHAPE, "linear: x has %" PRId64 " columns, w has %" PRId64, x.dim[1], w.dim[1]);
@@ -71,6 +78,8 @@ qd_status qd_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, const 
   QD_CHECK(is_act(device, x.dtype), QD_EDTYPE, "qlinear: x is %s, expected %s or BF16", qd_dtype_name(x.dtype),
            qd_dtype_name(real_dtype(device)));
   QD_TRY(qd_linear_check_output(device, "qlinear", bias, y, x.dim[0], w->rows));
+  QD_TRY(qd_int8_check(device, "qlinear", x.dtype, y.dtype));
+  if (device->arithmetic == QD_ARITHMETIC_INT8 && w->scheme.spqr) QD_TRY(qd_qtensor_check_outliers(w));
   return device->ops->qlinear(device, x, w, bias, y);
 }
 

@@ -63,6 +63,9 @@ QD_OPS_LIST(QD_OPS_DECLARE)
 qd_status qd_linear_check_output(const qd_device *device, const char *op, const qd_tensor *bias, qd_tensor y, int64_t tokens,
                                  int64_t rows) QD_MUST_USE;
 
+/* The arithmetic int8 has no BF16 beside quantized weights; any other takes what there is. */
+qd_status qd_int8_check(const qd_device *device, const char *op, qd_dtype x, qd_dtype y) QD_MUST_USE;
+
 extern const qd_ops qd_ops_ref, qd_ops_cpu;
 #ifdef QDIST_REF64
 extern const qd_ops qd_ops_ref64;

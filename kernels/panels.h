@@ -32,6 +32,9 @@ size_t qd_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int6
 /* What n outliers among so many columns add. */
 size_t qd_panels_outlier_bytes(int64_t columns, int64_t n);
 
+/* Bytes of copies of the parts, without order and outliers: all that the plain loops keep of a quantized weight. */
+size_t qd_panels_copies_bytes(int64_t rows, int64_t columns, qd_scheme scheme);
+
 /* The cpu device's, beside the code that takes them. */
 size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme);
 int    qd_cpu_panel_width(const qd_device *device);

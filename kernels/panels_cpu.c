@@ -2,6 +2,7 @@
  * Chunk by chunk of k, so that products with few tokens read all of them from front to back. */
 #include "kernels/codes.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/int8.h"
 #include "kernels/ops_table.h"
 #include "kernels/panels_isa.h"
 
@@ -13,7 +14,7 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 /* ---- sizes ---- */
 
 static size_t dense_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns) {
-  qd_panel_kind kind = qd_gemm_kind(device, act);
+  qd_panel_kind kind = qd_gemm_kept_kind(device, act);
   const qd_gemm_unit *unit = QD_ISA_CALL(device, qd_gemm_find_unit, (kind));
   int64_t panels = (rows + unit->columns - 1) / unit->columns, elements = 0;
   for (int64_t k = 0; k < columns; k += QD_PRODUCT_CHUNK)
@@ -40,6 +41,7 @@ static code_sizes sizes_of(const qd_device *device, int64_t rows, int64_t column
 
 size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, int64_t columns, const qd_scheme *scheme) {
   if (scheme == NULL) return qd_arena_cost(dense_bytes(device, act, rows, columns), 1);
+  if (device->arithmetic == QD_ARITHMETIC_INT8) return qd_cpu_int8_panels_bytes(device, rows, columns, *scheme);
   code_sizes s = sizes_of(device, rows, columns, *scheme);
   if (scheme->spqr)
     return qd_arena_cost(s.words, sizeof(uint32_t)) + qd_arena_cost(s.scales, sizeof(float)) +
@@ -51,7 +53,7 @@ size_t qd_cpu_panels_bytes(const qd_device *device, qd_dtype act, int64_t rows, 
 /* ---- packing ---- */
 
 qd_status qd_cpu_panels_dense(qd_device *device, qd_arena *arena, qd_tensor w, qd_panels *out) {
-  qd_panel_kind kind = qd_gemm_kind(device, w.dtype);
+  qd_panel_kind kind = qd_gemm_kept_kind(device, w.dtype);
   const qd_gemm_unit *unit = QD_ISA_CALL(device, qd_gemm_find_unit, (kind));
   int64_t rows = w.dim[0], columns = w.dim[1], width = unit->columns, panels = (rows + width - 1) / width;
   size_t element = qd_dtype_bytes(w.dtype), chunk = dense_bytes(device, w.dtype, rows, least(columns, QD_PRODUCT_CHUNK));
@@ -142,6 +144,7 @@ static qd_status new_groups(qd_arena *arena, const code_sizes *s, qd_panels *out
 }
 
 qd_status qd_cpu_panels_quantized(qd_device *device, qd_arena *arena, const qd_qtensor *q, qd_panels *out) {
+  if (device->arithmetic == QD_ARITHMETIC_INT8) return qd_cpu_int8_panels(device, arena, q, out);
   code_sizes s = sizes_of(device, q->rows, q->columns, q->scheme);
   uint32_t *words;
   QD_TRY(qd_arena_new(arena, s.words, sizeof *words, &words));
@@ -165,7 +168,8 @@ qd_status qd_cpu_panels_linear(qd_device *device, qd_tensor x, const qd_panels *
   size_t mark = qd_arena_mark(&device->scratch);
   qd_status status = QD_OK;
   if (qd_qtensor_has_order(&w->q)) QD_TRY_GOTO(status, done, qd_cpu_gather(device, x, w->q.order, &x));
-  qd_gemm_run(device, &(qd_gemm_product){.mode = QD_GEMM_SET, .a = x, .panels = w, .bias = bias, .c = y});
+  if (w->quantized && w->arithmetic == QD_ARITHMETIC_INT8) status = qd_cpu_int8_panels_linear(device, x, w, bias, y);
+  else qd_gemm_run(device, &(qd_gemm_product){.mode = QD_GEMM_SET, .a = x, .panels = w, .bias = bias, .c = y});
 done:
   qd_arena_rewind(&device->scratch, mark);
   return status;

@@ -41,8 +41,9 @@ QD_AMX_TARGET static double peak_amx(int64_t rounds) {
 }
 
 static double run_bf16(const qd_device *device, int64_t rounds) {
-  if (device->arithmetic != QD_ARITHMETIC_BF16_AMX && device->isa >= QD_ISA_AVX512_BF16) return peak_bf16(rounds);
-  if (device->arithmetic == QD_ARITHMETIC_BF16_AMX && device->isa >= QD_ISA_AMX) return peak_amx(rounds);
+  qd_panel_kind kind = qd_gemm_kind(device, QD_BF16);
+  if (kind == QD_PANEL_PAIRS) return peak_bf16(rounds);
+  if (kind == QD_PANEL_TILES) return peak_amx(rounds);
   return QD_ISA_CALL(device, qd_peak_f32, (rounds)); /* widened: fp32's rate */
 }
 #else

@@ -1,4 +1,5 @@
 #include "kernels/gemm_cpu.h"
+#include "kernels/int8.h"
 #include "kernels/ops_table.h"
 
 /* The columns of x in stored order: once, so that packing reads along rows. */
@@ -24,7 +25,8 @@ qd_status qd_cpu_qlinear(qd_device *device, qd_tensor x, const qd_qtensor *w, co
   size_t mark = qd_arena_mark(&device->scratch);
   qd_status status = QD_OK;
   if (qd_qtensor_has_order(w)) QD_TRY_GOTO(status, done, qd_cpu_gather(device, x, w->order, &x));
-  qd_gemm_run(device, &(qd_gemm_product){.mode = QD_GEMM_SET, .a = x, .q = w, .bias = bias, .c = y});
+  if (device->arithmetic == QD_ARITHMETIC_INT8) status = qd_cpu_int8_linear(device, x, w, bias, y);
+  else qd_gemm_run(device, &(qd_gemm_product){.mode = QD_GEMM_SET, .a = x, .q = w, .bias = bias, .c = y});
 done:
   qd_arena_rewind(&device->scratch, mark);
   return status;

@@ -252,6 +252,10 @@ static int code_at(qd_tensor codes, int64_t row, int64_t i, int bits) {
   return value & ((1 << bits) - 1);
 }
 
+int qd_qtensor_code(const qd_qtensor *q, int64_t row, int64_t position) {
+  return code_at(q->codes, row, position, q->scheme.bits);
+}
+
 /* Its code on its run's second level. */
 static float statistic(const qd_qtensor *q, qd_tensor codes, int bits, int at, int64_t row, int64_t group) {
   const uint16_t *second =

@@ -78,7 +78,8 @@ qd_status qd_qtensor_check_outliers(const qd_qtensor *q) QD_MUST_USE;
  * reads at these columns. */
 qd_status qd_qtensor_check_order_range(const char *op, const qd_qtensor *q) QD_MUST_USE;
 
-/* Scale and zero point of a row's group, as the effective weight has them. */
+/* The code at a stored position; scale and zero point of a row's group, as the effective weight has them. */
+int   qd_qtensor_code(const qd_qtensor *q, int64_t row, int64_t position);
 float qd_qtensor_scale(const qd_qtensor *q, int64_t row, int64_t group);
 float qd_qtensor_zero(const qd_qtensor *q, int64_t row, int64_t group);
 

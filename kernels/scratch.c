@@ -1,4 +1,6 @@
 #include "kernels/scratch.h"
+
+#include "kernels/int8.h"
 #include "kernels/spearman.h"
 #include "kernels/spqr.h"
 
@@ -23,6 +25,8 @@ size_t qd_scratch_attention(const qd_device *device, const qd_attention_args *ar
 
 size_t qd_scratch_qlinear(const qd_device *device, qd_tensor x, int64_t rows, bool has_order) {
   size_t gathered = has_order ? matrix_cost(x.dtype, x.dim[0], x.dim[1]) : 0;
+  if (device->arithmetic == QD_ARITHMETIC_INT8)
+    return gathered + (is_cpu(device) ? qd_cpu_int8_scratch(device, x.dim[0], rows, x.dim[1]) : qd_ref_int8_scratch(x.dim[1]));
   return is_cpu(device) ? gathered : gathered + matrix_cost(x.dtype, rows, x.dim[1]);
 }
 

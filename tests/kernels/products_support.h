@@ -11,7 +11,7 @@
 #define FAILS(status, call) cr_assert_eq((call), (status), "%s", qd_error_text())
 
 typedef struct devices {
-  qd_device ref, cpu[8];
+  qd_device ref, cpu[9];
   int n;
 } devices;
 
@@ -22,12 +22,15 @@ static inline qd_device open_device(const char *name, const char *isa, int threa
   return device;
 }
 
-/* ref, and cpu with every instruction set that is here, with one and with two threads. */
+/* ref, and cpu with every instruction set that is here, with one and with two threads; once more with the last of them, but
+ * widening bf16 where it otherwise would not, or the reverse. */
 static inline devices open_devices(void) {
   devices d = {.ref = open_device("ref", NULL, 1)};
   qd_isa best = qd_isa_best(), least = best == QD_ISA_PORTABLE ? QD_ISA_PORTABLE : QD_ISA_AVX2;
   for (qd_isa isa = least; isa <= best; isa++)
     for (int threads = 1; threads <= 2; threads++) d.cpu[d.n++] = open_device("cpu", qd_isa_name(isa), threads);
+  d.cpu[d.n] = open_device("cpu", NULL, 1);
+  d.cpu[d.n++].widens_pairs ^= true;
   return d;
 }
 

@@ -30,6 +30,15 @@ Test(device, the_environment_limits_the_units) {
   qd_device_close(&device);
 }
 
+/* Who asks for the unit by name gets it. */
+Test(device, bf16_is_not_widened_for_who_limits_to_its_unit) {
+  qd_device device;
+  if (qd_isa_best() < QD_ISA_AVX512_BF16) cr_skip_test("no AVX512_BF16 here");
+  cr_assert_eq(qd_device_open(&device, (qd_device_options){.name = "cpu", .isa = "avx512_bf16"}), QD_OK);
+  cr_assert_not(device.widens_pairs);
+  qd_device_close(&device);
+}
+
 Test(device, unknown_names_are_a_wrong_use) {
   qd_device device;
   cr_assert_eq(qd_device_open(&device, (qd_device_options){.name = "gpu"}), QD_EUSAGE);

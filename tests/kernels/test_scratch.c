@@ -101,6 +101,9 @@ Test(scratch, qlinear) {
     expect_qlinear(&s, QD_F32, false);
     expect_qlinear(&s, QD_F32, true);
     expect_qlinear(&s, QD_BF16, true);
+    MUST(qd_device_use_arithmetic(&s.device, QD_ARITHMETIC_INT8));
+    expect_qlinear(&s, QD_F32, false);
+    expect_qlinear(&s, QD_F32, true);
   }
 }
 
