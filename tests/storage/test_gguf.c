@@ -1,3 +1,4 @@
+#define _XOPEN_SOURCE 700
 #include "storage/sources/gguf.h"
 
 #include "kernels/base/heap.h"
@@ -5,9 +6,10 @@
 #include "tests/support/temporary_folder.h"
 
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { F32 = 0, TYPE_U8 = 0, TYPE_I64 = 11, TYPE_U64 = 10, TYPE_F64 = 12, TYPE_ARRAY = 9, TYPE_TEXT = 8 };
 
@@ -149,6 +151,10 @@ Test(gguf, says_which_count_is_absurd) {
   expect_refusal(QD_EBADINPUT, "a text of 4294967295 bytes");
   qd_make_gguf_raw(&maker, "text", TYPE_TEXT, "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
   expect_refusal(QD_EBADINPUT, "a text of 18446744073709551615 bytes");
+  qd_make_gguf_raw(&maker, "list", TYPE_ARRAY, "\x8\0\0\0\0\0\0\x08\0\0\0\0", 12); /* empty ones, in a file of holes */
+  qd_make_gguf(&maker, file);
+  cr_assert_eq(truncate(file, (off_t)2 << 30), 0);
+  expect_file(QD_EBADINPUT, "the array list has 134217728 texts, at most 67108864 are read");
 }
 
 Test(gguf, says_which_value_is_odd) {
