@@ -64,6 +64,9 @@ Test(bad_texts, mixtures) {
   EXPECT_ROW("a text of a mixture whose weight gives it nothing", QUANTIZE, "--nsamples", "4", "--dataset", light);
   EXPECT_ROW("a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
   EXPECT_ROW_RANKS(2, "a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
+  char tiny[700];
+  snprintf(tiny, sizeof tiny, "%s:5e-324", ids);
+  EXPECT_ROW("weights that are next to nothing", QUANTIZE_TEXT(tiny), "--dataset", tiny, "--nsamples", "4");
   EXPECT_ROW("a weight that is none", QUANTIZE, "--dataset", negative);
   EXPECT_ROW("several texts to evaluate", EVALUATE, "--dataset", ids);
 }
