@@ -16,6 +16,7 @@ enum { MOST = 256 };
 
 typedef struct known {
   const char *name, *first; /* first: the name that it is an alias of, or its own */
+  const char *spelled;      /* of a first name: how the file names it, once it does */
   int key;
   bool takes_value, may_lack_it;
 } known;
@@ -40,7 +41,7 @@ static void collect(const struct argp *argp, catalogue *out) {
   for (const struct argp_child *c = argp->children; c != NULL && c->argp != NULL; c++) collect(c->argp, out);
 }
 
-static const known *find(const catalogue *all, const char *name) {
+static known *find(catalogue *all, const char *name) {
   for (size_t i = 0; i < all->n; i++)
     if (strcmp(all->option[i].name, name) == 0) return &all->option[i];
   return NULL;
@@ -134,14 +135,22 @@ static qd_status unknown(const catalogue *all, const char *path, const qd_config
   QD_FAIL(QD_EUSAGE, "%s, line %zu: there is no option \"%.80s\"; did you mean %s?", path, item->line, item->key, nearest);
 }
 
+/* Two names of one option would let the second decide, unseen. */
+static qd_status check_spelling(catalogue *all, const char *path, const qd_config_item *item, const known *o) {
+  known *first = find(all, o->first);
+  if (first->spelled == NULL) first->spelled = item->key;
+  QD_CHECK(strcmp(first->spelled, item->key) == 0, QD_EBADINPUT,
+           "%s, line %zu: \"%s\" is the option \"%s\", which is there before", path, item->line, item->key, first->spelled);
+  return QD_OK;
+}
+
 /* One item of the file, unless the command line sets the same. */
-static qd_status take_item(const catalogue *all, const char *path, const qd_config_item *item, size_t n_typed) {
-  for (char *c = item->key; *c != '\0'; c++)
-    if (*c == '_') *c = '-';
+static qd_status take_item(catalogue *all, const char *path, const qd_config_item *item, size_t n_typed) {
   const known *o = find(all, item->key);
   if (o == NULL) return unknown(all, path, item);
   QD_CHECK(strcmp(o->first, "config") != 0, QD_EUSAGE, "%s, line %zu: a configuration cannot name another one", path,
            item->line);
+  QD_TRY(check_spelling(all, path, item, o));
   bool yes = item->value != NULL && strcmp(item->value, "true") == 0,
        no = item->value != NULL && strcmp(item->value, "false") == 0;
   bool is_flag = !o->takes_value || (o->may_lack_it && (yes || no));
@@ -181,7 +190,7 @@ static qd_status prepend(int *argc, char ***argv, size_t n) {
   return QD_OK;
 }
 
-static qd_status apply_file(const catalogue *all, const char *path, int *argc, char ***argv) {
+static qd_status apply_file(catalogue *all, const char *path, int *argc, char ***argv) {
   qd_config_file file;
   size_t n_typed = given.n;
   QD_TRY(qd_config_file_read(path, &file));

@@ -93,6 +93,12 @@ static qd_status compare_command_lines(qd_comm *comm, int argc, char **argv) {
   return qd_agree(comm, same_arguments(here, there));
 }
 
+/* A full disk under a redirected table is a failure like any other. */
+static qd_status flush_output(void) {
+  QD_CHECK(fflush(stdout) == 0 && !ferror(stdout), QD_EIO, "standard output cannot be written");
+  return QD_OK;
+}
+
 static int run_command(const qd_command *command, int argc, char **argv) {
   static char name[64];
   snprintf(name, sizeof name, "qdist %s", command->name);
@@ -105,6 +111,7 @@ static int run_command(const qd_command *command, int argc, char **argv) {
     qd_log_terminal(comm->rank == 0);
     status = compare_command_lines(comm, argc, argv);
     if (status == QD_OK) status = command->run(comm);
+    if (status == QD_OK) status = qd_agree(comm, flush_output());
   }
   if (status != QD_OK) tell(command, comm, status);
   int code = qd_status_exit_code(status);

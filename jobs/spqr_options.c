@@ -62,6 +62,14 @@ static double threshold_of(struct argp_state *state, const char *text) {
                                    : qd_option_number_or(state, "--outlier-threshold", text, (qd_option_range){0, 1e9, "none"});
 }
 
+/* 0, or what can be packed. */
+static int statistic_bits(struct argp_state *state, const char *option, const char *text) {
+  int bits = (int)qd_option_integer(state, option, text, 0, QD_MAX_BITS);
+  if (bits != 0 && bits < QD_MIN_BITS)
+    qd_option_refuse(state, "%s takes 0 (not quantized) or %d to %d bits, got \"%s\"", option, QD_MIN_BITS, QD_MAX_BITS, text);
+  return bits;
+}
+
 static error_t parse(int key, char *text, struct argp_state *state) {
   qd_spqr_options *o = state->input;
   switch (key) {
@@ -69,12 +77,8 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_AVG_BITS: o->avg_bits = qd_option_number(state, "--avg-bits", text, 1, 32), o->given = "--avg-bits"; return 0;
     case KEY_THRESHOLD: o->threshold = threshold_of(state, text), o->given = "--outlier-threshold"; return 0;
     case KEY_SIMPLIFIED: o->simplified = true, o->given = "--simplified-outliers"; return 0;
-    case KEY_SCALE_BITS:
-      o->scale_bits = (int)qd_option_integer(state, "--scale-bits", text, 0, QD_MAX_BITS), o->given = "--scale-bits";
-      return 0;
-    case KEY_ZERO_BITS:
-      o->zero_bits = (int)qd_option_integer(state, "--zero-bits", text, 0, QD_MAX_BITS), o->given = "--zero-bits";
-      return 0;
+    case KEY_SCALE_BITS: o->scale_bits = statistic_bits(state, "--scale-bits", text), o->given = "--scale-bits"; return 0;
+    case KEY_ZERO_BITS: o->zero_bits = statistic_bits(state, "--zero-bits", text), o->given = "--zero-bits"; return 0;
     case KEY_STAT_GROUP:
       o->stat_group = qd_option_integer(state, "--stat-group", text, 1, INT32_MAX), o->given = "--stat-group";
       return 0;
@@ -111,7 +115,8 @@ static void settle_bits(struct argp_state *state, const qd_spqr_options *o, cons
   if (!qd_budget_choose(&open, job->avg_bits, &low, &high))
     qd_option_refuse(state, "--avg-bits %g%s cannot be reached%s: %.4f to %.4f can", job->avg_bits,
                      o->avg_bits >= 0 ? "" : ", which is taken where none is given,",
-                     given.bits || given.group ? " with this --bits and --group-size" : "", low, high);
+                     given.bits || given.group ? " with this --bits and --group-size" : "", ceil(1e4 * low) / 1e4,
+                     floor(1e4 * high) / 1e4);
   job->scheme = open;
 }
 

@@ -211,6 +211,16 @@ static qd_status check_order(const qd_qtensor *q) {
   return status;
 }
 
+qd_status qd_qtensor_check_whole(const qd_qtensor *q) {
+  QD_TRY(qd_qtensor_check(q));
+  if (q->outlier_rows.rank == 0) return QD_OK;
+  int32_t first = ((const int32_t *)q->outlier_rows.data)[0], end = ((const int32_t *)q->outlier_rows.data)[q->rows];
+  QD_CHECK(first == 0 && end == q->outlier_values.dim[0], QD_EBADINPUT,
+           "quantized linear: outlier_rows lead from %d to %d, there are %" PRId64 " outliers", first, end,
+           q->outlier_values.dim[0]);
+  return QD_OK;
+}
+
 qd_status qd_qtensor_check(const qd_qtensor *q) {
   QD_TRY(qd_qtensor_check_shapes(q));
   int64_t groups = qd_scheme_groups(q->scheme, q->columns);

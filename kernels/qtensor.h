@@ -65,6 +65,9 @@ qd_tensor *qd_qtensor_part(qd_qtensor *q, const char *name);
  * numbers finite, order a permutation, row pointers ascending, outliers of a row at ascending positions. */
 qd_status qd_qtensor_check(const qd_qtensor *q) QD_MUST_USE;
 
+/* The same of a linear that is all there, not some rows of one: its rows have all outliers. */
+qd_status qd_qtensor_check_whole(const qd_qtensor *q) QD_MUST_USE;
+
 /* QD_EBADINPUT names the part: scheme valid, parts present as the scheme says, contiguous, of their shapes and dtypes. */
 qd_status qd_qtensor_check_shapes(const qd_qtensor *q) QD_MUST_USE;
 

@@ -15,10 +15,12 @@ double qd_scheme_formula_bits(qd_scheme scheme, double outlier_share) {
   return bits + (scale + zero) / group + (scheme.round_zero ? 32 : 64) / (group * (double)scheme.stat_group);
 }
 
+static bool are_bits_of_a_statistic(int bits) { return bits == 0 || (bits >= QD_MIN_BITS && bits <= QD_MAX_BITS); }
+
 static qd_status check_spqr(qd_scheme scheme) {
-  QD_CHECK(scheme.scale_bits >= 0 && scheme.scale_bits <= QD_MAX_BITS, QD_EINVAL, "scales have 0 to %d bits, got %d",
+  QD_CHECK(are_bits_of_a_statistic(scheme.scale_bits), QD_EINVAL, "scales have 0 or %d to %d bits, got %d", QD_MIN_BITS,
            QD_MAX_BITS, scheme.scale_bits);
-  QD_CHECK(scheme.zero_bits >= 0 && scheme.zero_bits <= QD_MAX_BITS, QD_EINVAL, "zero points have 0 to %d bits, got %d",
+  QD_CHECK(are_bits_of_a_statistic(scheme.zero_bits), QD_EINVAL, "zero points have 0 or %d to %d bits, got %d", QD_MIN_BITS,
            QD_MAX_BITS, scheme.zero_bits);
   QD_CHECK(scheme.stat_group >= 1, QD_EINVAL, "statistics are shared by at least 1 row, got %" PRId64, scheme.stat_group);
   QD_CHECK(!scheme.mse, QD_EINVAL, "the grid of SpQR has no search for a clipping");

@@ -86,6 +86,7 @@ static grid grid_of_range(range x, qd_scheme scheme) {
     return (grid){(x.high - x.low) / top, (top + 1) / 2};
   }
   qd_real scale = (x.high - x.low) / top;
+  if (!scheme.compat && !(scale > 0)) return grid_of_constant(x); /* below the normal numbers */
   return (grid){scale, -x.low / scale};
 }
 

@@ -4,32 +4,28 @@
 
 #include <string.h>
 
-typedef struct setting { int bits; int64_t group_size; } setting;
-
 /* Down from 8 bits in groups of 16: each costs less than the one before.  A bit of code is worth more than what it costs in
  * outliers, and so are smaller groups (docs/methods.md has the measurements). */
 static const int64_t groups[] = {16, 32, 64, 128};
-enum { MOST_BITS = 8, LEAST_BITS = 2, N_GROUPS = 4, N_SETTINGS = (MOST_BITS - LEAST_BITS + 1) * N_GROUPS };
-
-static setting setting_at(int i) { return (setting){MOST_BITS - i / N_GROUPS, groups[i % N_GROUPS]}; }
+enum { N_GROUPS = 4, N_SETTINGS = (QD_MAX_BITS - QD_MIN_BITS + 1) * N_GROUPS };
 
 static const double outlier_bits = 32; /* value and column */
 
 static double floor_of(qd_scheme scheme) { return qd_scheme_formula_bits(scheme, 0); }
 
-static bool fits(setting s, const qd_scheme *scheme) {
-  return (scheme->bits == 0 || scheme->bits == s.bits) && (scheme->group_size == 0 || scheme->group_size == s.group_size);
+/* What a person gave stays, whatever goes with it. */
+static qd_scheme setting_at(int i, qd_scheme given) {
+  if (given.bits == 0) given.bits = QD_MAX_BITS - i / N_GROUPS;
+  if (given.group_size == 0) given.group_size = groups[i % N_GROUPS];
+  return given;
 }
 
-/* A setting that a person gave whole need not be in the table. */
 bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *high) {
   qd_scheme wanted = *scheme, best = *scheme;
-  bool open = wanted.bits == 0 || wanted.group_size == 0, found = false;
+  bool found = false;
   *low = 1e9, *high = 0;
-  for (int i = 0; i < (open ? N_SETTINGS : 1); i++) {
-    qd_scheme s = wanted;
-    if (open && !fits(setting_at(i), &wanted)) continue;
-    if (open) s.bits = setting_at(i).bits, s.group_size = setting_at(i).group_size;
+  for (int i = 0; i < N_SETTINGS; i++) {
+    qd_scheme s = setting_at(i, wanted);
     double least = floor_of(s), most = least + outlier_bits * QD_MOST_WANTED_OUTLIERS;
     *low = least < *low ? least : *low, *high = most > *high ? most : *high;
     if (found || avg_bits < least) continue;

@@ -19,7 +19,8 @@ typedef struct qd_budget {
 } qd_budget;
 
 /* Bits and groups for an average, where a person left them open (bits or group_size 0): of a small table the first setting that
- * the average pays for without an outlier, from 8 bits in groups of 16 down to 2 bits in groups of 128.  False: none; *low and
+ * the average pays for without an outlier, from 8 bits in groups of 16 down to 2 bits in groups of 128; for groups that it
+ * does not have, of 8 bits down to 2.  False: none; *low and
  * *high are the averages that can be had. */
 bool qd_budget_choose(qd_scheme *scheme, double avg_bits, double *low, double *high);
 

@@ -213,9 +213,12 @@ static qd_status bind_piece(qd_feed *feed, int64_t item, const piece *p, void *c
 }
 
 static qd_status check_values(const qd_block *block) {
-  for (int i = 0; i < block->n; i++)
-    if ((block->weight[i].quantized || block->weight[i].stored) && qd_block_computes(block, &block->weight[i]))
-      QD_TRY(qd_qtensor_check(&block->weight[i].q));
+  for (int i = 0; i < block->n; i++) {
+    const qd_weight *weight = &block->weight[i];
+    if (!(weight->quantized || weight->stored) || !qd_block_computes(block, weight)) continue;
+    qd_status status = qd_qtensor_check_whole(&weight->q);
+    if (status != QD_OK) QD_FAIL(status, "%s: %s", weight->slot.name, qd_error_text());
+  }
   return QD_OK;
 }
 

@@ -26,7 +26,9 @@ static qd_status add_linear(qd_run *run, const qd_stage_factor *factor, const qd
   qd_rows_shape shape = {rows.n, weight->slot.dim[1], rows.n * weight->slot.dim[1]};
   QD_TRY(qd_rows_new(run, &run->device->scratch, factor, weight->q.scheme, shape, &q));
   QD_TRY(qd_arena_new(&run->device->scratch, (size_t)rows.n, sizeof *error, &error));
-  QD_TRY(qd_rows_quantize(run, factor, stats, index, rows, &q, error, NULL));
+  qd_status status = qd_rows_quantize(run, factor, stats, index, rows, &q, error, NULL);
+  if (status == QD_ENUMERIC) QD_FAIL(status, "%s, a sample of its rows: %s", weight->slot.name, qd_error_text());
+  QD_TRY(status);
   for (int64_t r = 0; r < rows.n; r++) sum += error[r];
   *loss += scale * sum;
   *outliers += scale * (double)qd_outliers_of(&q);

@@ -7,7 +7,7 @@
 #include "kernels/base/heap.h"
 #include "storage/bytes.h"
 
-enum { FILE_LIMIT = 1 << 20 };
+enum { FILE_LIMIT = 1 << 20, MOST_ITEMS = 4096 };
 
 typedef struct reader {
   yaml_parser_t parser;
@@ -41,6 +41,8 @@ static qd_status text_of(const reader *r, char **out) {
 static qd_status add_item(reader *r, const char *key) {
   QD_CHECK(r->event.type == YAML_SCALAR_EVENT, QD_EBADINPUT, "%s, line %zu: \"%s\" takes a value or a list of values", r->path,
            line_of(r), key);
+  QD_CHECK(r->out->n < MOST_ITEMS, QD_EBADINPUT, "%s, line %zu: more than %d values are there", r->path, line_of(r),
+           MOST_ITEMS);
   QD_TRY(qd_heap_grow(&r->out->item, &r->out->capacity, r->out->n + 1, sizeof *r->out->item));
   qd_config_item *item = &r->out->item[r->out->n++];
   *item = (qd_config_item){.line = line_of(r)};
@@ -66,6 +68,8 @@ static qd_status read_member(reader *r, size_t first, bool *more) {
   QD_CHECK(r->event.type == YAML_SCALAR_EVENT, QD_EBADINPUT, "%s, line %zu: the name of an option is expected", r->path,
            line_of(r));
   QD_TRY(text_of(r, &key));
+  for (char *c = key; *c != '\0'; c++)
+    if (*c == '_') *c = '-';
   qd_status status = QD_OK;
   for (size_t i = first; i < r->out->n && status == QD_OK; i++)
     if (strcmp(r->out->item[i].key, key) == 0)

@@ -15,8 +15,8 @@ typedef struct qd_config_file {
   size_t n, capacity;
 } qd_config_file;
 
-/* QD_ENOTFOUND, QD_EIO; QD_EBADINPUT with the line: not YAML, a name twice in a mapping, deeper nesting, an alias, a second
- * document, more than 1 MiB. */
+/* An underscore in a name becomes a dash.  QD_ENOTFOUND, QD_EIO; QD_EBADINPUT with the line: not YAML, a name twice in a
+ * mapping, deeper nesting, an alias, a second document, more than 1 MiB, more than 4096 values. */
 qd_status qd_config_file_read(const char *path, qd_config_file *out) QD_MUST_USE;
 void qd_config_file_release(qd_config_file *file);
 

@@ -18,23 +18,25 @@ qd_status qd_jinja_spend(qd_jrender *r, size_t work) {
   return QD_OK;
 }
 
+qd_status qd_jinja_spend_search(qd_jrender *r, qd_jtext whole, qd_jtext part) {
+  return qd_jinja_spend(r, whole.n / 16 * (1 + part.n / 16));
+}
+
 /* ---- names and members --------------------------------------------------------------------------------------------------- */
 
-static void look_up(qd_jrender *r, qd_jtext name, qd_jvalue *out) {
-  for (const qd_jscope *scope = r->scope; scope != NULL; scope = scope->parent) {
-    const qd_jvalue *found = qd_j_find(&scope->names, name);
-    if (found != NULL) {
-      *out = *found;
-      return;
-    }
-  }
-  *out = qd_j_undefined(name);
+static qd_status look_up(qd_jrender *r, qd_jtext name, qd_jvalue *out) {
+  const qd_jvalue *found = NULL;
+  for (const qd_jscope *scope = r->scope; scope != NULL && found == NULL; scope = scope->parent)
+    QD_TRY(qd_j_find(r, &scope->names, name, &found));
+  *out = found != NULL ? *found : qd_j_undefined(name);
+  return QD_OK;
 }
 
 static qd_status member_of(qd_jrender *r, qd_jvalue object, qd_jtext name, qd_jvalue *out) {
   QD_CHECK(object.kind != QD_J_UNDEFINED, QD_EBADINPUT, "%s, line %d: \"%.*s\" is asked of \"%.*s\", which is undefined",
            QD_JAT(r), (int)name.n, name.at, (int)object.text.n, object.text.at);
-  const qd_jvalue *found = object.kind == QD_J_DICT || object.kind == QD_J_NAMESPACE ? qd_j_find(object.dict, name) : NULL;
+  const qd_jvalue *found = NULL;
+  if (object.kind == QD_J_DICT || object.kind == QD_J_NAMESPACE) QD_TRY(qd_j_find(r, object.dict, name, &found));
   *out = found != NULL ? *found : qd_j_undefined(name);
   return QD_OK;
 }
@@ -46,6 +48,7 @@ static qd_status item_of(qd_jrender *r, qd_jvalue object, qd_jvalue key, qd_jval
     qd_jvalue none;
     return member_of(r, object, (qd_jtext){"item", 4}, &none); /* only an undefined object is wrong */
   }
+  if (object.kind == QD_J_TEXT) QD_TRY(qd_jinja_spend(r, object.text.n / 16));
   int64_t n = (int64_t)(object.kind == QD_J_LIST ? object.list->n : qd_j_characters(object.text)), i = qd_j_whole(key);
   if (i < 0) i += n;
   if (i < 0 || i >= n) return QD_OK;
@@ -80,6 +83,7 @@ static qd_status slice_of(qd_jrender *r, const qd_jnode *node, qd_jvalue object,
            QD_JAT(r));
   bool back = step < 0;
   QD_CHECK(!back || object.kind == QD_J_LIST, QD_EUNSUPPORTED, "%s, line %d: a text backwards is not supported", QD_JAT(r));
+  if (object.kind == QD_J_TEXT) QD_TRY(qd_jinja_spend(r, object.text.n / 16));
   int64_t n = (int64_t)(object.kind == QD_J_LIST ? object.list->n : qd_j_characters(object.text));
   int64_t low = back ? -1 : 0, high = back ? n - 1 : n;
   first = !has_first ? (back ? high : low) : clamp(first < 0 ? first + n : first, low, high);
@@ -171,11 +175,15 @@ static qd_status is_in(qd_jrender *r, qd_jvalue part, qd_jvalue whole, bool *out
   *out = false;
   if (whole.kind == QD_J_TEXT) {
     QD_TRY(qd_j_need_text(r, part, "\"in\" a text"));
-    QD_TRY(qd_jinja_spend(r, whole.text.n / 16));
+    QD_TRY(qd_jinja_spend_search(r, whole.text, part.text));
     *out = contains_text(whole.text, part.text);
     return QD_OK;
   }
-  if (whole.kind == QD_J_DICT) return *out = part.kind == QD_J_TEXT && qd_j_find(whole.dict, part.text) != NULL, QD_OK;
+  if (whole.kind == QD_J_DICT) {
+    const qd_jvalue *found = NULL;
+    if (part.kind == QD_J_TEXT) QD_TRY(qd_j_find(r, whole.dict, part.text, &found));
+    return *out = found != NULL, QD_OK;
+  }
   QD_TRY(qd_j_items(r, whole, &items));
   for (size_t i = 0; !*out && i < items.n; i++) QD_TRY(qd_j_equal(r, part, items.at[i], out));
   return QD_OK;
@@ -189,6 +197,7 @@ static qd_status order(qd_jrender *r, qd_jtext operator, qd_jvalue a, qd_jvalue 
     QD_CHECK(a.kind == QD_J_TEXT && b.kind == QD_J_TEXT, QD_EBADINPUT, "%s, line %d: %.*s of %s and %s", QD_JAT(r),
              (int)operator.n, operator.at, qd_j_kind_name(a), qd_j_kind_name(b));
     size_t n = a.text.n < b.text.n ? a.text.n : b.text.n;
+    QD_TRY(qd_jinja_spend(r, n / 64));
     int first = n > 0 ? memcmp(a.text.at, b.text.at, n) : 0; /* UTF-8 sorts as code points do */
     less = first != 0 ? first < 0 : a.text.n < b.text.n, more = first != 0 ? first > 0 : a.text.n > b.text.n;
   }
@@ -355,7 +364,7 @@ static qd_status eval_node(qd_jrender *r, const qd_jnode *node, qd_jvalue *out) 
   qd_jvalue key;
   switch (node->kind) {
     case QD_JN_LITERAL: return *out = node->value, QD_OK;
-    case QD_JN_NAME: return look_up(r, node->name, out), QD_OK;
+    case QD_JN_NAME: return look_up(r, node->name, out);
     case QD_JN_LIST: return eval_list(r, node, out);
     case QD_JN_DICT: return eval_dict(r, node, out);
     case QD_JN_CALL: return eval_call(r, node, out);

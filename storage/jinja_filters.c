@@ -157,7 +157,8 @@ static qd_status attribute_of(qd_jrender *r, qd_jvalue item, qd_jvalue name, qd_
   QD_TRY(qd_j_need_text(r, name, "an attribute"));
   QD_CHECK(memchr(name.text.at, '.', name.text.n) == NULL, QD_EUNSUPPORTED,
            "%s, line %d: attributes of attributes are not supported", QD_JAT(r));
-  const qd_jvalue *found = item.kind == QD_J_DICT ? qd_j_find(item.dict, name.text) : NULL;
+  const qd_jvalue *found = NULL;
+  if (item.kind == QD_J_DICT) QD_TRY(qd_j_find(r, item.dict, name.text, &found));
   return *out = found != NULL ? *found : qd_j_undefined(name.text), QD_OK;
 }
 

@@ -48,6 +48,7 @@ static qd_status strip(const call *c, qd_jtext text, qd_jvalue *out) {
   QD_TRY(qd_jinja_spend(c->r, text.n / 16));
   if (c->args->n > 0 && c->args->at[0].kind != QD_J_NONE) {
     QD_TRY(text_argument(c, 0, &set));
+    QD_TRY(qd_jinja_spend_search(c->r, text, set)); /* each character of one may be looked for in all of the other */
     return *out = qd_j_text(strip_set(text, set, left, right)), QD_OK;
   }
   size_t n = qd_utf8_strip(text.at, text.n, &begin);
@@ -79,6 +80,7 @@ static qd_status compare_end(const call *c, qd_jtext text, qd_jvalue *out) {
   qd_jlist one = {&given, 1}, *all = given.kind == QD_J_LIST ? given.list : &one; /* any of a tuple */
   for (size_t i = 0; i < all->n; i++) {
     QD_TRY(qd_j_need_text(c->r, all->at[i], "startswith or endswith"));
+    QD_TRY(qd_jinja_spend(c->r, all->at[i].text.n / 64));
     yes = yes || (at_start ? begins_with(text, all->at[i].text) : ends_with(text, all->at[i].text));
   }
   return *out = qd_j_bool(yes), QD_OK;
@@ -87,6 +89,7 @@ static qd_status compare_end(const call *c, qd_jtext text, qd_jvalue *out) {
 static qd_status remove_end(const call *c, qd_jtext text, qd_jvalue *out) {
   qd_jtext part;
   QD_TRY(text_argument(c, 0, &part));
+  QD_TRY(qd_jinja_spend(c->r, part.n / 64));
   bool prefix = qd_jtext_is(c->name, "removeprefix");
   if (part.n > 0 && (prefix ? begins_with(text, part) : ends_with(text, part)))
     text = (qd_jtext){text.at + (prefix ? part.n : 0), text.n - part.n};
@@ -97,7 +100,7 @@ static qd_status where(const call *c, qd_jtext text, qd_jvalue *out) {
   qd_jtext part;
   QD_TRY(text_argument(c, 0, &part));
   QD_CHECK(c->args->n == 1, QD_EUNSUPPORTED, "%s, line %d: find with a range is not supported", QD_JAT(c->r));
-  QD_TRY(qd_jinja_spend(c->r, text.n / 16));
+  QD_TRY(qd_jinja_spend_search(c->r, text, part));
   size_t at = find(text, part, 0);
   bool found = at < text.n || part.n == 0;
   *out = qd_j_integer(found ? (int64_t)qd_j_characters((qd_jtext){text.at, part.n == 0 ? 0 : at}) : -1);
@@ -116,7 +119,7 @@ static qd_status split(const call *c, qd_jtext text, qd_jvalue *out) {
   qd_jargs_find(c->args, 1, "maxsplit", &most);
   QD_CHECK(part.n > 0 && most.kind == QD_J_INTEGER, QD_EBADINPUT, "%s, line %d: split at an empty text, or not so often",
            QD_JAT(c->r));
-  QD_TRY(qd_jinja_spend(c->r, text.n / 16));
+  QD_TRY(qd_jinja_spend_search(c->r, text, part));
   size_t cuts = 0, limit = most.integer < 0 ? SIZE_MAX : (size_t)most.integer, begin = 0;
   for (size_t at = find(text, part, 0); at < text.n && cuts < limit; at = find(text, part, at + part.n)) cuts++;
   QD_TRY(qd_j_list(c->r, cuts + 1, out));
@@ -147,7 +150,7 @@ static qd_status replace(const call *c, qd_jtext text, qd_jvalue *out) {
   qd_jargs_find(c->args, 2, "count", &most);
   QD_CHECK(part[0].n > 0 && most.kind == QD_J_INTEGER, QD_EUNSUPPORTED,
            "%s, line %d: replace of an empty text is not supported", QD_JAT(c->r));
-  QD_TRY(qd_jinja_spend(c->r, text.n / 16));
+  QD_TRY(qd_jinja_spend_search(c->r, text, part[0]));
   qd_status status = replace_into(c, text, part, most.integer, &buffer);
   if (status == QD_OK) status = qd_j_copy(c->r, buffer.at, buffer.n, out);
   qd_heap_free(buffer.at);
@@ -220,7 +223,8 @@ static qd_status dict_list(const call *c, const qd_jdict *dict, qd_jvalue *out) 
 static qd_status dict_get(const call *c, const qd_jdict *dict, qd_jvalue *out) {
   qd_jtext key;
   QD_TRY(text_argument(c, 0, &key));
-  const qd_jvalue *found = qd_j_find(dict, key);
+  const qd_jvalue *found;
+  QD_TRY(qd_j_find(c->r, dict, key, &found));
   *out = qd_j_none();
   if (found != NULL)
     *out = *found;

@@ -190,6 +190,7 @@ typedef struct qd_jargs {
 bool qd_jargs_find(const qd_jargs *args, int position, const char *keyword, qd_jvalue *out);
 
 qd_status qd_jinja_spend(qd_jrender *r, size_t work) QD_MUST_USE; /* QD_EBADINPUT when there is none left */
+qd_status qd_jinja_spend_search(qd_jrender *r, qd_jtext whole, qd_jtext part) QD_MUST_USE; /* at its slowest */
 qd_status qd_jinja_eval(qd_jrender *r, const qd_jnode *node, qd_jvalue *out) QD_MUST_USE;
 qd_status qd_jinja_run(qd_jrender *r, const qd_jnode *list) QD_MUST_USE;
 qd_status qd_jinja_call_macro(qd_jrender *r, qd_jvalue macro, const qd_jargs *args, qd_jvalue *out) QD_MUST_USE;
@@ -216,7 +217,7 @@ qd_status qd_j_from_json(qd_jrender *r, const qd_json *json, qd_jvalue *out) QD_
 qd_status qd_j_list(qd_jrender *r, size_t n, qd_jvalue *out) QD_MUST_USE; /* n undefined values */
 qd_status qd_j_copy(qd_jrender *r, const char *at, size_t n, qd_jvalue *out) QD_MUST_USE;
 qd_status qd_j_pair(qd_jrender *r, qd_jvalue a, qd_jvalue b, qd_jvalue *out) QD_MUST_USE; /* a list of two */
-qd_jvalue *qd_j_find(const qd_jdict *dict, qd_jtext key);                                 /* NULL: not there */
+qd_status qd_j_find(qd_jrender *r, const qd_jdict *dict, qd_jtext key, const qd_jvalue **out) QD_MUST_USE; /* NULL: none */
 qd_status qd_j_set(qd_jrender *r, qd_jdict *dict, qd_jtext key, qd_jvalue value) QD_MUST_USE;
 qd_status qd_j_print(qd_jrender *r, qd_jbuffer *to, qd_jvalue value) QD_MUST_USE; /* Python's str() */
 qd_status qd_j_items(qd_jrender *r, qd_jvalue value, qd_jlist *out) QD_MUST_USE;  /* what a loop goes over */

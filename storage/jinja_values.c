@@ -41,7 +41,8 @@ static qd_status equal_lists(qd_jrender *r, const qd_jlist *a, const qd_jlist *b
 static qd_status equal_dicts(qd_jrender *r, const qd_jdict *a, const qd_jdict *b, bool *out) {
   *out = a->n == b->n;
   for (size_t i = 0; *out && i < a->n; i++) {
-    const qd_jvalue *other = qd_j_find(b, a->at[i].key);
+    const qd_jvalue *other;
+    QD_TRY(qd_j_find(r, b, a->at[i].key, &other));
     *out = other != NULL;
     if (*out) QD_TRY(qd_j_equal(r, a->at[i].value, *other, out));
   }
@@ -104,15 +105,20 @@ qd_status qd_j_copy(qd_jrender *r, const char *at, size_t n, qd_jvalue *out) {
   return QD_OK;
 }
 
-qd_jvalue *qd_j_find(const qd_jdict *dict, qd_jtext key) {
+static qd_jvalue *find(const qd_jdict *dict, qd_jtext key) {
   for (size_t i = 0; i < dict->n; i++)
     if (same_text(dict->at[i].key, key)) return &dict->at[i].value;
   return NULL;
 }
 
+qd_status qd_j_find(qd_jrender *r, const qd_jdict *dict, qd_jtext key, const qd_jvalue **out) {
+  QD_TRY(qd_jinja_spend(r, (dict->n + key.n) / 16));
+  return *out = find(dict, key), QD_OK;
+}
+
 qd_status qd_j_set(qd_jrender *r, qd_jdict *dict, qd_jtext key, qd_jvalue value) {
-  QD_TRY(qd_jinja_spend(r, dict->n));
-  qd_jvalue *there = qd_j_find(dict, key);
+  QD_TRY(qd_jinja_spend(r, dict->n + key.n / 16));
+  qd_jvalue *there = find(dict, key);
   if (there != NULL) return *there = value, QD_OK;
   if (dict->n == dict->capacity) {
     qd_jpair *wider;

@@ -7,7 +7,9 @@
 qd_status qd_tokens_shares(const qd_text_share *text, int n, int64_t rows, int64_t *share) {
   double sum = 0, rest[QD_MAX_TEXTS];
   int64_t given = 0;
+  const double least = 1e-300; /* below the normal numbers a share is one of nothing */
   for (int i = 0; i < n; i++) sum += text[i].weight;
+  QD_CHECK(sum >= least, QD_EINVAL, "the weights of all --dataset are %g together, expected %g at least", sum, least);
   for (int i = 0; i < n; i++) {
     double exact = (double)rows * (text[i].weight / sum);
     share[i] = (int64_t)exact;

@@ -145,9 +145,11 @@ static const char *in_words(double n, char text[32]) {
 }
 
 static void print_entry(const qd_model_entry *entry, const facts *f) {
-  char parameters[32], size[32];
+  char name[512], parameters[32], size[32];
+  snprintf(name, sizeof name, "%s", entry->name);
+  qd_remove_controls(name);
   snprintf(size, sizeof size, "%.1f MiB", (double)f->bytes / 1048576);
-  printf("%-44s %-11s %-10s %8s %-5s %12s  %s%s\n", entry->name, f->format[0] ? f->format : "-",
+  printf("%-44s %-11s %-10s %8s %-5s %12s  %s%s\n", name, f->format[0] ? f->format : "-",
          f->architecture[0] ? f->architecture : "-", f->parameters > 0 ? in_words((double)f->parameters, parameters) : "-",
          f->stored[0] ? f->stored : "-", f->bytes > 0 ? size : "-", f->why[0] ? "no: " : "yes", f->why);
 }

@@ -17,8 +17,7 @@ static void trace_append(const char *file, int line) {
     snprintf(error_trace + used, TRACE_BYTES - used, "%s%s:%d", used ? " < " : "", file, line);
 }
 
-/* Names come from files: a message stays one line, and nothing in it commands the terminal. */
-static void remove_controls(char *text) {
+void qd_remove_controls(char *text) {
   for (; *text != '\0'; text++)
     if ((unsigned char)*text < ' ' || *text == 0x7f) *text = '?';
 }
@@ -29,7 +28,7 @@ qd_status qd_fail(qd_status status, const char *file, int line, const char *form
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  remove_controls(text);
+  qd_remove_controls(text);
   memcpy(error_text, text, sizeof text);
   error_trace[0] = '\0';
   trace_append(file, line);

@@ -53,6 +53,9 @@ const char *qd_error_text(void);                   /* this thread's last message
 const char *qd_error_trace(void);                  /* "file:line < file:line ..."; "" if none      */
 void        qd_error_clear(void);
 
+/* Names come from files: a message stays one line, and nothing in it commands the terminal. */
+void qd_remove_controls(char *text);
+
 _Noreturn void qd_assert_failed(const char *expression, const char *file, int line);
 
 /* Fault injection (test builds): true when this call is the QDIST_FAULT_AT-th check of the process. */

@@ -36,7 +36,12 @@ static int64_t first_scored(const evaluation *e) {
 
 static int64_t predictions_a_window(const evaluation *e) { return e->tokens.sequence_tokens - 1 - first_scored(e); }
 
+static bool has_reference(const evaluation *e) { return e->request->reference != NULL; }
+
 static qd_status check_predictions(const evaluation *e) {
+  QD_CHECK(!has_reference(e) || e->tokens.sequence_tokens <= e->reference.model.max_positions, QD_EINVAL,
+           "--seqlen %" PRId64 " is more than the reference's %" PRId64 " positions (max_position_embeddings)",
+           e->tokens.sequence_tokens, e->reference.model.max_positions);
   QD_CHECK(predictions_a_window(e) > 0, QD_EINVAL,
            "--seqlen %" PRId64 " leaves nothing to predict in the style of %s", e->tokens.sequence_tokens,
            qd_ppl_style_name(e->request->style));
@@ -63,6 +68,31 @@ static void report_text(const evaluation *e) {
                    "figure compares with no published one", t->text_rows, TEST_ROWS, VALIDATION_ROWS, TRAIN_ROWS);
 }
 
+static qd_status spell_alike(const qd_tokenizer *own, const qd_tokenizer *other, const int32_t *ids, size_t n, bool *out) {
+  char *text = NULL, *other_text = NULL;
+  qd_status status = qd_tokenizer_decode(own, ids, n, &text);
+  if (status == QD_OK) status = qd_tokenizer_decode(other, ids, n, &other_text);
+  *out = status == QD_OK && strcmp(text, other_text) == 0;
+  qd_heap_free(text);
+  qd_heap_free(other_text);
+  return status;
+}
+
+/* On rank 0.  As many tokens are not the same tokens: what they mean is compared, as it is no error where only the spelling of
+ * special ones differs. */
+static void compare_tokenizers(const evaluation *e, const qd_tokenizer *own) {
+  qd_tokenizer *other = NULL;
+  bool alike = true;
+  qd_status status = own != NULL && has_reference(e) ? qd_tokenizer_open(e->request->reference, &other) : QD_ENOTFOUND;
+  for (int64_t i = 0; i < e->tokens.rows && alike && status == QD_OK; i++)
+    status = spell_alike(own, other, e->tokens.ids + i * e->tokens.sequence_tokens, (size_t)e->tokens.sequence_tokens, &alike);
+  if (status == QD_OK && !alike)
+    qd_log_warning("the tokenizer of the reference %s gives other texts for the same tokens: the divergence is that of another "
+                   "text", e->request->reference);
+  qd_tokenizer_close(other);
+  qd_error_clear();
+}
+
 static qd_status load_text(evaluation *e) {
   const qd_evaluation_request *r = e->request;
   qd_tokenizer *tokenizer;
@@ -77,6 +107,7 @@ static qd_status load_text(evaluation *e) {
                                .vocabulary = e->subject.model.vocabulary};
   QD_TRY(qd_text_load(e->comm, r->model, &e->subject.model, &request, &e->tokens, &tokenizer));
   int32_t bos = tokenizer != NULL && qd_tokenizer_adds_bos(tokenizer) ? qd_tokenizer_bos(tokenizer) : -1;
+  if (e->comm->rank == 0) compare_tokenizers(e, tokenizer);
   qd_tokenizer_close(tokenizer);
   QD_TRY(qd_comm_bcast(e->comm, &bos, sizeof bos, 0));
   if (r->style == QD_PPL_LLAMA_CPP) put_bos(&e->tokens, bos);

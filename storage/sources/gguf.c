@@ -5,12 +5,14 @@
 #include "storage/sources/gguf_blocks.h"
 #include "storage/utf8.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum {
   WINDOW_BYTES = 1 << 16,
   MAX_VALUES = 1 << 16,
+  MAX_TEXTS = 1 << 26, /* of an array; each is passed over by itself */
   MAX_KEY_BYTES = 65535, /* gguf.md */
   MAX_NAME_BYTES = 63,   /* GGML_MAX_NAME less the NUL */
   LEAST_VALUE_BYTES = 13, LEAST_TENSOR_BYTES = 32, /* an empty key or name with what follows it */
@@ -103,6 +105,8 @@ static qd_status pass_array(cursor *c, qd_gguf_value *v) {
            "%s: the array %.200s of %" PRIu64 " elements does not fit into the file of %" PRIu64
            " bytes: it is cut off or damaged",
            c->bytes->name, v->key, v->n, c->bytes->size);
+  QD_CHECK(v->item != QD_GGUF_TEXT || v->n <= MAX_TEXTS, QD_EBADINPUT,
+           "%s: the array %.200s has %" PRIu64 " texts, at most %d are read", c->bytes->name, v->key, v->n, MAX_TEXTS);
   v->at = c->at;
   if (v->item != QD_GGUF_TEXT) QD_TRY(skip(c, v->n * each, "an array"));
   for (uint64_t i = 0, n; v->item == QD_GGUF_TEXT && i < v->n; i++) QD_TRY(pass_text(c, &n));
@@ -342,6 +346,7 @@ qd_status qd_gguf_number(const qd_gguf *gguf, const char *key, double otherwise,
   if (v->kind != QD_GGUF_F32 && v->kind != QD_GGUF_F64) return refuse_kind(gguf, v, "a number");
   QD_TRY(read_scalar(gguf, v, &s));
   *out = v->kind == QD_GGUF_F32 ? as_written(s.f32) : s.f64;
+  QD_CHECK(isfinite(*out), QD_EBADINPUT, "%s: %s is NaN or infinite", gguf->bytes->name, key);
   return QD_OK;
 }
 

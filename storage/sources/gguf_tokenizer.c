@@ -9,6 +9,9 @@
 
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5, MAX_TOKENS = 1 << 24 };
 
+/* Each place to cut a token is tried: one that is longer than any vocabulary's would take for ever. */
+enum { MAX_SCORED_BYTES = 1024 };
+
 /* ---- pre-tokenizers by name ---------------------------------------------------------------------------------------------- */
 
 #define BYTE_LEVEL(regex) \
@@ -284,7 +287,10 @@ static qd_status find_cuts(const vocabulary *v, const qd_vocabulary *known, size
 static qd_status find_merges(const vocabulary *v, const qd_vocabulary *known, merge_list *out) {
   for (size_t id = 0; id < v->token.n; id++) {
     QD_CHECK(v->score[id] == v->score[id], QD_EBADINPUT, "%s: the score of token %zu is NaN", v->gguf->bytes->name, id);
-    if (type_of(v, id) != TYPE_UNUSED) QD_TRY(find_cuts(v, known, id, out));
+    if (type_of(v, id) == TYPE_UNUSED) continue;
+    QD_CHECK(v->token.bytes[id] <= MAX_SCORED_BYTES, QD_EBADINPUT, "%s: token %zu has %zu bytes, at most %d are read",
+             v->gguf->bytes->name, id, v->token.bytes[id], MAX_SCORED_BYTES);
+    QD_TRY(find_cuts(v, known, id, out));
   }
   for (size_t i = 0; i < out->n; i++) out->at[i].order = i;
   if (out->n > 0) qsort(out->at, out->n, sizeof *out->at, by_rank);

@@ -74,6 +74,16 @@ Test(bad_input, configurations) {
   EXPECT_ROW("a configuration that is no YAML", QUANTIZE, "--config", path);
   configuration("bits: 4\nbits: 3\n");
   EXPECT_ROW("a configuration with a name twice", QUANTIZE, "--config", path);
+  configuration("bits: 4\nwbits: 3\n");
+  EXPECT_ROW("a configuration with two names of one option", QUANTIZE, "--config", path);
+  char *many;
+  cr_assert_eq(qd_heap_new(2 * 5000 + 20, 1, &many), QD_OK);
+  strcpy(many, "ignore: [");
+  for (int i = 0; i < 5000; i++) memcpy(many + 9 + 2 * i, "a,", 2);
+  strcpy(many + 9 + 2 * 5000, "a]\n");
+  configuration(many);
+  EXPECT_ROW("a configuration with more values than any job has", QUANTIZE, "--config", path);
+  qd_heap_free(many);
   configuration("bits: 9\n");
   EXPECT_ROW("a configuration with a value that does not fit", QUANTIZE, "--config", path);
   configuration("sym: 4\n");
@@ -116,11 +126,12 @@ Test(bad_input, options_of_spqr) {
   static const char *const cases[][3] = {{"--outlier-threshold", "-1", "--outlier-threshold takes a number"},
                                          {"--scale-bits", "9", "--scale-bits takes"},
                                          {"--zero-bits", "x", "--zero-bits takes"},
+                                         {"--zero-bits", "1", "--zero-bits takes 0 (not quantized) or 2 to 8 bits, got"},
                                          {"--stat-group", "0", "--stat-group takes"},
                                          {"--preset", "spqr-5bit", "--preset takes one of spqr-4bit, spqr-3bit, reference"},
                                          {"--permutation-order", "up", "--permutation-order takes one of"},
                                          {"--act-order", "static", "--permutation-order"},
-                                         {"--avg-bits", "13", "2.0781 to 12.6250 can"}};
+                                         {"--avg-bits", "13", "2.0782 to 12.6250 can"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, "--method", "spqr", cases[i][0], cases[i][1]);
   EXPECT(2, "3.99, which is taken where none is given,", "4.6250", QUANTIZE, "--method", "spqr", "-b", "4");

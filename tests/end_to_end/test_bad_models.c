@@ -234,6 +234,10 @@ Test(bad_models, gguf_models) {
   qd_make_gguf_f32(&maker, "llama.logit_scale", 2);
   expect_made("a GGUF key that may change the forward");
   qd_make_gguf_keys(&maker, "llama");
+  qd_make_gguf_f32(&maker, "llama.rope.freq_base", NAN);
+  gguf_tensor("token_embd.weight", 0);
+  expect_made("a GGUF number that is none");
+  qd_make_gguf_keys(&maker, "llama");
   qd_make_gguf_text(&maker, "tokenizer.ggml.model", "gpt2");
   qd_make_gguf_text(&maker, "tokenizer.ggml.pre", "tekken");
   qd_make_gguf_texts(&maker, "tokenizer.ggml.tokens", tokens, 1);

@@ -50,3 +50,29 @@ Test(bad_tasks, evaluations_of_nothing) {
   EXPECT_ROW("a text too short for llama.cpp's windows", "evaluate", "--model", model, "--dataset", text, "--ppl-style",
              "llama.cpp", "--seqlen", "16");
 }
+
+/* A reference that has as many tokens, and cannot be compared, or only by numbers that mean nothing. */
+Test(bad_tasks, references_that_do_not_fit) {
+  char other[700], config[1024];
+  snprintf(other, sizeof other, "%s", qd_temporary_make_folder(&folder, "other"));
+  const char *positions = strstr(sound, "\"max_position_embeddings\": 64");
+  cr_assert_not_null(positions);
+  snprintf(config, sizeof config, "%.*s\"max_position_embeddings\": 8, \"hidden_act\": \"silu\"}", (int)(positions - sound),
+           sound);
+  qd_make_model(other, config, tensors, TENSORS, 1);
+  EXPECT_ROW("windows longer than the reference's positions", "evaluate", "--model", model, "--reference", other, "--dataset",
+             ids, "--seqlen", "16");
+  two_letters();
+  const char *text = qd_temporary_write_text(&folder, "text.txt", "ababababababababababababababababab");
+  qd_make_model(other, sound, tensors, TENSORS, 1);
+  qd_temporary_write_text(&folder, "other/tokenizer.json",
+                          "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"post_processor\": null, "
+                          "\"decoder\": null, \"pre_tokenizer\": null, \"model\": {\"type\": \"BPE\", \"vocab\": "
+                          "{\"b\": 0, \"a\": 1, \" \": 2}, \"merges\": []}}");
+  EXPECT(0, "warning: the tokenizer of the reference", other, "evaluate", "--model", model, "--reference", other, "--dataset",
+         text, "--seqlen", "16");
+  qd_run run = run_words(0, (const char *const[]){"evaluate", "--model", model, "--reference", model, "--dataset", text,
+                                                  "--seqlen", "16", NULL});
+  cr_expect(run.exit_code == 0 && strstr(run.err.text, "warning") == NULL, "%s", run.err.text);
+  qd_run_close(&run);
+}

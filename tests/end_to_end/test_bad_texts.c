@@ -51,6 +51,10 @@ Test(bad_texts, messages) {
   EXPECT_ROW_RANKS(2, "a chat template that asks for what is not known", OF_TEXT(path));
   qd_temporary_write_text(&folder, "model/chat_template.jinja", "{{ raise_exception('no') }}");
   EXPECT_ROW("a chat template that refuses the messages", OF_TEXT(path));
+  qd_temporary_write_text(&folder, "model/chat_template.jinja",
+                          "{% set ns = namespace(t='a') %}{% for i in range(24) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}"
+                          "{{ ns.t.find(ns.t[:8000000] ~ 'b') }}");
+  EXPECT_ROW("a chat template that takes for ever", OF_TEXT(path));
 }
 
 Test(bad_texts, mixtures) {
@@ -60,6 +64,9 @@ Test(bad_texts, mixtures) {
   EXPECT_ROW("a text of a mixture whose weight gives it nothing", QUANTIZE, "--nsamples", "4", "--dataset", light);
   EXPECT_ROW("a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
   EXPECT_ROW_RANKS(2, "a text of a mixture with too few rows", QUANTIZE, "--nsamples", "10", "--dataset", ids);
+  char tiny[700];
+  snprintf(tiny, sizeof tiny, "%s:5e-324", ids);
+  EXPECT_ROW("weights that are next to nothing", QUANTIZE_TEXT(tiny), "--dataset", tiny, "--nsamples", "4");
   EXPECT_ROW("a weight that is none", QUANTIZE, "--dataset", negative);
   EXPECT_ROW("several texts to evaluate", EVALUATE, "--dataset", ids);
 }

@@ -104,6 +104,23 @@ Test(models, are_listed_with_what_they_are) {
   qd_run_close(&run);
 }
 
+/* A name that is found in a folder commands no terminal, and takes one line. */
+Test(models, are_listed_on_a_line_each) {
+  cr_assert_eq(symlink("../model", qd_temporary_path(&folder, "places/red\x1b[31m\nline")), 0);
+  qd_run run = run_words(0, (const char *const[]){"models", NULL});
+  cr_expect_eq(run.exit_code, 0);
+  cr_expect_null(strchr(run.out.text, 0x1b));
+  cr_expect_not_null(strstr(run.out.text, "\nred?[31m?line "), "%s", run.out.text);
+  qd_run_close(&run);
+}
+
+/* For any command that prints a table. */
+Test(models, a_list_that_cannot_be_written_is_told) {
+  qd_run run = qd_run_command((const char *const[]){"sh", "-c", "exec \"$0\" models >/dev/full", PROGRAM, NULL}, environment,
+                              limit_seconds);
+  expect_end(&run, 1, "standard output cannot be written", "qdist models");
+}
+
 Test(models, says_where_there_are_none) {
   cr_assert_eq(unsetenv("QDIST_MODELS"), 0);
   cr_assert_eq(setenv("HF_HUB_CACHE", qd_temporary_path(&folder, "absent"), 1), 0);

@@ -90,6 +90,16 @@ Test(config, names_that_are_none_are_refused_with_the_nearest) {
   expect_refusal("x --config FILE --config FILE", "", "--config is given twice");
 }
 
+Test(config, two_names_of_one_option_are_refused) {
+  char got[1000];
+  cr_expect_eq(apply("x --config FILE", "bits: 3\nwbits: 4\n", got), QD_EBADINPUT);
+  cr_expect_not_null(strstr(qd_error_text(), "line 2: \"wbits\" is the option \"bits\", which is there before"), "%s",
+                     qd_error_text());
+  cr_expect_eq(apply("x --config FILE", "act_order: static\nact-order: none\n", got), QD_EBADINPUT, "%s", got);
+  expect_line("x --config FILE", "- ignore: a\n- override: b\n- ignore: [c, d]\n",
+              "--ignore=a --override=b --ignore=c --ignore=d --config ");
+}
+
 static void expect_text(const char *line, const char *file, const char *expected) {
   char got[1000], *text;
   const qd_given *given;

@@ -151,6 +151,20 @@ Test(qtensor, spqr_has_its_parts_and_views_of_runs) {
   cr_expect(lower.second.dim[0] == 1 && lower.outlier_rows.dim[0] == 4 && ((int32_t *)lower.outlier_rows.data)[3] == 5);
 }
 
+/* Pointers that are right for some rows of a linear, and leave outliers out in a whole one. */
+Test(qtensor, a_whole_linear_has_all_its_outliers) {
+  qd_qtensor q = valid_spqr(), lower = qd_qtensor_rows(&q, 4, 3);
+  OK(qd_qtensor_check_whole(&q));
+  FAILS(QD_EBADINPUT, qd_qtensor_check_whole(&lower));
+  int32_t *pointer = q.outlier_rows.data;
+  pointer[7] = 4;
+  OK(qd_qtensor_check(&q));
+  FAILS(QD_EBADINPUT, qd_qtensor_check_whole(&q));
+  cr_expect_not_null(strstr(qd_error_text(), "outlier_rows lead from 0 to 4, there are 5"), "%s", qd_error_text());
+  pointer[7] = 5, pointer[0] = 1;
+  FAILS(QD_EBADINPUT, qd_qtensor_check_whole(&q));
+}
+
 Test(qtensor, outliers_that_lead_out_of_bounds_are_found) {
   qd_qtensor q = valid_spqr();
   int32_t *pointer = q.outlier_rows.data;

@@ -319,6 +319,24 @@ Test(spqr, constants_are_exact) {
   qd_arena_close(&p.arena);
 }
 
+/* A grid whose scale is below the normal numbers is that of zeros, not one that nothing can hold. */
+Test(spqr, weights_next_to_nothing_are_zeros) {
+  static const char *const names[] = {"ref", "cpu"};
+  problem p;
+  given g;
+  qd_device device;
+  open_problem(&p, 20, 32);
+  for (int64_t i = 0; i < 20 * 32; i++) ((float *)p.w.data)[i] *= 1e-37f;
+  for (int d = 0; d < 2; d++) {
+    must_open(&device, names[d], NULL, 1);
+    new_given(&p, usual, 1e-4, false, 128, &g);
+    cr_assert_eq(qd_spqr(&device, &g.args), QD_OK, "%s", qd_error_text());
+    for (int i = 0; i < 20 * 2; i++) cr_expect_eq(((const float *)g.args.scale.data)[i], 0);
+    qd_device_close(&device);
+  }
+  qd_arena_close(&p.arena);
+}
+
 Test(spqr, refuses_what_it_cannot_store) {
   problem p;
   given g;

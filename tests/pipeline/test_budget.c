@@ -43,6 +43,20 @@ Test(budget, tells_the_range_of_what_was_given) {
   cr_expect(qd_budget_choose(&s, 3.6, &low, &high) && s.bits == 3);
 }
 
+/* 4 + 6 / 7 + 64 / 112 = 5.4286: groups that a person chose, where only the bits are open. */
+Test(budget, takes_bits_for_groups_beside_the_table) {
+  double low, high;
+  qd_scheme s = open_scheme;
+  s.group_size = 7;
+  cr_expect(qd_budget_choose(&s, 5.5, &low, &high) && s.bits == 4 && s.group_size == 7, "%d bits", s.bits);
+  cr_expect(fabs(low - (2 + 10 / 7.)) < 1e-12 && fabs(high - (12 + 10 / 7.)) < 1e-12, "%g to %g", low, high);
+  s = open_scheme, s.group_size = QD_PER_CHANNEL;
+  cr_expect(qd_budget_choose(&s, 3.99, &low, &high) && s.bits == 3);
+  s = open_scheme, s.group_size = 2;
+  cr_expect_not(qd_budget_choose(&s, 3.99, &low, &high));
+  cr_expect(low == 7 && high == 17, "%g to %g", low, high);
+}
+
 /* ---- a whole job --------------------------------------------------------------------------------------------------------- */
 
 static qd_model model;

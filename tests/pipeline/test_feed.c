@@ -267,6 +267,54 @@ Test(feed, a_store_that_does_not_hold_the_model_is_refused) {
   cr_expect_eq(qd_feed_check_store(&store, &model), QD_OK);
 }
 
+static void open_spqr_store(void) {
+  const char *output = qd_temporary_path(&folder, "store");
+  qd_job job = small_job(golden_path("llama"), output);
+  gptq_job(&job, write_ids(&folder, "x.i32", JOB_SEQUENCES * JOB_TOKENS), QD_ORDER_DYNAMIC);
+  job.method = &qd_method_spqr, job.outlier_threshold = 0.2;
+  job.scheme = (qd_scheme){.bits = 3, .group_size = 8, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 3,
+                           .stat_group = 4};
+  MUST(run_job(&job));
+  MUST(qd_store_open(output, false, &store));
+}
+
+/* Another file takes the place of a part, digests and all. */
+static void replace_part(qd_entry *entry, qd_record *record, const char *name, void *data) {
+  int p = 0;
+  while (strcmp(record->part[p].name, name) != 0) p++;
+  qd_stored_part *part = &record->part[p];
+  qd_entry_file *files = must_new((size_t)entry->n_files + 1, sizeof *files);
+  qd_out_tensor out = {part->dataset, qd_tensor_1d(data, part->dtype, part->dim[0])};
+  memcpy(files, entry->file, (size_t)entry->n_files * sizeof *files);
+  qd_temporary_make_folder(&folder, "store/partial"); /* where files are written first */
+  MUST(qd_store_write_file(store.folder, "other.h5", &out, 1, &files[entry->n_files], &part->digest));
+  qd_heap_free(entry->file);
+  entry->file = files, part->file = entry->n_files++;
+}
+
+/* What no damage explains, since the digests fit. */
+Test(feed, outliers_that_are_not_reached_are_told_with_their_tensor) {
+  open_model("llama");
+  open_spqr_store();
+  qd_record *record = record_of(1, QD_UP_PROJ);
+  int32_t *pointers = must_new((size_t)record->dim[0] + 1, sizeof *pointers);
+  memset(pointers, 0, ((size_t)record->dim[0] + 1) * sizeof *pointers);
+  cr_assert_gt(qd_record_outliers(record), 0);
+  replace_part(&store.block[1], record, "outlier_rows", pointers);
+  qd_feed feed = {.model = &model, .store = &store, .blocks_stored = 2};
+  qd_block block;
+  qd_status status = QD_OK;
+  MUST(qd_feed_open(&feed, comm));
+  int items = 0;
+  for (; items < 4 && status == QD_OK; items++) status = qd_feed_next(&feed, &block);
+  cr_expect_eq(status, QD_EBADINPUT);
+  cr_expect_eq(items, 3);
+  static const char says[] = "model.layers.1.mlp.up_proj.weight: quantized linear: outlier_rows lead from 0 to 0";
+  cr_expect_not_null(strstr(qd_error_text(), says), "%s", qd_error_text());
+  qd_feed_close(&feed);
+  qd_heap_free(pointers);
+}
+
 /* A byte of a stored file that changes is found when the block is read. */
 Test(feed, a_damaged_file_is_everyones_failure) {
   open_model("llama");

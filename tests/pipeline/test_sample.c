@@ -83,6 +83,16 @@ Test(sample, damping_is_the_best_of_the_candidates) {
   cr_expect_eq(memcmp(chosen.u.data, alone.u.data, qd_tri_bytes(HIDDEN, QD_F32)), 0, "the factor is not the candidate's");
 }
 
+/* The first that sees the weights says whose they are. */
+Test(sample, tells_the_tensor_that_no_grid_holds) {
+  qd_sampled one;
+  qd_stage_factor factor = factorize();
+  for (int c = 0; c < HIDDEN; c++) weights[c] *= 1e30f;
+  snprintf(linear.slot.name, sizeof linear.slot.name, "some.weight");
+  cr_expect_eq(qd_sample(&s.run, &factor, &stats, &one), QD_ENUMERIC);
+  cr_expect_not_null(strstr(qd_error_text(), "some.weight, a sample of its rows: rows 0 to 15, group "), "%s", qd_error_text());
+}
+
 Test(sample, more_bits_cost) {
   qd_sampled few, many;
   qd_stage_factor factor = factorize();

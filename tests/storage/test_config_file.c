@@ -30,7 +30,7 @@ Test(config_file, reads_yaml_and_json) {
   expect_items("", "");
   expect_items("# only a comment\n", "");
   expect_items("{}", "");
-  expect_items("bits: 4\ngroup_size: -1\nmodel: a b/c # comment\nsym: true\n", "bits=4;group_size=-1;model=a b/c;sym=true;");
+  expect_items("bits: 4\ngroup_size: -1\nmodel: a b/c # comment\nsym: true\n", "bits=4;group-size=-1;model=a b/c;sym=true;");
   expect_items("{\"bits\": 4, \"ignore\": [\"a\", \"b\\n\\u00e9\"], \"damp\": 0.01}",
                "bits=4;ignore=a;ignore=b\n\xc3\xa9;damp=0.01;");
   expect_items("ignore:\n- x\n- 'y: z'\nempty: []\nnone: null\ntext: 'null'\n", "ignore=x;ignore=y: z;none=-;text=null;");
@@ -50,6 +50,7 @@ Test(config_file, refuses_what_it_does_not_take) {
   expect_refusal("a: {b: 1}\n", "\"a\" takes a value or a list of values");
   expect_refusal("a: [[1]]\n", "\"a\" takes a value or a list of values");
   expect_refusal("b: 1\na: 1\nb: 2\n", "line 3: \"b\" is there twice");
+  expect_refusal("a_b: 1\na-b: 1\n", "line 2: \"a-b\" is there twice");
   expect_refusal("a: &x 1\nb: *x\n", "line 2: \"b\" takes a value");
   expect_refusal("[1]: 2\n", "the name of an option is expected");
   expect_refusal("a: 1\n---\nb: 2\n", "a second document");
@@ -58,6 +59,17 @@ Test(config_file, refuses_what_it_does_not_take) {
   expect_refusal("a: \xff\n", "UTF-8");
   qd_config_file file;
   cr_expect_eq(qd_config_file_read(qd_temporary_path(&folder, "absent"), &file), QD_ENOTFOUND);
+}
+
+/* Within a second, not in the square of their number. */
+Test(config_file, refuses_more_values_than_any_job_has, .timeout = 10) {
+  enum { NAMES = 90000 };
+  char *text, *to;
+  cr_assert_eq(qd_heap_new(NAMES * 10 + 1, 1, &text), QD_OK);
+  to = text;
+  for (int i = 0; i < NAMES; i++) to += sprintf(to, "k%d: 1\n", i);
+  expect_refusal(text, "line 4097: more than 4096 values");
+  qd_heap_free(text);
 }
 
 /* What is quoted comes back. */

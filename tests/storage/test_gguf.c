@@ -1,3 +1,4 @@
+#define _XOPEN_SOURCE 700
 #include "storage/sources/gguf.h"
 
 #include "kernels/base/heap.h"
@@ -5,8 +6,10 @@
 #include "tests/support/temporary_folder.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { F32 = 0, TYPE_U8 = 0, TYPE_I64 = 11, TYPE_U64 = 10, TYPE_F64 = 12, TYPE_ARRAY = 9, TYPE_TEXT = 8 };
 
@@ -62,6 +65,8 @@ Test(gguf, values_of_all_kinds) {
   qd_make_gguf_raw(&maker, "huge", TYPE_U64, &huge, sizeof huge);
   qd_make_gguf_raw(&maker, "f64", TYPE_F64, &f64, sizeof f64);
   qd_make_gguf_f32(&maker, "f32", 1e-6f);
+  qd_make_gguf_f32(&maker, "nan", NAN);
+  qd_make_gguf_f32(&maker, "infinite", -INFINITY);
   qd_make_gguf_bool(&maker, "bool", 1);
   qd_make_gguf_text(&maker, "text", "x y");
   qd_make_gguf_texts(&maker, "texts", texts, 3);
@@ -95,6 +100,8 @@ Test(gguf, values_of_all_kinds) {
   cr_expect_eq(qd_gguf_integer(&g, "text", 0, 1, 0, &whole), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_integer(&g, "f32", 0, 1, 0, &whole), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_number(&g, "u8", 0, &number), QD_EBADINPUT);
+  cr_expect_eq(qd_gguf_number(&g, "nan", 0, &number), QD_EBADINPUT);
+  cr_expect_eq(qd_gguf_number(&g, "infinite", 0, &number), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_bool(&g, "u8", 0, &truth), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_text(&g, "ints", &text), QD_EBADINPUT);
   cr_expect_eq(qd_gguf_read_texts(&g, "ints", &list), QD_EBADINPUT);
@@ -144,6 +151,10 @@ Test(gguf, says_which_count_is_absurd) {
   expect_refusal(QD_EBADINPUT, "a text of 4294967295 bytes");
   qd_make_gguf_raw(&maker, "text", TYPE_TEXT, "\xff\xff\xff\xff\xff\xff\xff\xff", 8);
   expect_refusal(QD_EBADINPUT, "a text of 18446744073709551615 bytes");
+  qd_make_gguf_raw(&maker, "list", TYPE_ARRAY, "\x8\0\0\0\0\0\0\x08\0\0\0\0", 12); /* empty ones, in a file of holes */
+  qd_make_gguf(&maker, file);
+  cr_assert_eq(truncate(file, (off_t)2 << 30), 0);
+  expect_file(QD_EBADINPUT, "the array list has 134217728 texts, at most 67108864 are read");
 }
 
 Test(gguf, says_which_value_is_odd) {

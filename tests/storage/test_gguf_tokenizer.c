@@ -265,5 +265,9 @@ Test(gguf_tokenizer, says_what_is_wrong_with_a_vocabulary) {
   begin_short("b", 2);
   qd_make_gguf_bool(&maker, "tokenizer.ggml.remove_extra_whitespaces", 1);
   expect_refusal(QD_EUNSUPPORTED, "remove_extra_whitespaces");
+  static char text[1 << 20]; /* cut at each place this would take an hour */
+  memset(text, 'a', sizeof text - 1);
+  begin_short(text, 2);
+  expect_refusal(QD_EBADINPUT, "token 1 has 1048575 bytes, at most 1024 are read");
   expect_refusal(QD_ENOTFOUND, "no vocabulary");
 }

@@ -164,6 +164,29 @@ Test(jinja, bounds, .timeout = 60) {
   expect_refusal("{{ 9007199254740991 * 9007199254740991 }}", QD_EUNSUPPORTED, "2^53");
 }
 
+/* What takes long on long texts uses up the work that a document may cost, whatever it is: each of these would take minutes to
+ * days. */
+Test(jinja, work_on_long_texts_is_bounded, .timeout = 60) {
+  static const char *const slow[] = {"{{ t.find(t[:8000000] ~ 'b') }}", "{{ (t[:8000000] ~ 'b') in t }}",
+                                     "{{ t.split(t[:8000000] ~ 'b')|length }}", "{{ t.replace(t[:8000000] ~ 'b', '')|length }}",
+                                     "{{ t.strip(t[:8000000].replace('a', 'b') ~ 'a')|length }}"},
+             *const often[] = {"t[16777215]", "t[:5]", "u.startswith(t)", "u.endswith(t)", "u.removeprefix(t)", "u < t",
+                               "{t: 1}[t]", "m[u]", "m.get(u)", "u in m", "[m]|map(attribute=u)|list"};
+  static const char text[] = "{% set ns = namespace(t='a') %}{% for i in range(24) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}"
+                             "{% set t = ns.t %}";
+  char template[600];
+  for (size_t i = 0; i < sizeof slow / sizeof *slow; i++) {
+    snprintf(template, sizeof template, "%s%s", text, slow[i]);
+    expect_refusal(template, QD_EBADINPUT, "works too long");
+  }
+  for (size_t i = 0; i < sizeof often / sizeof *often; i++) {
+    snprintf(template, sizeof template,
+             "%s{%% set u = t ~ '' %%}{%% set m = {t: 1} %%}{%% for i in range(60000) %%}{%% set x = %s %%}{%% endfor %%}",
+             text, often[i]);
+    expect_refusal(template, QD_EBADINPUT, "works too long");
+  }
+}
+
 /* Every beginning of every template, and every one with a byte changed: refused or rendered, never worse. */
 Test(jinja, damaged_templates, .timeout = 300) {
   static const char *const names[] = {"constructs.jinja", "llama2.jinja", "qwen3.jinja"};

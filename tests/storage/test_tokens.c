@@ -510,6 +510,9 @@ Test(tokens, shares_go_by_largest_remainder) {
   expect_shares((double[]){1, 1}, 2, 5, (int64_t[]){3, 2}); /* equal remainders: the earlier */
   expect_shares((double[]){0.5, 0.25, 0.25}, 3, 128, (int64_t[]){64, 32, 32});
   expect_shares((double[]){5, 3, 2}, 3, 7, (int64_t[]){4, 2, 1}); /* 3.5, 2.1, 1.4: one to share out */
+  int64_t share[2];
+  qd_text_share next_to_nothing[2] = {{.dataset = "a", .weight = 5e-324}, {.dataset = "b", .weight = 1e-308}};
+  cr_expect_eq(qd_tokens_shares(next_to_nothing, 2, 5, share), QD_EINVAL);
 }
 
 static qd_text_share shares[2];
