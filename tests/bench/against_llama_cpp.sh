@@ -131,7 +131,7 @@ make_store spqr --method spqr --avg-bits 5.04
 
 sides=()
 for arithmetic in ${arithmetics//,/ }; do
-  if "$qdist" evaluate --help | grep -qE -- "--arithmetic=.*\<$arithmetic(\||\$)"; then
+  if "$qdist" evaluate --help | grep -E -- "--arithmetic=.*\<$arithmetic(\||\$)" >/dev/null; then
     sides+=("$arithmetic")
   else
     say "against_llama_cpp.sh: WITHOUT $arithmetic, an arithmetic that this qdist does not know"
