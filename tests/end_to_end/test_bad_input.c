@@ -134,7 +134,7 @@ Test(bad_input, options_of_spqr) {
                                          {"--avg-bits", "13", "2.0782 to 12.6250 can"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
     EXPECT(2, cases[i][2], cases[i][0], QUANTIZE, "--method", "spqr", cases[i][0], cases[i][1]);
-  EXPECT(2, "3.99, which is taken where none is given,", "4.6250", QUANTIZE, "--method", "spqr", "-b", "4");
+  EXPECT(2, "3.99, which is taken where none is given,", "4.0782 to 8.6250 can", QUANTIZE, "--method", "spqr", "-b", "4");
   EXPECT(2, "from 0 to 1e+06, or auto", "\"x\"", QUANTIZE, "--damp", "x");
   EXPECT(2, "from 0 to 1e+09, or none", "\"x\"", QUANTIZE, "--method", "spqr", "--outlier-threshold", "x");
   EXPECT_ROW("an average of bits that nothing reaches", QUANTIZE, "--method", "spqr", "--avg-bits", "2");

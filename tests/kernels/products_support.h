@@ -11,7 +11,7 @@
 #define FAILS(status, call) cr_assert_eq((call), (status), "%s", qd_error_text())
 
 typedef struct devices {
-  qd_device ref, cpu[9];
+  qd_device ref, cpu[2 * (QD_ISA_AMX - QD_ISA_AVX2 + 1) + 1];
   int n;
 } devices;
 

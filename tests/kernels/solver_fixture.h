@@ -16,7 +16,9 @@ typedef struct variant {
   int threads;
 } variant;
 
-static inline int variants(variant out[6]) {
+enum { MOST_VARIANTS = 2 * (QD_ISA_AMX - QD_ISA_AVX2 + 1) };
+
+static inline int variants(variant out[MOST_VARIANTS]) {
   int n = 0;
   qd_isa best = qd_isa_best(), first = best == QD_ISA_PORTABLE ? QD_ISA_PORTABLE : QD_ISA_AVX2;
   for (qd_isa isa = first; isa <= best; isa++)

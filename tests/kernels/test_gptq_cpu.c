@@ -113,7 +113,7 @@ static bool same(outcome whole, int64_t first, outcome part) {
 static void check_cpu(int64_t rows, int64_t columns, options o, stored_kind kind) {
   problem p = make_problem(rows, columns, o.scheme, kind);
   qd_device ref, cpu;
-  variant all[6];
+  variant all[MOST_VARIANTS];
   must_open(&ref, "ref", NULL, 1);
   outcome want = solve(&ref, &p, o, 0, rows);
   for (int v = 0, n = variants(all); v < n; v++) {

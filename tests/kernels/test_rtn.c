@@ -93,7 +93,7 @@ static void release(outcome out) {
 
 static void check_cpu(const float *w, int64_t rows, int64_t columns, qd_scheme scheme) {
   qd_device ref, cpu;
-  variant all[6];
+  variant all[MOST_VARIANTS];
   must_open(&ref, "ref", NULL, 1);
   outcome want = solve(&ref, w, rows, columns, scheme);
   for (int v = 0, n = variants(all); v < n; v++) {

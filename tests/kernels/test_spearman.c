@@ -26,7 +26,7 @@ Test(spearman, cpu_equals_ref) {
   static float w[ROWS * COLUMNS];
   int32_t wanted[COLUMNS], got[COLUMNS];
   uint64_t seed = 5;
-  variant all[6];
+  variant all[MOST_VARIANTS];
   for (int i = 0; i < ROWS * COLUMNS; i++) w[i] = i % COLUMNS == 3 || i % COLUMNS == 9 ? 1 : (float)rint(4 * normal(&seed));
   order_on("ref", NULL, 1, qd_tensor_2d(w, QD_F32, ROWS, COLUMNS), wanted);
   for (int i = variants(all) - 1; i >= 0; i--) {

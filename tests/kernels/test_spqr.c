@@ -234,7 +234,7 @@ static void expect_equal(const given *a, const given *b, const char *what) {
 static void compare(int64_t rows, int64_t columns, qd_scheme scheme, double tau, int64_t block) {
   problem p;
   given wanted, got;
-  variant all[6];
+  variant all[MOST_VARIANTS];
   char what[160];
   open_problem(&p, rows, columns);
   for (int simplified = 0; simplified < 2; simplified++) {
