@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# qdist beside llama.cpp: the same model, text and cores, in turns, medians.  llama.cpp comes from PyPI (llama-cpp-python, built
+# qdist beside llama.cpp: the same model, text and cores, in turns, medians.  llama.cpp comes by pip (llama-cpp-python, built
 # for this CPU), the model from jobs/fetch-smollm2.sh.  Theirs: the file as it is (Q4_1, head Q8_0) and requantized to Q4_0 by
 # their own quantizer (head Q8_0), the type that they repack for this CPU.  Ours, made from the same file: GPTQ with 4 bits in
 # groups of 64, and SpQR with about 3.99 bits in the blocks, heads with 8 bits.
