@@ -110,7 +110,9 @@ Test(generate, the_same_tokens_in_int8) {
              "-m %s -p abcabh --max-new-tokens 20 --temperature 1 --seed 5 --arithmetic int8 --threads %d", store[o], 1 + o);
     answer a = expect_same_tokens(options[o], 20, ranks, 3);
     cr_expect_str_eq(a.arithmetic, "int8");
+#if !defined(__SANITIZE_ADDRESS__) /* whose memory comes on top */
     cr_expect_leq(a.peak, a.planned + a.planned / 10, "%lld of %lld planned", a.peak, a.planned);
+#endif
   }
 }
 
