@@ -2,7 +2,9 @@
 
 #include "kernels/base/heap.h"
 #include "kernels/base/log.h"
+#include "kernels/int8.h"
 #include "kernels/ops_table.h"
+#include "kernels/scratch.h"
 
 #include <string.h>
 
@@ -73,8 +75,9 @@ static qd_status agrees_in_bytes(qd_device *device, trial *t, qd_arena *arena, i
 static qd_status try_bytes(qd_device *device, trial *t, bool *proven) {
   qd_arena kept = device->scratch, own = {0}, scratch;
   qd_status status = QD_OK;
+  size_t bytes = qd_scratch_qlinear(device, qd_tensor_2d(NULL, QD_F32, M, K), N, false) + qd_ref_int8_scratch(K);
   fill(t->a, M * K, 120, 1);
-  QD_TRY(qd_arena_open(&scratch, "unit proof", (size_t)1 << 30)); /* address space: costs what is touched */
+  QD_TRY(qd_arena_open(&scratch, "unit proof", bytes));
   QD_TRY_GOTO(status, done, qd_arena_open(&own, "unit proof", (size_t)1 << 20));
   device->scratch = scratch;
   *proven = true;
