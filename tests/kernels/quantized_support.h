@@ -65,6 +65,18 @@ static inline qd_qtensor random_spqr(qd_arena *arena, qd_scheme scheme, int64_t 
   return q;
 }
 
+/* Statistics in codes of both, of one and of none; columns that groups and runs divide, and not. */
+enum { SPQR_KINDS = 4 };
+static inline qd_qtensor random_spqr_kind(qd_arena *arena, int kind, int64_t rows, bool has_order) {
+  static const qd_scheme schemes[SPQR_KINDS] = {
+      {.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 3, .stat_group = 16},
+      {.bits = 2, .group_size = 32, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 4, .stat_group = 8},
+      {.bits = 4, .group_size = 5, .scale_dtype = QD_F32, .spqr = true, .zero_bits = 2, .stat_group = 4},
+      {.bits = 5, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F16, .spqr = true, .stat_group = 1}};
+  static const int64_t columns[SPQR_KINDS] = {288, 299, 33, 257};
+  return random_spqr(arena, schemes[kind], rows, columns[kind], has_order);
+}
+
 static inline qd_arena open_numbers(void) {
   qd_arena arena;
   OK(qd_arena_open(&arena, "test", (size_t)1 << 26));

@@ -213,16 +213,10 @@ Test(int8, cpu_equals_ref_for_every_scheme) {
 }
 
 Test(int8, cpu_equals_ref_with_outliers) {
-  static const qd_scheme schemes[] = {
-      {.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 3, .stat_group = 16},
-      {.bits = 2, .group_size = 32, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 4, .stat_group = 8},
-      {.bits = 4, .group_size = 5, .scale_dtype = QD_F32, .spqr = true, .zero_bits = 2, .stat_group = 4},
-      {.bits = 5, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F16, .spqr = true, .stat_group = 1}};
-  static const int64_t columns[] = {288, 299, 33, 257};
   devices d = open_int8();
   qd_arena arena = open_numbers();
-  for (int i = 0; i < 8; i++) {
-    qd_qtensor q = random_spqr(&arena, schemes[i / 2], 69, columns[i / 2], i % 2);
+  for (int i = 0; i < 2 * SPQR_KINDS; i++) {
+    qd_qtensor q = random_spqr_kind(&arena, i / 2, 69, i % 2);
     qd_qtensor part = qd_qtensor_rows(&q, 16, 53), none = qd_qtensor_rows(&q, 16, 0);
     compare(&d, &arena, &q, "with outliers");
     compare(&d, &arena, &part, "rows of a view");

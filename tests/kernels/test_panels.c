@@ -115,16 +115,10 @@ Test(panels, extreme_scales_equal_the_packed_rows) {
 
 /* Real zero points, statistics in codes and not, outliers at odd and even positions, rows of a view. */
 Test(panels, outliers_stand_over_codes) {
-  static const qd_scheme schemes[] = {
-      {.bits = 3, .group_size = 16, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 3, .zero_bits = 3, .stat_group = 16},
-      {.bits = 2, .group_size = 32, .scale_dtype = QD_F16, .spqr = true, .scale_bits = 4, .stat_group = 8},
-      {.bits = 4, .group_size = 5, .scale_dtype = QD_F32, .spqr = true, .zero_bits = 2, .stat_group = 4},
-      {.bits = 5, .group_size = QD_PER_CHANNEL, .symmetric = true, .scale_dtype = QD_F16, .spqr = true, .stat_group = 1}};
-  static const int64_t columns[] = {288, 299, 33, 257};
   devices d = open_devices();
   qd_arena arena = open_numbers();
-  for (int i = 0; i < 8; i++) {
-    qd_qtensor q = random_spqr(&arena, schemes[i / 2], 69, columns[i / 2], i % 2);
+  for (int i = 0; i < 2 * SPQR_KINDS; i++) {
+    qd_qtensor q = random_spqr_kind(&arena, i / 2, 69, i % 2);
     qd_qtensor part = qd_qtensor_rows(&q, 16, 53), none = qd_qtensor_rows(&q, 16, 0);
     char what[40];
     snprintf(what, sizeof what, "scheme %d, %s", i / 2, i % 2 ? "BF16" : "F32");

@@ -292,6 +292,20 @@ static void replace_part(qd_entry *entry, qd_record *record, const char *name, v
   entry->file = files, part->file = entry->n_files++;
 }
 
+/* The store's second block fails with these words; the status. */
+static qd_status failure_of_block_1(const char *says) {
+  qd_feed feed = {.model = &model, .store = &store, .blocks_stored = 2};
+  qd_block block;
+  qd_status status = QD_OK;
+  MUST(qd_feed_open(&feed, comm));
+  int items = 0;
+  for (; items < 4 && status == QD_OK; items++) status = qd_feed_next(&feed, &block);
+  cr_expect_eq(items, 3);
+  cr_expect_not_null(strstr(qd_error_text(), says), "%s", qd_error_text());
+  qd_feed_close(&feed);
+  return status;
+}
+
 /* What no damage explains, since the digests fit. */
 Test(feed, outliers_that_are_not_reached_are_told_with_their_tensor) {
   open_model("llama");
@@ -301,17 +315,8 @@ Test(feed, outliers_that_are_not_reached_are_told_with_their_tensor) {
   memset(pointers, 0, ((size_t)record->dim[0] + 1) * sizeof *pointers);
   cr_assert_gt(qd_record_outliers(record), 0);
   replace_part(&store.block[1], record, "outlier_rows", pointers);
-  qd_feed feed = {.model = &model, .store = &store, .blocks_stored = 2};
-  qd_block block;
-  qd_status status = QD_OK;
-  MUST(qd_feed_open(&feed, comm));
-  int items = 0;
-  for (; items < 4 && status == QD_OK; items++) status = qd_feed_next(&feed, &block);
-  cr_expect_eq(status, QD_EBADINPUT);
-  cr_expect_eq(items, 3);
-  static const char says[] = "model.layers.1.mlp.up_proj.weight: quantized linear: outlier_rows lead from 0 to 0";
-  cr_expect_not_null(strstr(qd_error_text(), says), "%s", qd_error_text());
-  qd_feed_close(&feed);
+  cr_expect_eq(failure_of_block_1("model.layers.1.mlp.up_proj.weight: quantized linear: outlier_rows lead from 0 to 0"),
+               QD_EBADINPUT);
   qd_heap_free(pointers);
 }
 
@@ -326,14 +331,5 @@ Test(feed, a_damaged_file_is_everyones_failure) {
   long bytes = ftell(file);
   for (long at = bytes / 3; at < bytes; at += 64) cr_assert(fseek(file, at, SEEK_SET) == 0 && fputc(0x5a, file) != EOF);
   cr_assert_eq(fclose(file), 0);
-  qd_feed feed = {.model = &model, .store = &store, .blocks_stored = 2};
-  qd_block block;
-  qd_status status = QD_OK;
-  MUST(qd_feed_open(&feed, comm));
-  int items = 0;
-  for (; items < 4 && status == QD_OK; items++) status = qd_feed_next(&feed, &block);
-  cr_expect_neq(status, QD_OK);
-  cr_expect_eq(items, 3);
-  cr_expect(strstr(qd_error_text(), "block-00001.h5") != NULL, "%s", qd_error_text());
-  qd_feed_close(&feed);
+  cr_expect_neq(failure_of_block_1("block-00001.h5"), QD_OK);
 }
